@@ -1,0 +1,125 @@
+"""The masking generator g: a U-Net from compressed spectrograms to one mask for each source and channel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from models.blocks import Block, FrameNorm
+
+
+class Generator(nn.Module):
+    """A TFC-TDF U-Net whose masks are shares of the mixture: in [0, 1], with sum 1 over the sources.
+
+    The first convolution strides over frequency, `bins_per_band` bins to a band; every level below halves frames and
+    bands. Bins from `bins` up get the mean mask of the top bands, so nothing there is lost or silenced.
+
+    Args:
+        sources: sources the mixture is shared out to.
+        views: compressed magnitudes a bin comes with (left, right, middle, side).
+        bins: lowest bins of the spectrogram that the network looks at.
+        bins_per_band: stride of the first convolution over frequency.
+        widths: channels of each level of the U-Net, from the top down.
+        blocks: TFC-TDF blocks on each side of each level.
+        squeeze: how much narrower the hidden layer of a TDF is than its bands.
+    """
+
+    audio_channels = 2
+    top_bands = 8
+
+    def __init__(
+        self,
+        sources: int,
+        views: int = 4,
+        bins: int = 1536,
+        bins_per_band: int = 6,
+        widths: tuple[int, ...] = (32, 64, 96, 128),
+        blocks: int = 1,
+        squeeze: int = 8,
+    ):
+        super().__init__()
+        if bins_per_band % 2:
+            raise ValueError(f"bins_per_band must be even, not {bins_per_band}")
+        coarsest = bins_per_band * 2 ** (len(widths) - 1)
+        if bins % coarsest:
+            raise ValueError(f"bins must be a multiple of {coarsest} (bins_per_band x 2 a level), not {bins}")
+        self.sources, self.bins, self.bins_per_band = sources, bins, bins_per_band
+        self.blocks = blocks
+        bands = [bins // bins_per_band // 2**level for level in range(len(widths))]
+
+        # What a bin usually holds; set from the training data, so that every bin arrives centred and of unit variance.
+        self.register_buffer("input_mean", torch.zeros(views, bins))
+        self.register_buffer("input_scale", torch.ones(views, bins))
+
+        margin = bins_per_band // 2
+        self.inlet = nn.Conv2d(views, widths[0], (3, 2 * bins_per_band), (1, bins_per_band), padding=(1, margin))
+
+        def level(index: int) -> nn.Sequential:
+            return nn.Sequential(*(Block(widths[index], bands[index], squeeze) for _ in range(blocks)))
+
+        steps = list(zip(widths[:-1], widths[1:], strict=True))
+        self.encoder = nn.ModuleList(level(index) for index in range(len(steps)))
+        self.down = nn.ModuleList(nn.Conv2d(upper, lower, 2, 2) for upper, lower in steps)
+        self.bottom = level(len(steps))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(lower, upper, 2, 2) for upper, lower in steps)
+        self.decoder = nn.ModuleList(level(index) for index in range(len(steps)))
+        self.outlet = nn.Sequential(
+            FrameNorm(widths[0]),
+            nn.ConvTranspose2d(
+                widths[0],
+                sources * self.audio_channels,
+                (1, 2 * bins_per_band),
+                (1, bins_per_band),
+                padding=(0, margin),
+            ),
+        )
+
+    @property
+    def stride(self) -> int:
+        """Frames that the bottom of the U-Net folds into one: inputs are a multiple of it."""
+        return 2 ** len(self.down)
+
+    @property
+    def context(self) -> int:
+        """Frames on either side that a frame's mask can depend on (half the receptive field)."""
+        frames = 1  # the inlet
+        for index in range(len(self.down)):
+            frames += (4 * self.blocks + 1) * 2**index  # two sides of 3x3 pairs, and the pooled neighbour
+        return frames + 2 * self.blocks * self.stride
+
+    def forward(self, views: Tensor, bins: int) -> Tensor:
+        """Masks for a mixture.
+
+        Args:
+            views: compressed magnitudes `[batch, views, bins, frames]`; frames are a multiple of `stride`.
+            bins: bins of the masks wanted, which may be more than the network looks at.
+
+        Returns:
+            `[batch, sources, channels, bins, frames]`, nonnegative, summing to 1 over the sources.
+        """
+        logits = self.logits(views[..., : self.bins, :])
+        masks = torch.softmax(logits.float(), dim=1)
+        if bins <= self.bins:
+            return masks[..., :bins, :]
+        top = masks[..., -self.top_bands * self.bins_per_band :, :].mean(dim=-2, keepdim=True)
+        return torch.cat([masks, top.expand(*masks.shape[:-2], bins - self.bins, -1)], dim=-2)
+
+    def logits(self, views: Tensor) -> Tensor:
+        """Log-shares up to a constant: `[batch, views, bins, frames]` to `[batch, sources, channels, bins, frames]`."""
+        x = (views - self.input_mean[..., None]) * self.input_scale[..., None]
+        x = self.inlet(x.transpose(-1, -2))  # [batch, channels, frames, bands] from here on
+        skips = []
+        for block, down in zip(self.encoder, self.down, strict=True):
+            x = block(x)
+            skips.append(x)
+            x = down(x)
+        x = self.bottom(x)
+        for block, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
+            x = block(up(x) + skips.pop())
+        return self.outlet(x).unflatten(1, (self.sources, self.audio_channels)).transpose(-1, -2)
+
+
+def pad_frames(spectrogram: Tensor, stride: int) -> Tensor:
+    """Silence after the last frame, up to a multiple of `stride` frames: `[..., frames]` to `[..., padded frames]`."""
+    return pad(spectrogram, (0, -spectrogram.shape[-1] % stride))

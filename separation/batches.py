@@ -1,0 +1,162 @@
+"""Random crops, remixing and augmentation make training batches.
+
+Batch n of a run depends on the seed and on n alone: a run taken up again sees the batches that it would have seen, and
+several processes share a batch out among them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from separation.config import Config
+from separation.errors import UserError
+from separation.pools import Pools, Signal, rest_of, target_of
+from separation.stems import rest_name
+
+Batch = dict[str, Tensor]
+"""
+    sources   complex [batch, sources, 2 channels, bins, frames]: the targets, then the rest if there is one
+    valid     real    [batch, 1, 1, bins, 1]: 1 for the bins that the sources' files can hold, else 0
+    mixtures  complex [unlabelled batch, 2 channels, bins, frames]
+    rests     complex [unlabelled batch, 2 channels, bins, frames]: music of other songs, without the target
+    target    [], the index of the target that mixtures and rests are about
+
+The first two are there when there are supervised losses, the others at steps with terms for unlabelled music.
+"""
+
+
+class Batches(Dataset):
+    """The batches of a run, by step."""
+
+    def __init__(self, config: Config, pools: Pools, rank: int = 0, processes: int = 1):
+        data = config.data
+        if data.batch_size % processes or data.unlabelled_batch_size % processes:
+            raise UserError(
+                f"data.batch_size and data.unlabelled_batch_size must be multiples of the {processes} processes."
+            )
+        self.config, self.data, self.pools = config, data, pools
+        self.bins, self.frames = config.generator.bins, data.crop_frames
+        self.has_rest = rest_name(config.targets) is not None
+        self.supervised = config.losses.supervised and _all_filled(pools, self.has_rest)
+        self.semi_supervised = config.losses.semi_supervised
+        self.own = slice(rank, None, processes)
+        if self.semi_supervised and not (len(pools.mixtures) and all(len(p) for p in pools.rests_without.values())):
+            raise UserError(
+                "the losses for unlabelled music need mixtures, and music without each target: add such songs to data.stores, "
+                "or set the weights of identity, idempotence, remix and adversarial losses to 0."
+            )
+        if not (self.supervised or self.semi_supervised):
+            raise UserError(
+                "there is nothing to learn from: the stores hold no labelled song, and no other loss has a weight."
+            )
+        if not self.supervised and config.schedule.unlabelled_every > 1:
+            raise UserError(
+                "without labelled songs schedule.unlabelled_every must be 1: other steps have nothing to learn."
+            )
+
+    def __len__(self) -> int:
+        return self.config.schedule.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        batch: Batch = {}
+        if self.supervised:
+            rngs = [np.random.default_rng([self.config.seed, step, i]) for i in range(self.data.batch_size)]
+            examples = [self._labelled(rng) for rng in rngs[self.own]]
+            batch["sources"] = torch.stack([sources for sources, _ in examples])
+            batch["valid"] = torch.stack([valid for _, valid in examples])
+        if self.semi_supervised and step % self.config.schedule.unlabelled_every == 0:
+            target = step // self.config.schedule.unlabelled_every % len(self.config.targets)
+            rests = self.pools.rests_without[self.config.targets[target]]
+            first, last = self.data.batch_size, self.data.batch_size + self.data.unlabelled_batch_size
+            rngs = [np.random.default_rng([self.config.seed, step, i]) for i in range(first, last)]
+            pairs = [self._unlabelled(rng, rests) for rng in rngs[self.own]]
+            batch["mixtures"], batch["rests"] = (torch.stack(signals) for signals in zip(*pairs, strict=True))
+            batch["target"] = torch.tensor(target)
+        return batch
+
+    def _labelled(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """One labelled example: a crop of one song, or a remix of several."""
+        targets = self.config.targets
+        remixed = not len(self.pools.labelled) or rng.random() < self.data.remix
+        if remixed:
+            signals = [self.pools.targets[target].draw(rng) for target in targets]
+            signals += [self.pools.rests.draw(rng)] if self.has_rest else []
+            crops = [self._crop(rng, signal) for signal in signals]
+            crops = [self._equalise(rng, crop) for crop in crops]
+            crops = [crop * (rng.random() >= self.data.mute) for crop in crops]
+        else:
+            track = self.pools.labelled.draw(rng).track
+            signals = [target_of(track, target) for target in targets]
+            signals += [rest_of(track, targets)] if self.has_rest else []
+            start = self._start(rng, signals[0])
+            crops = [signal.crop(start, self.frames, self.bins) for signal in signals]
+        # The sources of one song keep their balance; those of several songs are augmented each on its own.
+        crops = (
+            [self._augment(rng, crop) for crop in crops] if remixed else list(self._augment(rng, torch.stack(crops)))
+        )
+        bandwidth = min(signal.track.bandwidth for signal in signals)
+        return torch.stack(crops), self._valid(bandwidth)
+
+    def _unlabelled(self, rng: np.random.Generator, rests) -> tuple[Tensor, Tensor]:
+        """A mixture and a rest of another song."""
+        mixture, rest = self.pools.mixtures.draw(rng), rests.draw(rng)
+        for _ in range(8):  # with one song in both pools there may be no other
+            if mixture.track.song != rest.track.song:
+                break
+            rest = rests.draw(rng)
+        return self._augment(rng, self._crop(rng, mixture)), self._augment(rng, self._crop(rng, rest))
+
+    def _start(self, rng: np.random.Generator, signal: Signal) -> int:
+        return int(rng.integers(signal.track.frames - self.frames + 1))
+
+    def _crop(self, rng: np.random.Generator, signal: Signal) -> Tensor:
+        return signal.crop(self._start(rng, signal), self.frames, self.bins)
+
+    def _augment(self, rng: np.random.Generator, crop: Tensor) -> Tensor:
+        """Random level, polarity, and left and right swapped: `[..., 2 channels, bins, frames]`."""
+        gain = rng.uniform(*self.data.gain) * (-1 if rng.random() < self.data.flip else 1)
+        if rng.random() < self.data.swap:
+            crop = crop.flip(-3)
+        return crop * gain
+
+    def _equalise(self, rng: np.random.Generator, crop: Tensor) -> Tensor:
+        """A smooth random equaliser: gains in decibels at octaves, joined by straight lines over log frequency."""
+        if not self.data.equalise:
+            return crop
+        octaves = np.log2(1 + np.arange(self.bins))
+        knots = np.arange(int(octaves[-1]) + 2)
+        gains = rng.uniform(-self.data.equalise, self.data.equalise, len(knots))
+        factors = 10 ** (np.interp(octaves, knots, gains) / 20)
+        return crop * torch.from_numpy(factors.astype(np.float32))[:, None]
+
+    def _valid(self, bandwidth: float) -> Tensor:
+        """1 for the bins safely inside a bandwidth in hertz, `[1, 1, bins, 1]`."""
+        spectral = self.config.spectral
+        known = spectral.bins if bandwidth >= spectral.sample_rate / 2 else spectral.bin_of(0.95 * bandwidth)
+        return (torch.arange(self.bins) < known).float()[None, None, :, None]
+
+
+def _all_filled(pools: Pools, has_rest: bool) -> bool:
+    """Whether every source of a remix has somewhere to come from."""
+    return all(len(pool) for pool in pools.targets.values()) and (len(pools.rests) > 0 or not has_rest)
+
+
+def load(batches: Batches, first: int) -> DataLoader:
+    """The batches from step `first` on, made ahead of time by worker processes."""
+    workers = batches.data.workers
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(first, len(batches)),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_one_thread,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)  # the cores belong to the network

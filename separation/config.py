@@ -1,0 +1,284 @@
+"""The settings of a training run: each one is named, typed, defaulted and checked here.
+
+A YAML file gives what differs from the defaults; `--set a.b=value` overrides one key. An unknown key, a value of another
+type or one out of range is an error that names the key and the file.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from torch import Tensor
+
+from separation.errors import UserError
+from separation.spectral import SpectralSettings
+from separation.stems import STEMS
+
+
+def require(condition: bool, complaint: str) -> None:
+    if not condition:
+        raise ValueError(complaint)
+
+
+def one_of(value: str, choices: Sequence[str], key: str) -> None:
+    require(value in choices, f"{key} must be one of {', '.join(choices)}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where the music comes from, who counts as labelled, and how batches are drawn and augmented."""
+
+    stores: dict[str, float] = field(default_factory=lambda: {"store/MUSDB18": 1.0})
+    """Folders that dataset.py wrote, each with the share of the examples that is drawn from it."""
+    labelled: int | None = None
+    """How many songs keep their isolated stems; null: all. The same seed picks nested subsets."""
+    labelled_seed: int = 0
+    remaining: str = "mixture"
+    """What songs past `labelled` give: `mixture`, `split` (every second one its mixture, the others their rest) or `drop`."""
+    batch_size: int = 6
+    unlabelled_batch_size: int = 3
+    crop_frames: int = 64
+    remix: float = 0.7
+    """Share of the labelled examples whose sources come from different songs."""
+    gain: tuple[float, float] = (0.25, 1.25)
+    swap: float = 0.5
+    """Probability of swapping left and right of a source."""
+    flip: float = 0.5
+    """Probability of inverting the polarity of a source."""
+    mute: float = 0.05
+    """Probability of silencing a source of a remix."""
+    equalise: float = 0.0
+    """Largest gain, in decibels, of a smooth random equaliser on every source of a remix."""
+    workers: int = 1
+
+    def __post_init__(self):
+        require(bool(self.stores), "data.stores must name at least one folder written by dataset.py")
+        require(all(share > 0 for share in self.stores.values()), "data.stores must give every store a share above 0")
+        require(self.labelled is None or self.labelled >= 0, "data.labelled must be null (all songs) or at least 0")
+        one_of(self.remaining, ("mixture", "split", "drop"), "data.remaining")
+        for key in ("batch_size", "unlabelled_batch_size", "crop_frames"):
+            require(getattr(self, key) > 0, f"data.{key} must be at least 1")
+        for key in ("remix", "swap", "flip", "mute"):
+            require(0 <= getattr(self, key) <= 1, f"data.{key} is a probability: it must lie between 0 and 1")
+        require(0 < self.gain[0] <= self.gain[1], "data.gain must be two factors, the smaller one first")
+        require(self.equalise >= 0 and self.workers >= 0, "data.equalise and data.workers must be at least 0")
+
+
+@dataclass(frozen=True)
+class GeneratorSettings:
+    """Sizes of the generator; see `models.Generator`."""
+
+    bins: int = 1536
+    bins_per_band: int = 6
+    widths: tuple[int, ...] = (32, 64, 96, 128)
+    blocks: int = 1
+    squeeze: int = 8
+
+    def __post_init__(self):
+        for key in ("bins", "bins_per_band", "squeeze"):
+            require(getattr(self, key) > 0, f"generator.{key} must be at least 1")
+        require(self.blocks >= 0, "generator.blocks must be at least 0")
+        require(bool(self.widths) and min(self.widths) > 0, "generator.widths must name a width for each level")
+
+
+@dataclass(frozen=True)
+class DiscriminatorSettings:
+    """Sizes and learning rate of the two discriminators; see `models.Discriminator`."""
+
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    scales: int = 3
+    learning_rate: float = 1e-4
+
+    def __post_init__(self):
+        require(bool(self.widths) and min(self.widths) > 0, "discriminator.widths must name a width for each layer")
+        require(self.scales > 0, "discriminator.scales must be at least 1")
+        require(self.learning_rate > 0, "discriminator.learning_rate must be above 0")
+
+    @property
+    def frames(self) -> int:
+        """The fewest frames that the coarsest scale can judge."""
+        return 2 ** (len(self.widths) + self.scales - 1)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the losses, by the names they have in `separation.losses`.
+
+    What has no weight is not computed: the labelled batch, the unlabelled one, or the discriminators.
+    """
+
+    supervised_target: float = 20.0
+    supervised_rest: float = 20.0
+    identity: float = 20.0
+    idempotence: float = 20.0
+    remix_rest: float = 20.0
+    remix_target: float = 20.0
+    adversarial_rest: float = 10.0
+    adversarial_mixture: float = 10.0
+
+    def __post_init__(self):
+        for key, weight in asdict(self).items():
+            require(weight >= 0, f"losses.{key} must be at least 0")
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of named losses, `[]`."""
+        return sum(getattr(self, name) * term for name, term in terms.items())
+
+    @property
+    def supervised(self) -> bool:
+        return bool(self.supervised_target or self.supervised_rest)
+
+    @property
+    def adversarial(self) -> bool:
+        return bool(self.adversarial_rest or self.adversarial_mixture)
+
+    @property
+    def semi_supervised(self) -> bool:
+        return self.adversarial or any((self.identity, self.idempotence, self.remix_rest, self.remix_target))
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """How long, how fast and how precisely the networks learn, and how often the run looks at itself."""
+
+    steps: int = 20_000
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 1e-4
+    warmup: int = 200
+    """Steps over which the learning rate rises from 0."""
+    decay: str = "cosine"
+    """`cosine` to nothing at the last step, `halving` every `halve_every` steps (as in the paper), or `constant`."""
+    halve_every: int = 100_000
+    clip: float = 5.0
+    """Largest norm of the generator's gradient, in units of the weighted loss."""
+    unlabelled_every: int = 1
+    """The terms for unlabelled music are taken at every n-th step."""
+    adversarial_from: int = 0
+    """First step with adversarial terms."""
+    average: float = 0.999
+    """Decay of the moving average of the weights, which is what gets validated and shipped; 0: none."""
+    precision: str = "bf16"
+    validate_every: int = 500
+    checkpoint_every: int = 250
+    devices: tuple[int, ...] = ()
+    """CUDA devices that the processes of torchrun take in turn; none named: by their local rank."""
+
+    def __post_init__(self):
+        one_of(self.decay, ("cosine", "halving", "constant"), "schedule.decay")
+        one_of(self.precision, ("bf16", "fp32"), "schedule.precision")
+        for key in ("steps", "halve_every", "unlabelled_every", "validate_every", "checkpoint_every"):
+            require(getattr(self, key) > 0, f"schedule.{key} must be at least 1")
+        require(0 <= self.average < 1, "schedule.average must lie between 0 and 1")
+        require(self.learning_rate > 0 and self.clip > 0, "schedule.learning_rate and schedule.clip must be above 0")
+        require(self.weight_decay >= 0, "schedule.weight_decay must be at least 0")
+        require(self.warmup >= 0, "schedule.warmup must be at least 0")
+        require(all(0 <= beta < 1 for beta in self.betas), "schedule.betas must lie between 0 and 1")
+        require(all(device >= 0 for device in self.devices), "schedule.devices must be numbers of CUDA devices")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of one training run."""
+
+    targets: tuple[str, ...] = ("vocals",)
+    """The stems to take out of a song: one, or several."""
+    seed: int = 0
+    spectral: SpectralSettings = field(default_factory=SpectralSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    generator: GeneratorSettings = field(default_factory=GeneratorSettings)
+    discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
+    losses: LossWeights = field(default_factory=LossWeights)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+
+    def __post_init__(self):
+        require(bool(self.targets), f"targets must name at least one of {', '.join(STEMS)}")
+        for target in self.targets:
+            one_of(target, STEMS, "targets")
+        require(len(set(self.targets)) == len(self.targets), "targets must name each stem once")
+        require(self.seed >= 0, "seed must be at least 0")
+        require(self.generator.bins <= self.spectral.bins, "generator.bins must be at most spectral.n_fft / 2 + 1")
+        frames = self.discriminator.frames if self.losses.adversarial else 1
+        require(self.data.crop_frames >= frames, f"data.crop_frames must be at least {frames} for these discriminators")
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML config and apply `key=value` overrides. Raises `UserError` naming the key and the file."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the config {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    values = {} if values is None else values
+    for override in overrides:
+        _set(values, override)
+    return parse_config(values, str(path))
+
+
+def parse_config(values: Any, source: str) -> Config:
+    """Check nested mappings of settings. Raises `UserError` naming the key and `source`."""
+    try:
+        return _parse(Config, values, "")
+    except ValueError as error:
+        raise UserError(f"{source}: {error}.") from error
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise UserError(f"--set {override}: write it as key=value, for example --set schedule.steps=1000.")
+    *sections, name = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"--set {override}: {section} has no keys of its own.")
+    try:
+        values[name] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: the value is not valid YAML.") from error
+
+
+def _parse(kind: Any, value: Any, key: str) -> Any:
+    """`value` as the type `kind`; `key` is its dotted name. Raises ValueError."""
+    if is_dataclass(kind):
+        require(isinstance(value, dict), f"{key or 'the file'} must hold keys and values")
+        known = get_type_hints(kind)
+        prefix = f"{key}." if key else ""
+        for name in value:
+            require(
+                name in known, f"unknown key {prefix}{name} (known here: {', '.join(f.name for f in fields(kind))})"
+            )
+        return kind(**{name: _parse(known[name], item, prefix + name) for name, item in value.items()})
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        return _parse(next(option for option in arguments if option is not type(None)), value, key)
+    if origin is tuple:
+        require(isinstance(value, list | tuple), f"{key} must be a list, not {value!r}")
+        item, *others = arguments
+        length = None if others == [Ellipsis] else len(arguments)
+        require(length in (None, len(value)), f"{key} must have {length} values, not {len(value)}")
+        return tuple(_parse(item, entry, key) for entry in value)
+    if origin is dict:
+        require(isinstance(value, dict), f"{key} must hold keys and values, not {value!r}")
+        return {str(name): _parse(arguments[1], entry, f"{key}.{name}") for name, entry in value.items()}
+    if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 1e-4 as text
+        except ValueError:
+            pass
+    require(
+        isinstance(value, kind) and not (kind is int and isinstance(value, bool)),
+        f"{key} must be {NAMES[kind]}, not {value!r}",
+    )
+    return value
+
+
+NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}

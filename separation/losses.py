@@ -1,0 +1,62 @@
+"""The terms of the method, each a pure function by its name. All but the adversarial ones are on complex spectrograms.
+
+Notation of the paper (Michelashvili, Benaim, Wolf 2019): b is a mixture, a is a rest (music without the target) of
+another song, g(x) is the rest that the generator leaves of x, and x - g(x) the target it takes out. Masks multiply complex
+spectrograms, so sums and differences are exact. Every term is a mean, of shape `[]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def l1(estimate: Tensor, reference: Tensor) -> Tensor:
+    """Mean magnitude of the difference of two complex spectrograms of the same shape."""
+    return (estimate - reference).abs().mean()
+
+
+def supervised_target(target_estimate: Tensor, target: Tensor) -> Tensor:
+    """The targets taken out of a labelled mixture are the true ones."""
+    return l1(target_estimate, target)
+
+
+def supervised_rest(rest_estimate: Tensor, rest: Tensor) -> Tensor:
+    """What is left of a labelled mixture is its true rest."""
+    return l1(rest_estimate, rest)
+
+
+def identity(rest_of_rest: Tensor, rest: Tensor) -> Tensor:
+    """|g(a) - a|: a rest is left alone."""
+    return l1(rest_of_rest, rest)
+
+
+def idempotence(rest_of_estimate: Tensor, rest_estimate: Tensor) -> Tensor:
+    """|g(g(b)) - g(b)|: what has been left once is left again."""
+    return l1(rest_of_estimate, rest_estimate)
+
+
+def remix_rest(rest_of_remix: Tensor, rest: Tensor) -> Tensor:
+    """|g(m) - a| for the synthetic mixture m = (b - g(b)) + a: the rest that went in comes out."""
+    return l1(rest_of_remix, rest)
+
+
+def remix_target(target_of_remix: Tensor, target_estimate: Tensor) -> Tensor:
+    """|(m - g(m)) - (b - g(b))|: the target that went in comes out."""
+    return l1(target_of_remix, target_estimate)
+
+
+def adversarial(judgements: Sequence[Tensor]) -> Tensor:
+    """Least-squares GAN (LSGAN), the generator's side: estimates should be judged real (1), at every scale."""
+    return torch.stack([(judgement.float() - 1).square().mean() for judgement in judgements]).mean()
+
+
+def discrimination(real: Sequence[Tensor], estimated: Sequence[Tensor]) -> Tensor:
+    """LSGAN, the discriminator's side: real music should be judged 1 and estimates 0, at every scale."""
+    scales = [
+        (judged_real.float() - 1).square().mean() + judged_estimate.float().square().mean()
+        for judged_real, judged_estimate in zip(real, estimated, strict=True)
+    ]
+    return torch.stack(scales).mean()

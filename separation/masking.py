@@ -1,0 +1,44 @@
+"""A mixture's spectrogram becomes the spectrograms of its sources: compression, the generator, and the masks applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from models import Generator
+from models.generator import pad_frames
+from separation.spectral import Spectral, SpectralSettings, compress
+from separation.stems import source_names
+
+
+class MaskingNetwork(nn.Module):
+    """The generator with all it needs to be used: its targets, and the STFT it was trained with.
+
+    Masks multiply complex spectrograms and sum to one over the sources, so the sources always sum to the mixture.
+    """
+
+    def __init__(self, targets: Sequence[str], settings: SpectralSettings, generator: Generator):
+        super().__init__()
+        self.targets = tuple(targets)
+        self.sources = source_names(targets)
+        self.settings = settings
+        self.spectral = Spectral(settings)
+        self.generator = generator
+
+    @property
+    def stride(self) -> int:
+        """Frames a piece must start at a multiple of, to be separated as within the whole."""
+        return self.generator.stride
+
+    @property
+    def context(self) -> int:
+        """Frames on either side that a frame can depend on."""
+        return self.generator.context
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """Complex `[batch, 2 channels, bins, frames]` to complex `[batch, sources, 2 channels, bins, frames]`."""
+        frames = mixture.shape[-1]
+        views = pad_frames(compress(mixture), self.stride)
+        masks = self.generator(views, mixture.shape[-2])[..., :frames]
+        return masks * mixture[:, None]

@@ -1,0 +1,184 @@
+"""Which song may give what: every stored song, by the stems it has and by the labels it may use."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from separation.config import DataSettings
+from separation.errors import UserError
+from separation.spectral import SpectralSettings
+from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS
+from separation.store import Store, StoredTrack, check_settings
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Something that a track holds: the sum of its parts, each with its sign."""
+
+    track: StoredTrack
+    parts: tuple[tuple[str, int], ...]
+
+    def crop(self, start: int, frames: int, bins: int) -> Tensor:
+        """Complex `[2 channels, bins, frames]` from frame `start`."""
+        return sum(sign * self.track.crop(part, start, frames, bins) for part, sign in self.parts)
+
+
+def mixture_of(track: StoredTrack) -> Signal | None:
+    """The whole song; None when the track is a lone stem or a lone accompaniment."""
+    if MIXTURE in track.parts:
+        return Signal(track, ((MIXTURE, 1),))
+    if len(track.parts) > 1:
+        return Signal(track, tuple((part, 1) for part in track.parts))
+    return None
+
+
+def target_of(track: StoredTrack, target: str) -> Signal | None:
+    """The isolated target; None when the track has none."""
+    return Signal(track, ((target, 1),)) if target in track.parts else None
+
+
+def rest_of(track: StoredTrack, targets: Sequence[str]) -> Signal | None:
+    """The song without `targets`; None when nobody can tell.
+
+    A lone stem is no song, and a missing stem is an unknown one: it may well sound in another.
+    """
+    if ACCOMPANIMENT in track.parts and tuple(targets) == ("vocals",):
+        return Signal(track, ((ACCOMPANIMENT, 1),))
+    if not set(targets) <= set(track.parts):
+        return None
+    others = [part for part in track.parts if part in STEMS and part not in targets]
+    if MIXTURE in track.parts and len(others) < len(STEMS) - len(targets):
+        return Signal(track, ((MIXTURE, 1), *((target, -1) for target in targets)))
+    return Signal(track, tuple((part, 1) for part in others)) if others else None
+
+
+class Pool:
+    """Signals to draw from: a store by its share, then a song, then a variant of it, each with the same chance.
+
+    So a long album or a folder of many short takes weighs no more than its share.
+    """
+
+    def __init__(self, shares: Mapping[str, float]):
+        self._shares = shares
+        self._songs: dict[str, dict[str, list[Signal]]] = {}
+
+    def add(self, store: str, signal: Signal) -> None:
+        self._songs.setdefault(store, {}).setdefault(signal.track.song, []).append(signal)
+
+    def __len__(self) -> int:
+        return sum(len(songs) for songs in self._songs.values())
+
+    def draw(self, rng: np.random.Generator) -> Signal:
+        stores = list(self._songs)
+        shares = np.array([self._shares[store] for store in stores])
+        songs = self._songs[stores[rng.choice(len(stores), p=shares / shares.sum())]]
+        variants = songs[list(songs)[rng.integers(len(songs))]]
+        return variants[rng.integers(len(variants))]
+
+
+@dataclass
+class Pools:
+    """What the training songs of all stores give.
+
+    `labelled` holds the tracks with every target and the rest; `targets` and `rests` what may be remixed; `mixtures` and
+    `rests_without` what the terms for unlabelled music take: mixtures, and music that lacks one of the targets.
+    """
+
+    labelled: Pool
+    targets: dict[str, Pool]
+    rests: Pool
+    mixtures: Pool
+    rests_without: dict[str, Pool]
+    labelled_songs: list[str] = field(default_factory=list)
+
+
+def open_pools(targets: Sequence[str], data: DataSettings, spectral: SpectralSettings, bandwidth: float) -> Pools:
+    """Sort the training songs of the stores in `data` by what they give.
+
+    Unlabelled music has no mask for the bins that its files cannot hold, so tracks below `bandwidth`, in hertz, are used with
+    labels only. Raises `UserError` when a store is missing, or has other spectral settings.
+    """
+    tracks = list(_training_tracks(data, spectral))
+    labelled_songs = _choose_labelled((track for _, track in tracks if set(targets) & set(track.parts)), data)
+    pools = Pools(
+        labelled=Pool(data.stores),
+        targets={target: Pool(data.stores) for target in targets},
+        rests=Pool(data.stores),
+        mixtures=Pool(data.stores),
+        rests_without={target: Pool(data.stores) for target in targets},
+        labelled_songs=sorted(labelled_songs),
+    )
+    for store, track in tracks:
+        isolated = bool(set(targets) & set(track.parts))
+        if isolated and track.song not in labelled_songs:
+            _add_unlabelled(pools, store, track, targets, data, bandwidth)
+        else:
+            _add_labelled(pools, store, track, targets, bandwidth)
+    return pools
+
+
+def _training_tracks(data: DataSettings, spectral: SpectralSettings) -> Iterable[tuple[str, StoredTrack]]:
+    for folder in data.stores:
+        store = Store(Path(folder))
+        check_settings(store.settings, spectral, f"the store {folder}")
+        tracks = [track for track in store.tracks("train") if track.frames >= data.crop_frames]
+        if not tracks:
+            raise UserError(
+                f"the store {folder} has no training song of {data.crop_frames} frames or more: build it with dataset.py."
+            )
+        for track in tracks:
+            yield folder, track
+
+
+def _seeded(song: str, seed: int) -> str:
+    """A random key for a song that does not depend on which other songs there are, so that subsets are nested."""
+    return hashlib.sha256(f"{seed} {song}".encode()).hexdigest()
+
+
+def _choose_labelled(tracks: Iterable[StoredTrack], data: DataSettings) -> set[str]:
+    songs = sorted({track.song for track in tracks}, key=lambda song: _seeded(song, data.labelled_seed))
+    return set(songs[: data.labelled])
+
+
+def _add_labelled(pools: Pools, store: str, track: StoredTrack, targets: Sequence[str], bandwidth: float) -> None:
+    isolated = [target_of(track, target) for target in targets]
+    rest = rest_of(track, targets)
+    for target, signal in zip(targets, isolated, strict=True):
+        if signal:
+            pools.targets[target].add(store, signal)
+    if rest:
+        pools.rests.add(store, rest)
+    whole = rest or set(targets) == set(STEMS)
+    if all(isolated) and whole:
+        pools.labelled.add(store, isolated[0])
+    if track.bandwidth < bandwidth:
+        return
+    if mixture := mixture_of(track):
+        pools.mixtures.add(store, mixture)
+    for target in targets:
+        if without := rest_of(track, [target]):
+            pools.rests_without[target].add(store, without)
+
+
+def _add_unlabelled(
+    pools: Pools, store: str, track: StoredTrack, targets: Sequence[str], data: DataSettings, bandwidth: float
+) -> None:
+    """A song whose labels may not be used gives its mixture or its rests, never both (and never its targets)."""
+    if data.remaining == "drop" or track.bandwidth < bandwidth:
+        return
+    gives_rest = data.remaining == "split" and int(_seeded(track.song, data.labelled_seed + 1), 16) % 2
+    if not gives_rest:
+        if mixture := mixture_of(track):
+            pools.mixtures.add(store, mixture)
+        return
+    if rest := rest_of(track, targets):
+        pools.rests.add(store, rest)
+    for target in targets:
+        if without := rest_of(track, [target]):
+            pools.rests_without[target].add(store, without)

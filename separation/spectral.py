@@ -1,0 +1,114 @@
+"""A waveform becomes a complex spectrogram and back: the one STFT of the project, and the compression for the networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class SpectralSettings:
+    """What defines the STFT: saved beside every store and inside every checkpoint, and compared whenever they meet."""
+
+    sample_rate: int = 44100
+    n_fft: int = 4096
+    hop: int = 1024
+
+    def __post_init__(self):
+        if min(self.sample_rate, self.n_fft, self.hop) < 1:
+            raise ValueError("sample_rate, n_fft and hop must be positive")
+        if self.n_fft % self.hop or self.n_fft // self.hop < 3:
+            raise ValueError(
+                "hop must divide n_fft at least 3 times, or overlapping Hann windows do not sum to a constant"
+            )
+
+    @property
+    def bins(self) -> int:
+        """Frequency bins of a spectrogram."""
+        return self.n_fft // 2 + 1
+
+    @property
+    def padding(self) -> int:
+        """Samples of silence before a song, so that every sample lies under the same number of windows."""
+        return self.n_fft - self.hop
+
+    def frames(self, samples: int) -> int:
+        """Frames of the spectrogram of a waveform of `samples` samples."""
+        return -(-(samples + self.padding) // self.hop)
+
+    def bin_of(self, frequency: float) -> int:
+        """The first bin at or above `frequency` in hertz, at most `bins`."""
+        return min(self.bins, -int(-frequency * self.n_fft // self.sample_rate))
+
+
+class Spectral(nn.Module):
+    """The STFT and its exact inverse, as a pair.
+
+    Frame t covers the samples from `t * hop - padding`, under a periodic Hann window, scaled by 1 / sqrt(n_fft). Every
+    sample lies under n_fft / hop windows whose squares sum to a constant, so the inverse is a plain overlap-add: it holds
+    frame by frame, and a song may be transformed in pieces.
+    """
+
+    def __init__(self, settings: SpectralSettings):
+        super().__init__()
+        self.settings = settings
+        window = torch.hann_window(settings.n_fft)
+        self.register_buffer("window", window, persistent=False)
+        self.overlap = settings.n_fft // settings.hop
+        self.gain = float(window.square().sum()) / settings.hop
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Spectrogram of a whole waveform: `[..., samples]` to complex `[..., bins, frames]`."""
+        settings, samples = self.settings, waveform.shape[-1]
+        right = settings.frames(samples) * settings.hop - samples
+        return self.analyse(nn.functional.pad(waveform, (settings.padding, right)))
+
+    def inverse(self, spectrogram: Tensor, samples: int) -> Tensor:
+        """Waveform of a whole spectrogram: complex `[..., bins, frames]` to `[..., samples]`."""
+        start = self.settings.padding
+        return self.synthesise(spectrogram)[..., start : start + samples]
+
+    def analyse(self, waveform: Tensor) -> Tensor:
+        """Spectrogram of the frames that lie wholly inside a piece: `[..., samples]` to complex `[..., bins, frames]`."""
+        spectrogram = torch.stft(
+            waveform.reshape(-1, waveform.shape[-1]),
+            self.settings.n_fft,
+            self.settings.hop,
+            window=self.window,
+            center=False,
+            normalized=True,
+            return_complex=True,
+        )
+        return spectrogram.reshape(*waveform.shape[:-1], *spectrogram.shape[-2:])
+
+    def synthesise(self, spectrogram: Tensor) -> Tensor:
+        """Overlap-add of a piece: complex `[..., bins, frames]` to `[..., (frames - 1) * hop + n_fft]`.
+
+        Only the samples under n_fft / hop of the frames are complete; neighbouring pieces add up at their joints.
+        """
+        frames = torch.fft.irfft(spectrogram.transpose(-1, -2), n=self.settings.n_fft, norm="ortho")
+        frames = frames * (self.window / self.gain)
+        blocks = frames.unflatten(-1, (self.overlap, self.settings.hop))
+        waveform = blocks.new_zeros(*blocks.shape[:-3], blocks.shape[-3] + self.overlap - 1, self.settings.hop)
+        for k in range(self.overlap):
+            waveform[..., k : k + blocks.shape[-3], :] += blocks[..., k, :]
+        return waveform.flatten(-2)
+
+
+FLOOR = 1e-10
+"""Power below which a bin counts as silent; it keeps the gradient of the compression finite."""
+
+
+def compress(spectrogram: Tensor) -> Tensor:
+    """What the networks see: compressed magnitudes of left, right, middle and side.
+
+    Complex `[..., 2 channels, bins, frames]` to real `[..., 4, bins, frames]`: magnitude ** 0.25 (the paper's is 0.3;
+    square roots are many times cheaper), 0 for silence. Middle and side make the phase difference of the channels
+    visible without phases.
+    """
+    left, right = spectrogram.unbind(-3)
+    views = torch.stack([left, right, (left + right) / 2, (left - right) / 2], dim=-3)
+    power = views.real.square() + views.imag.square()
+    return (power + FLOOR).sqrt().sqrt().sqrt() - FLOOR**0.125

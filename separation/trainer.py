@@ -1,0 +1,241 @@
+"""One training step, and the loop around it."""
+
+from __future__ import annotations
+
+import math
+import os
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from models import Discriminator
+from separation.batches import Batch, Batches, load
+from separation.checkpoint import build_network, load_state, save_state, save_weights
+from separation.config import Config, ScheduleSettings
+from separation.errors import UserError
+from separation.objective import DiscriminatorObjective, GeneratorObjective
+from separation.pools import open_pools
+from separation.report import Report
+from separation.spectral import compress
+from separation.store import check_settings, read_settings
+from separation.validation import medians, validate, validation_tracks
+
+LAST, BEST = "last.pt", "best.safetensors"
+
+
+class Trainer:
+    """A training run in the folder `output`: `last.pt` to take it up again, `best.safetensors` to separate with.
+
+    Under torchrun every process has one trainer, and shares the batches out with the others.
+    """
+
+    def __init__(self, config: Config, output: Path, device: torch.device, resume: bool = False):
+        self.config, self.output, self.device = config, output, device
+        self.schedule = config.schedule
+        self.rank, self.processes = processes()
+        self.step, self.best = 0, -math.inf
+        for store in config.data.stores:
+            check_settings(read_settings(Path(store)), config.spectral, f"the store {store}")
+        band = config.generator.bins * config.spectral.sample_rate / config.spectral.n_fft
+        self.pools = open_pools(config.targets, config.data, config.spectral, min(band, 16_000))
+        self.batches = Batches(config, self.pools, self.rank, self.processes)
+        self.songs = validation_tracks(config.data.stores)
+
+        torch.manual_seed(config.seed)
+        self.network = build_network(config).to(device)
+        self.critics = DiscriminatorObjective(*(self._discriminator(n) for n in (len(config.targets), 1))).to(device)
+        self.average = AveragedModel(
+            self.network, multi_avg_fn=get_ema_multi_avg_fn(self.schedule.average), use_buffers=True
+        )
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            self.schedule.learning_rate,
+            self.schedule.betas,
+            weight_decay=self.schedule.weight_decay,
+        )
+        self.critics_optimizer = torch.optim.Adam(
+            self.critics.parameters(), config.discriminator.learning_rate, betas=(0.5, 0.999)
+        )
+        if resume:
+            self._restore(load_state(output / LAST))
+        elif (output / LAST).exists():
+            raise UserError(f"{output} holds a training run already: go on with --resume, or name another --output.")
+        else:
+            self._measure_input()
+        self.objective = self._share(GeneratorObjective(self.network))
+        self.judging = self._share(self.critics)
+
+    def run(self) -> dict[str, str]:
+        """Train to the last step; its validation medians, in words. Raises `UserError` when a loss is not finite."""
+        report = Report(self.output, self.config, self.step) if self.rank == 0 else None
+        bar = tqdm(total=self.schedule.steps, initial=self.step, disable=self.rank > 0, dynamic_ncols=True, unit="step")
+        scores: dict[str, str] = {}
+        with bar:
+            for batch in report.timed(load(self.batches, self.step)) if report else load(self.batches, self.step):
+                terms = self.train_step(
+                    {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+                )
+                self.step += 1
+                bar.update()
+                bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()} | scores, refresh=False)
+                last = self.step == self.schedule.steps
+                if report:
+                    report.losses(self.step, terms)
+                    if self.step % self.schedule.validate_every == 0 or last:
+                        scores = {source: f"{value:.2f} dB" for source, value in self._validate(report).items()}
+                    if self.step % self.schedule.checkpoint_every == 0 or last:
+                        save_state(self.output / LAST, self._state())
+        if report:
+            report.close()
+        return scores
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """Update the generator, then the discriminators, on one batch; the losses by name."""
+        self._set_learning_rate()
+        adversarial = (
+            "mixtures" in batch and self.config.losses.adversarial and self.step >= self.schedule.adversarial_from
+        )
+
+        # Generator. Its gradient passes through the discriminators, which stand still meanwhile.
+        self.critics.requires_grad_(False)
+        with self._precision():
+            terms, estimates = self.objective(batch, self.critics if adversarial else None)
+        self._check(terms)
+        total = self.config.losses.total(terms)
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip)
+        self._check({"gradient": norm})
+        self.optimizer.step()
+        self.average.update_parameters(self.network)
+
+        # Discriminators.
+        if adversarial:
+            self.critics.requires_grad_(True)
+            with self._precision():
+                judged = self.judging(batch, estimates)
+            self._check(judged)
+            self.critics_optimizer.zero_grad(set_to_none=True)
+            sum(judged.values()).backward()
+            self.critics_optimizer.step()
+            terms |= judged
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    def _discriminator(self, targets: int) -> Discriminator:
+        settings = self.config.discriminator
+        return Discriminator(targets=targets, widths=settings.widths, scales=settings.scales)
+
+    def _share(self, module: nn.Module) -> nn.Module:
+        """Let gradients be averaged over the processes of torchrun, if there are several."""
+        return DistributedDataParallel(module) if self.processes > 1 else module
+
+    @contextmanager
+    def _precision(self):
+        enabled = self.schedule.precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+            yield
+
+    def _set_learning_rate(self) -> None:
+        factor = learning_rate_factor(self.step, self.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.learning_rate * factor
+        for group in self.critics_optimizer.param_groups:
+            group["lr"] = self.config.discriminator.learning_rate * factor
+
+    def _check(self, terms: dict[str, torch.Tensor]) -> None:
+        for name, term in terms.items():
+            if not torch.isfinite(term):
+                raise UserError(
+                    f"{name} is not finite at step {self.step}: the last good checkpoint is {self.output / LAST}; "
+                    "lower schedule.learning_rate, or try schedule.precision=fp32."
+                )
+
+    def _measure_input(self) -> None:
+        """Let every bin reach the generator centred and of unit variance, as measured on whole first batches."""
+        batches = Batches(self.config, self.pools)
+        every = self.schedule.unlabelled_every
+        views = []
+        for step in range(0, min(16 * every, len(batches)), every):
+            batch = batches[step]
+            views.append(compress(batch["sources"].sum(dim=1) if "sources" in batch else batch["mixtures"]))
+        deviation, mean = torch.std_mean(torch.cat(views), dim=(0, 3))
+        generator = self.network.generator
+        generator.input_mean.copy_(mean)
+        generator.input_scale.copy_(1 / (deviation + 0.01))
+        self.average.module.load_state_dict(self.network.state_dict())
+
+    def _validate(self, report: Report) -> dict[str, float]:
+        """Score the averaged weights on the validation songs, and keep them if they are the best."""
+        network = self.average.module.eval() if self.schedule.average else self.network.eval()
+        scores = medians(validate(network, self.songs))
+        report.validation(self.step, scores, network, self.songs)
+        targets = [scores[target] for target in self.config.targets if target in scores]
+        score = (
+            sum(targets) / len(targets) if targets else self.step
+        )  # without validation songs, the latest is the best
+        if score > self.best:
+            self.best = score
+            save_weights(self.output / BEST, network, self.config, step=self.step, validation_sdr=scores)
+        self.network.train()
+        return scores
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "config": asdict(self.config),
+            "step": self.step,
+            "best": self.best,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "critics": self.critics.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "critics_optimizer": self.critics_optimizer.state_dict(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        changed = _differences(state["config"], asdict(self.config))
+        if changed:
+            raise UserError(
+                f"{self.output / LAST} was trained with other settings ({', '.join(changed)}): "
+                "resume with the same config, or name another --output."
+            )
+        self.step, self.best = state["step"], state["best"]
+        for name in ("network", "average", "critics", "optimizer", "critics_optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+
+
+def learning_rate_factor(step: int, schedule: ScheduleSettings) -> float:
+    """What the learning rate is multiplied with at a step: a linear warm-up, then the chosen decay."""
+    warmup = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
+    if schedule.decay == "cosine":
+        return warmup * 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
+    if schedule.decay == "halving":
+        return warmup * 0.5 ** (step // schedule.halve_every)
+    return warmup
+
+
+def processes() -> tuple[int, int]:
+    """This process's rank and how many there are; torchrun says so in the environment."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the settings that differ."""
+    names = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            names += _differences(old, new, f"{prefix}{name}.")
+        elif _plain(old) != _plain(new):
+            names.append(prefix + name)
+    return names
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,65 @@
+"""Train a separation network: store + configs/*.yaml -> checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from separation.config import Config, load_config
+from separation.device import choose_device
+from separation.errors import run_script
+from separation.trainer import BEST, Trainer, processes
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("configs/vocals_new.yaml"), help="the settings of the run")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override settings, such as schedule.steps=1000",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train")
+    parser.add_argument(
+        "--output", type=Path, help="folder for checkpoints and TensorBoard (default: runs/NAME OF THE CONFIG)"
+    )
+    return parser.parse_args()
+
+
+def training_device(name: str, config: Config) -> torch.device:
+    """The device of this process: under torchrun each one takes a CUDA device of its own."""
+    device = choose_device(name)
+    if device.type == "cpu":
+        return device
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    devices = config.schedule.devices
+    device = torch.device("cuda", devices[local % len(devices)] if devices else local)
+    torch.cuda.set_device(device)  # or every process would also open the first one
+    return device
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    config = load_config(arguments.config, arguments.set)
+    device = training_device(arguments.device, config)
+    rank, count = processes()
+    if count > 1:
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    output = arguments.output or Path("runs") / arguments.config.stem
+    trainer = Trainer(config, output, device, arguments.resume)
+    scores = trainer.run()
+    if rank == 0:
+        print(f"done: {output / BEST}" + "".join(f", {source} {value}" for source, value in scores.items()))
+    if count > 1:
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    run_script(main)
