@@ -1,0 +1,222 @@
+"""A waveform of any length becomes stems, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from separation.checkpoint import load_network, pretrained
+from separation.decoders import BLOCK
+from separation.device import choose_device
+from separation.errors import UserError
+from separation.masking import MaskingNetwork
+from separation.resample import resample_blocks
+from separation.stems import STEMS, rest_name, source_names
+
+
+class Separator:
+    """Takes songs apart with a masking network.
+
+        separator = Separator.load()
+        stems = separator(waveform, sample_rate)
+
+    Spectrograms are separated in chunks. Every frame is computed with all the frames that it depends on, so the stems
+    do not depend on where the chunks begin. The last source of the network is not computed but what the others leave of
+    the song, so the sources sum to the song, at any sample rate.
+
+    Args:
+        network: the trained network; it is used where it is.
+        stems: names of the stems to give, each one of `available_stems`; by default the sources of the network.
+        chunk_frames: frames separated at a time: more are faster and take more memory.
+        precision: of the network: `fp32`, `bf16`, or `auto` for whichever is faster on its device.
+
+    Raises:
+        UserError: the network has no such stem.
+    """
+
+    def __init__(
+        self,
+        network: MaskingNetwork,
+        stems: Sequence[str] | None = None,
+        chunk_frames: int = 384,
+        precision: str = "auto",
+    ):
+        self.network = network
+        self.stems = tuple(dict.fromkeys(stems or network.sources))
+        missing = [stem for stem in self.stems if stem not in available_stems(network)]
+        if missing:
+            choices = ", ".join(available_stems(network))
+            raise UserError(f"these weights do not separate {' and '.join(missing)}: choose among {choices}.")
+        stride = network.stride
+        self.context = -(-network.context // stride) * stride
+        self.chunk = -(-chunk_frames // stride) * stride
+        self.device = network.spectral.window.device
+        self.bf16 = precision == "bf16" or (precision == "auto" and is_bf16_fast(self.device))
+
+    @classmethod
+    def load(
+        cls, weights: str | Path | None = None, device: str = "auto", stems: Sequence[str] | None = None
+    ) -> Separator:
+        """The separator of a weights file, by default of shipped weights for these stems, on `auto`, `cpu` or `cuda`.
+
+        Raises `UserError` when the weights are missing, damaged or foreign, or do not separate these stems.
+        """
+        return cls(load_network(weights or default_weights(stems or ()), choose_device(device)), stems)
+
+    def __call__(self, waveform: Tensor, sample_rate: int) -> dict[str, Tensor]:
+        """The stems of a waveform `[1 or 2 channels, samples]`, by name, each of its shape and sample rate.
+
+        Raises `UserError` as `stream` does.
+        """
+        pieces = list(self.stream(waveform.float().split(BLOCK, dim=-1), sample_rate))
+        return {stem: torch.cat([waveform[:, :0], *(piece[stem] for piece in pieces)], dim=-1) for stem in self.stems}
+
+    def stream(self, blocks: Iterable[Tensor], sample_rate: int | None = None) -> Iterator[dict[str, Tensor]]:
+        """The stems of a song that comes in blocks `[1 or 2 channels, n]`, as blocks by name.
+
+        The blocks that come out are as long together as those that went in, but not one by one. `sample_rate` is in
+        hertz, by default the network's.
+
+        Raises `UserError` when there are more than two channels, or samples that are not numbers.
+        """
+        own_rate = self.network.settings.sample_rate
+        rate = sample_rate or own_rate
+        waiting = Queue()
+
+        def heard() -> Iterator[Tensor]:
+            for block in blocks:
+                check_waveform(block)
+                waiting.put(block)
+                yield block.expand(2, -1)
+
+        targets = self._targets(resample_blocks(heard(), rate, own_rate))
+        for block in resample_blocks((target.flatten(0, 1) for target in targets), own_rate, rate):
+            song = waiting.take(block.shape[-1])
+            yield self._stems(song, block[:, : song.shape[-1]])
+        # Resampled back, a song can have lost a sample at its end.
+        if len(waiting):
+            song = waiting.take(len(waiting))
+            yield self._stems(song, song.new_zeros(1, song.shape[-1]).expand(2 * len(self.network.sources) - 2, -1))
+
+    def _stems(self, song: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The stems of a piece `[channels, n]` of a song, from what was computed of it: `[(sources - 1) * 2, n]`."""
+        targets = targets.unflatten(0, (-1, 2))
+        if len(song) == 1:
+            targets = targets.mean(dim=1, keepdim=True)
+        *computed, last = self.network.sources
+        stems = dict(zip(computed, targets, strict=True))
+        stems[last] = song - targets.sum(dim=0)
+        for target in self.network.targets:
+            stems.setdefault(rest_name([target]), song - stems[target])
+        return {stem: stems[stem] for stem in self.stems}
+
+    def _targets(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """All sources but the last of a song `[2, n]` at the network's rate, as blocks `[sources - 1, 2, n]`.
+
+        They go on past the end of the song, by less than a hop.
+        """
+        hop, skipped, tail = self.network.settings.hop, self.network.settings.padding, 0.0
+        for piece, frames in self._pieces(blocks):
+            waveform = self._separate(piece, frames)
+            waveform[..., : -frames * hop] += tail
+            waveform, tail = waveform[..., : frames * hop], waveform[..., frames * hop :]
+            yield waveform[..., skipped:]
+            skipped = max(0, skipped - frames * hop)
+
+    def _pieces(self, blocks: Iterable[Tensor]) -> Iterator[tuple[Tensor, int]]:
+        """Overlapping pieces of a song `[2, n]`: all that a chunk of frames depends on, and the frames of the chunk.
+
+        Silence stands in for the frames before the first and after the last.
+        """
+        settings = self.network.settings
+        hop, padding, done, samples = settings.hop, settings.padding, 0, 0
+        buffer = torch.zeros(2, self.context * hop + padding)
+        size = (self.chunk + 2 * self.context) * hop + padding
+        for block in blocks:
+            samples += block.shape[-1]
+            buffer = torch.cat([buffer, block], dim=-1)
+            while buffer.shape[-1] >= size:
+                yield buffer[:, :size], self.chunk
+                buffer = buffer[:, self.chunk * hop :]
+                done += self.chunk
+        frames = settings.frames(samples) - done if samples else 0
+        while frames > 0:
+            chunk = min(self.chunk, frames)
+            size = (-(-chunk // self.network.stride) * self.network.stride + 2 * self.context) * hop + padding
+            yield pad(buffer, (0, max(0, size - buffer.shape[-1])))[:, :size], chunk
+            buffer = buffer[:, chunk * hop :]
+            frames -= chunk
+
+    @torch.no_grad()
+    def _separate(self, piece: Tensor, frames: int) -> Tensor:
+        """All sources but the last of a piece: `[2, n]` to `[sources - 1, 2, frames * hop + padding]`."""
+        spectral = self.network.spectral
+        mixture = spectral.analyse(piece.to(self.device))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            sources = self.network(mixture[None])[0]
+        waveform = spectral.synthesise(sources[:-1, ..., self.context : self.context + frames]).cpu()
+        if not waveform.isfinite().all():
+            raise UserError("the song is so loud that its numbers overflow: scale its samples to at most 1.")
+        return waveform
+
+
+class Queue:
+    """Samples `[channels, n]` that wait, first in, first out."""
+
+    def __init__(self):
+        self._samples: Tensor | None = None
+
+    def __len__(self) -> int:
+        return 0 if self._samples is None else self._samples.shape[-1]
+
+    def put(self, block: Tensor) -> None:
+        self._samples = block if self._samples is None else torch.cat([self._samples, block], dim=-1)
+
+    def take(self, count: int) -> Tensor:
+        """The first `count` samples, or as many as there are."""
+        taken, self._samples = self._samples[:, :count], self._samples[:, count:]
+        return taken
+
+
+def available_stems(network: MaskingNetwork) -> tuple[str, ...]:
+    """The stems that a network can give: its sources, and for each target what is left without it."""
+    rests = (rest_name([target]) for target in network.targets)
+    return tuple(dict.fromkeys((*network.sources, *rests)))
+
+
+def default_weights(stems: Sequence[str]) -> Path:
+    """The shipped weights for these stems: those for one target where they suffice, else those for all.
+
+    Raises `UserError` when there is no such stem.
+    """
+    known = {stem for target in STEMS for stem in source_names([target])}
+    if unknown := [stem for stem in stems if stem not in known]:
+        raise UserError(f"there is no stem called {unknown[0]}: the stems are {', '.join(sorted(known))}.")
+    fitting = [target for target in STEMS if set(stems) <= set(source_names([target]))]
+    candidates = [pretrained(name) for name in (*fitting, "all")]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def check_waveform(waveform: Tensor) -> None:
+    """Raise `UserError` unless `[channels, n]` is something that can be separated."""
+    check_channels(len(waveform))
+    if not waveform.isfinite().all():
+        raise UserError("the song has samples that are not numbers: export it anew.")
+
+
+def check_channels(channels: int) -> None:
+    """Raise `UserError` unless a song with so many channels can be separated."""
+    if channels not in (1, 2):
+        raise UserError(f"a song with {channels} channels cannot be separated: mix it down to stereo first.")
+
+
+def is_bf16_fast(device: torch.device) -> bool:
+    """Whether a device computes in bf16 itself; others only imitate it, slowly."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,51 @@
+"""Networks for tests: one with random weights, and one that splits songs at a frequency, whose answers are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from separation.checkpoint import build_network, save_weights
+from separation.config import Config, GeneratorSettings
+from separation.masking import MaskingNetwork
+from separation.spectral import Spectral, SpectralSettings
+from separation.stems import source_names
+
+FAST = SpectralSettings(sample_rate=44100, n_fft=512, hop=128)
+
+
+def tiny_config(targets: tuple[str, ...] = ("vocals",)) -> Config:
+    generator = GeneratorSettings(bins=192, bins_per_band=6, widths=(6, 8, 8), squeeze=4)
+    return Config(targets=targets, spectral=FAST, generator=generator)
+
+
+def random_network(targets: tuple[str, ...] = ("vocals",)) -> MaskingNetwork:
+    """A small network of the real kind, whose every layer does something."""
+    torch.manual_seed(0)
+    network = build_network(tiny_config(targets)).eval()
+    for parameter in network.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return network
+
+
+def random_weights(path: Path, targets: tuple[str, ...] = ("vocals",)) -> Path:
+    """The weights file of `random_network`."""
+    save_weights(path, random_network(targets), tiny_config(targets))
+    return path
+
+
+class BandSplit(nn.Module):
+    """Calls vocals whatever lies above `frequency` hertz."""
+
+    context, stride, targets = 0, 1, ("vocals",)
+
+    def __init__(self, frequency: float, settings: SpectralSettings = FAST):
+        super().__init__()
+        self.settings, self.spectral, self.sources = settings, Spectral(settings), source_names(self.targets)
+        self.edge = settings.bin_of(frequency)
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        above = (torch.arange(self.settings.bins) >= self.edge).float()[:, None]
+        return torch.stack([mixture * above, mixture * (1 - above)], dim=1)

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from networks import random_network, random_weights, tiny_config
+
+import create_songs
+from separation.audio import probe, read, write
+from separation.checkpoint import save_weights
+from separation.errors import UserError
+from separation.stems import STEMS
+
+SCRIPT = Path(create_songs.__file__)
+
+
+def noise(samples: int, channels: int = 2) -> torch.Tensor:
+    return 0.1 * torch.randn(channels, samples, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return random_weights(tmp_path_factory.mktemp("weights") / "vocals.safetensors")
+
+
+@pytest.fixture
+def create(tmp_path, monkeypatch, weights):
+    """Run the script in this process, in a folder of its own; give its exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> int:
+        monkeypatch.setattr(sys, "argv", ["create_songs.py", "--weights", str(weights), *map(str, arguments)])
+        return create_songs.main()
+
+    return run
+
+
+def command(weights: Path, *arguments: str | Path) -> list[str]:
+    return [sys.executable, str(SCRIPT), "--weights", str(weights), "--threads", "1", *map(str, arguments)]
+
+
+def written(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_songs_of_a_folder_as_a_user_separates_them(tmp_path, weights):
+    """Good songs of many kinds beside bad ones: the good are done, the bad are named, and the exit code says so."""
+    songs = tmp_path / "input"
+    write(songs / "Füße 歌.wav", noise(30000), 44100)
+    write(songs / "mono.flac", noise(48000, 1), 48000)
+    write(songs / "short.wav", noise(441), 44100)
+    (songs / "text.mp3").write_text("this is no music\n" * 100)
+    (songs / "empty.wav").touch()
+    (songs / "notes.txt").write_text("not a song by its name")
+    run = command(weights, "--input", "custom")
+    result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "2 of 5 songs failed" in result.stderr
+    for name in ("text.mp3", "empty.wav", "notes.txt"):
+        assert result.stderr.count(f"input/{name}") == 1
+    assert "mono: 0:01 in" in result.stdout and "dBFS" in result.stdout
+    names = ("Füße 歌", "mono", "short")
+    assert written(tmp_path / "outputs") == {
+        f"{name}/{stem}.wav" for name in names for stem in ("vocals", "accompaniment")
+    }
+    for name, file in zip(names, ("Füße 歌.wav", "mono.flac", "short.wav"), strict=True):
+        song, rate = read(songs / file)
+        stems = [read(tmp_path / "outputs" / name / f"{stem}.wav") for stem in ("vocals", "accompaniment")]
+        assert all(found == rate for _, found in stems)
+        assert torch.equal(stems[0][0] + stems[1][0], song)
+        assert stems[0][0].std() > 0.01 and stems[1][0].std() > 0.01
+
+
+def test_without_options_it_separates_something_real(tmp_path, weights):
+    result = subprocess.run(command(weights), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    (folder,) = (tmp_path / "outputs").iterdir()
+    assert written(folder) == {"vocals.wav", "accompaniment.wav"}
+    assert read(folder / "accompaniment.wav")[0].std() > 0.01
+
+
+def test_ctrl_c_leaves_no_half_written_stem(tmp_path, weights):
+    pytest.importorskip("resource")
+    write(tmp_path / "long.flac", torch.zeros(2, 44100 * 300), 44100)
+    process = subprocess.Popen(
+        command(weights, "--input", "long.flac"),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    stem = tmp_path / "outputs" / "long" / "vocals.wav.partial"
+    try:
+        while process.poll() is None and not stem.exists():
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in errors and "stopped" in errors
+    assert not written(tmp_path / "outputs")
+
+
+def test_songs_that_are_done_are_skipped_unless_overwritten(tmp_path, create, capsys):
+    write(tmp_path / "song.wav", noise(30000), 44100)
+    assert create("--input", "song.wav") == 0
+    (tmp_path / "outputs/song/vocals.wav").write_bytes(b"mine")
+    assert create("--input", "song.wav") == 0
+    assert "--overwrite" in capsys.readouterr().out
+    assert (tmp_path / "outputs/song/vocals.wav").read_bytes() == b"mine"
+    assert create("--input", "song.wav", "--overwrite") == 0
+    assert probe(tmp_path / "outputs/song/vocals.wav").samples == 30000
+    (tmp_path / "outputs/song/vocals.wav").unlink()
+    assert create("--input", "song.wav") == 0
+    assert (tmp_path / "outputs/song/vocals.wav").exists()
+
+
+def test_songs_of_one_name_do_not_overwrite_each_other(tmp_path, create):
+    write(tmp_path / "a.wav", noise(20000), 44100)
+    write(tmp_path / "a.flac", noise(30000), 44100)
+    assert create("--input", "a.wav", "a.flac") == 0
+    assert probe(tmp_path / "outputs/a/vocals.wav").samples == 20000
+    assert probe(tmp_path / "outputs/a (2)/vocals.wav").samples == 30000
+
+
+@pytest.mark.parametrize(
+    ("format", "bits"), [("flac", ["--bits", "24"]), ("mp3", []), ("ogg", []), ("wav", ["--bits", "32f"])]
+)
+def test_formats(tmp_path, create, format, bits):
+    write(tmp_path / "song.wav", noise(30000), 44100)
+    assert create("--input", "song.wav", "--output", "elsewhere", "--format", format, *bits) == 0
+    assert written(tmp_path / "elsewhere") == {f"song/vocals.{format}", f"song/accompaniment.{format}"}
+    assert probe(tmp_path / f"elsewhere/song/vocals.{format}").samples == 30000
+
+
+def test_stems_are_chosen(tmp_path, create):
+    save_weights(tmp_path / "all.safetensors", random_network(STEMS), tiny_config(STEMS))
+    write(tmp_path / "song.wav", noise(20000), 44100)
+    for stems, names in (
+        (["all"], STEMS),
+        (["two"], ("vocals", "accompaniment")),
+        (["bass", "no_drums"], ("bass", "no_drums")),
+    ):
+        arguments = ("--input", "song.wav", "--output", names[0] + names[1], "--weights", "all.safetensors")
+        assert create(*arguments, "--stems", *stems) == 0
+        assert written(tmp_path / (names[0] + names[1])) == {f"song/{name}.wav" for name in names}
+
+
+def test_clipping_is_said(tmp_path, create, capsys):
+    write(tmp_path / "song.wav", 20 * noise(30000), 44100, "32f")
+    create("--input", "song.wav")
+    assert "beyond full scale" in capsys.readouterr().out
+    create("--input", "song.wav", "--overwrite", "--clip", "rescale")
+    assert "times as loud" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--stems", "all"], "do not separate drums and bass and other"),
+        (["--output", "song.wav"], "song.wav is a file"),
+        (["--threads", "0"], "--threads"),
+        (["--bits", "24", "--clip", "none"], "--clip none"),
+        (["--format", "mp3", "--bits", "16"], "mp3"),
+        (["--weights", "song.wav"], "song.wav"),
+        (["--weights", "missing.safetensors"], "missing.safetensors"),
+        (["--input", "nothing/*.wav"], "nothing/"),
+        (["--input", "custom"], "input"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_written(tmp_path, create, arguments, complaint):
+    write(tmp_path / "song.wav", noise(1000), 44100)
+    (tmp_path / "input").mkdir()
+    with pytest.raises(UserError, match=complaint):
+        create("--input", "song.wav", *arguments)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_file_in_the_place_of_a_songs_folder_fails_that_song_alone(tmp_path, create, capsys):
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / name, noise(20000), 44100)
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "a").touch()
+    assert create("--input", "a.wav", "b.wav") == 1
+    assert "1 of 2 songs failed" in capsys.readouterr().err
+    assert (tmp_path / "outputs/b/vocals.wav").exists()
