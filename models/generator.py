@@ -1,4 +1,4 @@
-"""The masking generator g: a U-Net from compressed spectrograms to one mask for each source and channel."""
+"""The masking generator g: a U-Net from compressed spectrograms to one mask for each target and channel."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from models.blocks import Block, FrameNorm
 
 
 class Generator(nn.Module):
-    """A TFC-TDF U-Net whose masks are shares of the mixture: in [0, 1], with sum 1 over the sources.
+    """A TFC-TDF U-Net whose masks are shares of the mixture: in [0, 1], and over the targets at most 1 together.
 
     The first convolution strides over frequency, `bins_per_band` bins to a band; every level below halves frames and
     bands. Bins from `bins` up get the mean mask of the top bands, so nothing there is lost or silenced.
 
     Args:
-        sources: sources the mixture is shared out to.
+        targets: how many targets the mixture is shared out to.
+        exhaustive: whether the targets are all there is, and share the whole mixture out; else there is a rest.
         views: compressed magnitudes a bin comes with (left, right, middle, side).
         bins: lowest bins of the spectrogram that the network looks at.
         bins_per_band: stride of the first convolution over frequency.
@@ -30,7 +31,8 @@ class Generator(nn.Module):
 
     def __init__(
         self,
-        sources: int,
+        targets: int,
+        exhaustive: bool = False,
         views: int = 4,
         bins: int = 1536,
         bins_per_band: int = 6,
@@ -44,8 +46,8 @@ class Generator(nn.Module):
         coarsest = bins_per_band * 2 ** (len(widths) - 1)
         if bins % coarsest:
             raise ValueError(f"bins must be a multiple of {coarsest} (bins_per_band x 2 a level), not {bins}")
-        self.sources, self.bins, self.bins_per_band = sources, bins, bins_per_band
-        self.blocks = blocks
+        self.targets, self.exhaustive, self.blocks = targets, exhaustive, blocks
+        self.bins, self.bins_per_band = bins, bins_per_band
         bands = [bins // bins_per_band // 2**level for level in range(len(widths))]
 
         # What a bin usually holds; set from the training data, so that every bin arrives centred and of unit variance.
@@ -68,7 +70,7 @@ class Generator(nn.Module):
             FrameNorm(widths[0]),
             nn.ConvTranspose2d(
                 widths[0],
-                sources * self.audio_channels,
+                targets * self.audio_channels,
                 (1, 2 * bins_per_band),
                 (1, bins_per_band),
                 padding=(0, margin),
@@ -96,17 +98,26 @@ class Generator(nn.Module):
             bins: bins of the masks wanted, which may be more than the network looks at.
 
         Returns:
-            `[batch, sources, channels, bins, frames]`, nonnegative, summing to 1 over the sources.
+            `[batch, targets, channels, bins, frames]`, nonnegative, with a sum over the targets of 1 or, if there is a
+            rest, at most 1.
         """
-        logits = self.logits(views[..., : self.bins, :])
-        masks = torch.softmax(logits.float(), dim=1)
+        logits = self.logits(views[..., : self.bins, :]).float()
+        masks = self.shares(logits)
         if bins <= self.bins:
             return masks[..., :bins, :]
         top = masks[..., -self.top_bands * self.bins_per_band :, :].mean(dim=-2, keepdim=True)
         return torch.cat([masks, top.expand(*masks.shape[:-2], bins - self.bins, -1)], dim=-2)
 
+    def shares(self, logits: Tensor) -> Tensor:
+        """Softmax over the targets and, unless they are exhaustive, a rest whose log-share is 0."""
+        if self.exhaustive:
+            return torch.softmax(logits, dim=1)
+        if self.targets == 1:
+            return torch.sigmoid(logits)
+        return torch.softmax(pad(logits, (0, 0, 0, 0, 0, 0, 0, 1)), dim=1)[:, :-1]
+
     def logits(self, views: Tensor) -> Tensor:
-        """Log-shares up to a constant: `[batch, views, bins, frames]` to `[batch, sources, channels, bins, frames]`."""
+        """Log-shares up to a constant: `[batch, views, bins, frames]` to `[batch, targets, channels, bins, frames]`."""
         x = (views - self.input_mean[..., None]) * self.input_scale[..., None]
         x = self.inlet(x.transpose(-1, -2))  # [batch, channels, frames, bands] from here on
         skips = []
@@ -117,7 +128,7 @@ class Generator(nn.Module):
         x = self.bottom(x)
         for block, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
             x = block(up(x) + skips.pop())
-        return self.outlet(x).unflatten(1, (self.sources, self.audio_channels)).transpose(-1, -2)
+        return self.outlet(x).unflatten(1, (self.targets, self.audio_channels)).transpose(-1, -2)
 
 
 def pad_frames(spectrogram: Tensor, stride: int) -> Tensor:

@@ -19,7 +19,7 @@ from models import Generator
 from separation.config import Config, parse_config
 from separation.errors import UserError
 from separation.masking import MaskingNetwork
-from separation.stems import source_names
+from separation.stems import rest_name
 
 PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained"
 FORMAT = "separation weights 1"
@@ -28,7 +28,7 @@ FORMAT = "separation weights 1"
 def build_network(config: Config) -> MaskingNetwork:
     """An untrained network with the sizes that a config asks for. Raises `UserError` when they do not fit together."""
     try:
-        generator = Generator(sources=len(source_names(config.targets)), **asdict(config.generator))
+        generator = Generator(len(config.targets), rest_name(config.targets) is None, **asdict(config.generator))
     except ValueError as error:
         raise UserError(f"the config's generator cannot be built: {error}.") from error
     return MaskingNetwork(config.targets, config.spectral, generator)

@@ -100,8 +100,8 @@ class DiscriminatorSettings:
         require(self.learning_rate > 0, "discriminator.learning_rate must be above 0")
 
     @property
-    def frames(self) -> int:
-        """The fewest frames that the coarsest scale can judge."""
+    def patch(self) -> int:
+        """Bins and frames that the coarsest scale needs for one judgement."""
         return 2 ** (len(self.widths) + self.scales - 1)
 
 
@@ -203,8 +203,9 @@ class Config:
         require(len(set(self.targets)) == len(self.targets), "targets must name each stem once")
         require(self.seed >= 0, "seed must be at least 0")
         require(self.generator.bins <= self.spectral.bins, "generator.bins must be at most spectral.n_fft / 2 + 1")
-        frames = self.discriminator.frames if self.losses.adversarial else 1
-        require(self.data.crop_frames >= frames, f"data.crop_frames must be at least {frames} for these discriminators")
+        patch = self.discriminator.patch if self.losses.adversarial else 1
+        require(self.data.crop_frames >= patch, f"data.crop_frames must be at least {patch} for these discriminators")
+        require(self.generator.bins >= patch, f"generator.bins must be at least {patch} for these discriminators")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

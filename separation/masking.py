@@ -1,4 +1,4 @@
-"""A mixture's spectrogram becomes the spectrograms of its sources: compression, the generator, and the masks applied."""
+"""A mixture's spectrogram becomes the spectrograms of its targets: compression, the generator, and the masks applied."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from separation.stems import source_names
 class MaskingNetwork(nn.Module):
     """The generator with all it needs to be used: its targets, and the STFT it was trained with.
 
-    Masks multiply complex spectrograms and sum to one over the sources, so the sources always sum to the mixture.
+    Masks multiply complex spectrograms, and their sum over the targets is at most one. What the targets leave of the
+    mixture is the rest: it needs no mask, and the sources always sum to the mixture.
     """
 
     def __init__(self, targets: Sequence[str], settings: SpectralSettings, generator: Generator):
@@ -37,7 +38,7 @@ class MaskingNetwork(nn.Module):
         return self.generator.context
 
     def forward(self, mixture: Tensor) -> Tensor:
-        """Complex `[batch, 2 channels, bins, frames]` to complex `[batch, sources, 2 channels, bins, frames]`."""
+        """Complex `[batch, 2 channels, bins, frames]` to complex `[batch, targets, 2 channels, bins, frames]`."""
         frames = mixture.shape[-1]
         views = pad_frames(compress(mixture), self.stride)
         masks = self.generator(views, mixture.shape[-2])[..., :frames]

@@ -49,12 +49,12 @@ class GeneratorObjective(nn.Module):
         return terms, estimates
 
     def _supervised(self, sources: Tensor, valid: Tensor) -> Losses:
-        estimates = self.network(sources.sum(dim=1)) * valid
-        sources = sources * valid
-        count = len(self.network.targets)
-        terms = {"supervised_target": losses.supervised_target(estimates[:, :count], sources[:, :count])}
-        if len(self.network.sources) > count:
-            terms["supervised_rest"] = losses.supervised_rest(estimates[:, count:], sources[:, count:])
+        mixture, count = sources.sum(dim=1), len(self.network.targets)
+        estimates, targets, rest = self.network(mixture), sources[:, :count], sources[:, count:]
+        terms = {"supervised_target": losses.supervised_target(estimates * valid, targets * valid)}
+        if rest.shape[1]:
+            rest_estimate = (mixture - estimates.sum(dim=1))[:, None]
+            terms["supervised_rest"] = losses.supervised_rest(rest_estimate * valid, rest * valid)
         return terms
 
     def _semi_supervised(

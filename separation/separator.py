@@ -157,8 +157,8 @@ class Separator:
         spectral = self.network.spectral
         mixture = spectral.analyse(piece.to(self.device))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            sources = self.network(mixture[None])[0]
-        waveform = spectral.synthesise(sources[:-1, ..., self.context : self.context + frames]).cpu()
+            targets = self.network(mixture[None])[0, : len(self.network.sources) - 1]
+        waveform = spectral.synthesise(targets[..., self.context : self.context + frames]).cpu()
         if not waveform.isfinite().all():
             raise UserError("the song is so loud that its numbers overflow: scale its samples to at most 1.")
         return waveform

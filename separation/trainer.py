@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -59,6 +59,7 @@ class Trainer:
             self.schedule.learning_rate,
             self.schedule.betas,
             weight_decay=self.schedule.weight_decay,
+            fused=True,
         )
         self.critics_optimizer = torch.optim.Adam(
             self.critics.parameters(), config.discriminator.learning_rate, betas=(0.5, 0.999)
