@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class FrameNorm(nn.Module):
     """Root-mean-square normalisation of each frame over its channels and bands.
 
-    Nothing is shared between songs or between distant frames: there are no batch statistics to lag behind the weights, a
-    batch may be split over processes, and a song may be separated in pieces, all without changing the result.
+    Nothing is shared between songs or between distant frames: there are no batch statistics to lag behind the weights,
+    a batch may be split over processes, and a song may be separated in pieces, all without changing the result.
     """
 
     def __init__(self, channels: int):

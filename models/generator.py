@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -60,7 +62,7 @@ class Generator(nn.Module):
         def level(index: int) -> nn.Sequential:
             return nn.Sequential(*(Block(widths[index], bands[index], squeeze) for _ in range(blocks)))
 
-        steps = list(zip(widths[:-1], widths[1:], strict=True))
+        steps = list(pairwise(widths))
         self.encoder = nn.ModuleList(level(index) for index in range(len(steps)))
         self.down = nn.ModuleList(nn.Conv2d(upper, lower, 2, 2) for upper, lower in steps)
         self.bottom = level(len(steps))

@@ -1,7 +1,7 @@
 """Training state and weights are saved, all or nothing, and loaded, never by unpickling objects.
 
-Weights are a safetensors file with the settings inside: enough to separate with, and nothing else. Training state is what
-`--resume` needs: tensors and plain values only.
+Weights are a safetensors file with the settings inside: enough to separate with, and nothing else. Training state is
+what `--resume` needs: tensors and plain values only.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def save_weights(path: str | Path, network: MaskingNetwork, config: Config, **fa
 
 
 def load_network(path: str | Path, device: str | torch.device = "cpu") -> MaskingNetwork:
-    """The network of a weights file, ready to separate. Raises `UserError` when the file is missing, damaged or foreign."""
+    """The network of a weights file, ready to separate. Raises `UserError` when it is missing, damaged or foreign."""
     config, _, tensors = _read_weights(Path(path))
     network = build_network(config)
     try:

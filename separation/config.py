@@ -1,7 +1,7 @@
 """The settings of a training run: each one is named, typed, defaulted and checked here.
 
-A YAML file gives what differs from the defaults; `--set a.b=value` overrides one key. An unknown key, a value of another
-type or one out of range is an error that names the key and the file.
+A YAML file gives what differs from the defaults; `--set a.b=value` overrides one key. An unknown key, a value of
+another type or one out of range is an error that names the key and the file.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DataSettings:
     """How many songs keep their isolated stems; null: all. The same seed picks nested subsets."""
     labelled_seed: int = 0
     remaining: str = "mixture"
-    """What songs past `labelled` give: `mixture`, `split` (every second one its mixture, the others their rest) or `drop`."""
+    """What songs past `labelled` give: `mixture`, `split` (about half give their rest instead) or nothing (`drop`)."""
     batch_size: int = 6
     unlabelled_batch_size: int = 3
     crop_frames: int = 64

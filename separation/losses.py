@@ -1,8 +1,8 @@
 """The terms of the method, each a pure function by its name. All but the adversarial ones are on complex spectrograms.
 
 Notation of the paper (Michelashvili, Benaim, Wolf 2019): b is a mixture, a is a rest (music without the target) of
-another song, g(x) is the rest that the generator leaves of x, and x - g(x) the target it takes out. Masks multiply complex
-spectrograms, so sums and differences are exact. Every term is a mean, of shape `[]`.
+another song, g(x) is the rest that the generator leaves of x, and x - g(x) the target it takes out. Masks multiply
+complex spectrograms, so sums and differences are exact. Every term is a mean, of shape `[]`.
 """
 
 from __future__ import annotations

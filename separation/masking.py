@@ -1,4 +1,4 @@
-"""A mixture's spectrogram becomes the spectrograms of its targets: compression, the generator, and the masks applied."""
+"""A mixture's spectrogram becomes the spectrograms of its targets: compression, generator, and the masks applied."""
 
 from __future__ import annotations
 

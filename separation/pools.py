@@ -86,8 +86,8 @@ class Pool:
 class Pools:
     """What the training songs of all stores give.
 
-    `labelled` holds the tracks with every target and the rest; `targets` and `rests` what may be remixed; `mixtures` and
-    `rests_without` what the terms for unlabelled music take: mixtures, and music that lacks one of the targets.
+    `labelled` holds the tracks with every target and the rest; `targets` and `rests` what may be remixed; `mixtures`
+    and `rests_without` what the terms for unlabelled music take: mixtures, and music that lacks one of the targets.
     """
 
     labelled: Pool
@@ -101,8 +101,8 @@ class Pools:
 def open_pools(targets: Sequence[str], data: DataSettings, spectral: SpectralSettings, bandwidth: float) -> Pools:
     """Sort the training songs of the stores in `data` by what they give.
 
-    Unlabelled music has no mask for the bins that its files cannot hold, so tracks below `bandwidth`, in hertz, are used with
-    labels only. Raises `UserError` when a store is missing, or has other spectral settings.
+    Unlabelled music has no mask for the bins that its files cannot hold: tracks below `bandwidth`, in hertz, are used
+    with labels only. Raises `UserError` when a store is missing, or has other spectral settings.
     """
     tracks = list(_training_tracks(data, spectral))
     labelled_songs = _choose_labelled((track for _, track in tracks if set(targets) & set(track.parts)), data)
@@ -130,7 +130,8 @@ def _training_tracks(data: DataSettings, spectral: SpectralSettings) -> Iterable
         tracks = [track for track in store.tracks("train") if track.frames >= data.crop_frames]
         if not tracks:
             raise UserError(
-                f"the store {folder} has no training song of {data.crop_frames} frames or more: build it with dataset.py."
+                f"the store {folder} has no training song of {data.crop_frames} frames or more: "
+                "build it with dataset.py, or lower data.crop_frames."
             )
         for track in tracks:
             yield folder, track
@@ -159,7 +160,8 @@ def _add_labelled(pools: Pools, store: str, track: StoredTrack, targets: Sequenc
         pools.labelled.add(store, isolated[0])
     if track.bandwidth < bandwidth:
         return
-    if mixture := mixture_of(track):
+    # Music that is known to lack the targets is no mixture, even where it comes as one.
+    if (mixture := mixture_of(track)) and (any(isolated) or not rest):
         pools.mixtures.add(store, mixture)
     for target in targets:
         if without := rest_of(track, [target]):

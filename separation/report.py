@@ -20,16 +20,25 @@ from separation.store import StoredTrack
 
 
 class Report:
-    """Writes TensorBoard's events into `<output>/events`, where `tensorboard --logdir <output>` finds them."""
+    """Writes TensorBoard's events into `<output>/events`, where `tensorboard --logdir <output>` finds them.
+
+    A machine that only trains may lack TensorBoard and what draws its pictures: nothing is written there.
+    """
 
     every = 50
     """Steps between two points of a loss."""
 
     def __init__(self, output: Path, config: Config, step: int):
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.writer = SummaryWriter(str(output / "events"), purge_step=step + 1 if step else None)
-        self.writer.add_text("config", f"```json\n{json.dumps(asdict(config), indent=2)}\n```", step)
+        self.writer = None
+        try:
+            import librosa  # noqa: F401
+            import matplotlib  # noqa: F401
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            print(f"{error.name} is not installed: this run writes nothing for TensorBoard")
+        else:
+            self.writer = SummaryWriter(str(output / "events"), purge_step=step + 1 if step else None)
+            self.writer.add_text("config", f"```json\n{json.dumps(asdict(config), indent=2)}\n```", step)
         self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}
         self.waited = self.worked = 0.0
@@ -50,6 +59,8 @@ class Report:
 
     def losses(self, step: int, terms: Mapping[str, float]) -> None:
         """Note the losses of a step; means over `every` steps are written, each over the steps that had the term."""
+        if not self.writer:
+            return
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
@@ -67,6 +78,8 @@ class Report:
         self, step: int, scores: Mapping[str, float], network: MaskingNetwork, songs: Sequence[StoredTrack]
     ) -> None:
         """Write validation SDR, and how the first validation song comes apart: pictures, sound and energies."""
+        if not self.writer:
+            return
         for source, value in scores.items():
             self.writer.add_scalar(f"validation SDR/{source}", value, step)
         if not songs:
@@ -84,7 +97,8 @@ class Report:
             self.writer.add_scalar(f"share of the song's energy/{name}", share, step)
 
     def close(self) -> None:
-        self.writer.close()
+        if self.writer:
+            self.writer.close()
 
 
 def picture(spectrogram: Tensor, sample_rate: int) -> Tensor:

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from separation.checkpoint import load_network, pretrained
-from separation.decoders import BLOCK
 from separation.device import choose_device
 from separation.errors import UserError
 from separation.masking import MaskingNetwork
@@ -72,7 +71,7 @@ class Separator:
 
         Raises `UserError` as `stream` does.
         """
-        pieces = list(self.stream(waveform.float().split(BLOCK, dim=-1), sample_rate))
+        pieces = list(self.stream(waveform.float().split(1 << 16, dim=-1), sample_rate))
         return {stem: torch.cat([waveform[:, :0], *(piece[stem] for piece in pieces)], dim=-1) for stem in self.stems}
 
     def stream(self, blocks: Iterable[Tensor], sample_rate: int | None = None) -> Iterator[dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""A waveform becomes a complex spectrogram and back: the one STFT of the project, and the compression for the networks."""
+"""A waveform becomes a complex spectrogram and back: the project's one STFT, and the compression for the networks."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Spectral(nn.Module):
     """The STFT and its exact inverse, as a pair.
 
     Frame t covers the samples from `t * hop - padding`, under a periodic Hann window, scaled by 1 / sqrt(n_fft). Every
-    sample lies under n_fft / hop windows whose squares sum to a constant, so the inverse is a plain overlap-add: it holds
-    frame by frame, and a song may be transformed in pieces.
+    sample lies under n_fft / hop windows whose squares sum to a constant, so the inverse is a plain overlap-add: it
+    holds frame by frame, and a song may be transformed in pieces.
     """
 
     def __init__(self, settings: SpectralSettings):
@@ -71,7 +71,7 @@ class Spectral(nn.Module):
         return self.synthesise(spectrogram)[..., start : start + samples]
 
     def analyse(self, waveform: Tensor) -> Tensor:
-        """Spectrogram of the frames that lie wholly inside a piece: `[..., samples]` to complex `[..., bins, frames]`."""
+        """Spectrogram of the frames wholly inside a piece: `[..., samples]` to complex `[..., bins, frames]`."""
         spectrogram = torch.stft(
             waveform.reshape(-1, waveform.shape[-1]),
             self.settings.n_fft,

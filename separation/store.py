@@ -46,7 +46,7 @@ class StoredTrack:
     bandwidth: float
 
     def crop(self, part: str, start: int = 0, frames: int | None = None, bins: int | None = None) -> Tensor:
-        """Complex `[2 channels, bins, frames]` of `part`, from frame `start`; the lowest `bins` bins, by default all."""
+        """Complex `[2 channels, bins, frames]` of `part`, from frame `start`; the lowest `bins` bins or else all."""
         stop = self.frames if frames is None else start + frames
         # Opened anew each time: an array that stays mapped keeps a file open, and a store has thousands of them.
         stored = np.load(self.folder / f"{part}.npy", mmap_mode="r")
@@ -91,7 +91,8 @@ def read_settings(folder: Path) -> SpectralSettings:
     path = Path(folder) / SETTINGS_FILE
     if not path.is_file():
         raise UserError(
-            f"{folder} is no spectrogram store (it has no {SETTINGS_FILE}): build one with dataset.py --output {folder}."
+            f"{folder} is no spectrogram store (it has no {SETTINGS_FILE}): "
+            f"build one with dataset.py --output {folder}."
         )
     try:
         return SpectralSettings(**json.loads(path.read_text(encoding="utf-8")))
@@ -130,7 +131,8 @@ def write_track(
 ) -> None:
     """Write one track into the store `folder`, all of it or nothing.
 
-    `waveforms` holds `[1 or 2 channels, samples]` for each part, at the store's sample rate; they are cut to the shortest.
+    `waveforms` holds `[1 or 2 channels, samples]` for each part, at the store's sample rate; they are cut to the
+    shortest.
     """
     final, partial = folder / name, folder / (name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,82 @@
+"""Step 1: a dataset of songs becomes a store of spectrograms, which train.py reads."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from fractions import Fraction
+from pathlib import Path
+
+from tqdm import tqdm
+
+from separation.build import build_store, bytes_needed, check_disk, in_units, plan_store
+from separation.errors import UserError, run_script
+from separation.spectral import SpectralSettings
+from separation.stems import STEMS
+from separation.tracks import DATASETS, download_sample, find_tracks
+from separation.workers import default_workers
+
+
+def main() -> int:
+    options = parse_arguments()
+    stems = [stem for stem in STEMS if getattr(options, stem)]
+    if not stems:
+        raise UserError("no stem was chosen: give one or several of --vocals --drums --bass --other.")
+    root = options.root or Path("data") / options.dataset
+    folder = options.output or Path("store") / options.dataset
+    if options.download:
+        if options.dataset != "MUSDB18":
+            raise UserError("--download fetches the 7-second sample of MUSDB18 only: give --dataset MUSDB18 with it.")
+        download_sample(root)
+
+    settings = SpectralSettings()
+    tracks = find_tracks(options.dataset, root)
+    jobs = plan_store(folder, settings, tracks, stems, options.speeds)
+    needed = sum(bytes_needed(job, settings) for job in jobs)
+    print(f"{root}: {len(tracks)} songs, {len(jobs)} of them to be built in {folder}, taking {in_units(needed)}")
+    check_disk(folder, needed)
+
+    start = time.monotonic()
+    built = build_store(folder, settings, jobs, options.workers)
+    failures = [(job, error) for job, error in tqdm(built, total=len(jobs), unit="song", disable=not jobs) if error]
+    print(f"{len(jobs) - len(failures)} songs built in {time.monotonic() - start:.0f} s")
+    for job, error in failures:
+        print(f"not built: {job.track.name}: {error}")
+    return 1 if failures else 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--dataset", choices=DATASETS, required=True, help="how the songs lie on disk; FOLDER: one folder a song"
+    )
+    for stem in STEMS:
+        parser.add_argument(f"--{stem}", action="store_true", help=f"store the {stem} of each song")
+    parser.add_argument("--root", type=Path, help="folder of the dataset (default: data/<DATASET>)")
+    parser.add_argument("--output", type=Path, help="folder of the store (default: store/<DATASET>)")
+    parser.add_argument(
+        "--workers", type=int, default=default_workers(), help="songs built at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--download", action="store_true", help="first let musdb download the 7-second sample of MUSDB18"
+    )
+    parser.add_argument(
+        "--speeds",
+        type=speed_factor,
+        nargs="+",
+        default=[],
+        metavar="FACTOR",
+        help="also store the training songs played faster or slower, pitch and tempo together: more to train on",
+    )
+    return parser.parse_args()
+
+
+def speed_factor(text: str) -> Fraction:
+    factor = Fraction(text)
+    if not Fraction(1, 2) <= factor <= 2 or factor.denominator > 100 or factor == 1:
+        raise argparse.ArgumentTypeError(f"{text} is no factor between 0.5 and 2 with two decimals")
+    return factor
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,73 @@
+"""Step 3: trained weights separate the test songs of a dataset, and museval scores what they hear."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from separation.checkpoint import pretrained
+from separation.errors import UserError, run_script
+from separation.evaluation import TARGETS, can_be_scored, evaluate_tracks, load_separator, save_csv, save_json, table
+from separation.tracks import DATASETS, SUBSETS, find_tracks
+from separation.workers import default_workers
+
+
+def main() -> int:
+    options = parse_arguments()
+    root = options.root or Path("data") / options.dataset
+    weights = options.weights or pretrained(options.target)
+    output = options.output or Path("scores") / options.dataset / options.target
+    load_separator(weights, options.device, options.target)
+
+    found = [track for track in find_tracks(options.dataset, root) if track.subset == options.subset]
+    if not found:
+        raise UserError(f"{root} has no songs in the subset {options.subset!r}: choose another with --subset.")
+    tracks = [track for track in found if can_be_scored(track, options.target)]
+    if not tracks:
+        raise UserError(f"{root}: no song has stems to score {options.target!r} with: choose another --target.")
+    if len(tracks) < len(found):
+        print(f"songs left out, for want of stems to compare with: {len(found) - len(tracks)}")
+
+    songs, failures = [], []
+    scored = evaluate_tracks(tracks, weights, options.device, options.target, options.workers)
+    for track, result in tqdm(scored, total=len(tracks), unit="song"):
+        if isinstance(result, UserError):
+            failures.append(f"not scored: {track.name}: {result}")
+        else:
+            songs.append(result)
+            save_json(output, result)
+    if songs:
+        songs.sort(key=lambda song: song.name)
+        save_csv(output / f"{options.subset}.csv", songs, options.target)
+        print(table(songs, options.target))
+        print(f"{options.subset}.csv and museval's files are in {output}")
+    for failure in failures:
+        print(failure)
+    return 1 if failures else 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--target", choices=TARGETS, required=True, help="the stem to score, with its rest; all: every stem"
+    )
+    parser.add_argument(
+        "--dataset", choices=DATASETS, default="MUSDB18", help="how the songs lie on disk (default: MUSDB18)"
+    )
+    parser.add_argument("--root", type=Path, help="folder of the dataset (default: data/<DATASET>)")
+    parser.add_argument("--subset", choices=SUBSETS, default="test", help="which of its songs (default: test)")
+    parser.add_argument("--weights", type=Path, help="weights of train.py (default: the shipped ones for the target)")
+    parser.add_argument("--output", type=Path, help="folder for the scores (default: scores/<DATASET>/<target>)")
+    parser.add_argument(
+        "--workers", type=int, default=min(4, default_workers()), help="songs at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs (default: auto)"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_script(main)

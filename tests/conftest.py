@@ -1,0 +1,64 @@
+"""What the tests share: files of made-up songs, real music where it is there, and scripts run as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import soundfile
+from songs import make_song
+from torch import Tensor
+
+from separation.stems import STEMS
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MUSIC = REPOSITORY.parent / "shared" / "data"
+
+
+def make_stems(seed: int = 0, seconds: float = 2.0, sample_rate: int = 44100) -> dict[str, Tensor]:
+    """The four stems `[2 channels, samples]` of a made-up song."""
+    song = make_song(seed, seconds, sample_rate)
+    return {stem: song[stem] for stem in STEMS}
+
+
+def write_files(folder: Path, signals: Mapping[str, Tensor], sample_rate: int = 44100, suffix: str = ".wav") -> Path:
+    """Write one file for each of `signals`, `[channels, samples]`, called after its key, and return the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, signal in signals.items():
+        subtype = "FLOAT" if suffix == ".wav" else None  # the sum of the stems may go beyond full scale
+        soundfile.write(folder / f"{name}{suffix}", signal.T.numpy(), sample_rate, subtype)
+    return folder
+
+
+@pytest.fixture
+def song() -> dict[str, Tensor]:
+    """The stems of one made-up song of 2 seconds."""
+    return make_stems()
+
+
+@pytest.fixture(scope="session")
+def real_musdb() -> Path:
+    """MUSDB18's 7-second sample; the test is skipped where it is not there."""
+    if not (MUSIC / "musdb18-7s").is_dir():
+        pytest.skip("the real music is not there")
+    return MUSIC / "musdb18-7s"
+
+
+def environment() -> dict[str, str]:
+    """The environment that scripts run in: a thread each, for tests may share the machine."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., subprocess.CompletedProcess]:
+    """Run a script of the repository as a user does, `run("dataset.py", "--vocals")`, and capture what it says."""
+
+    def run_script(*arguments: str | Path) -> subprocess.CompletedProcess:
+        command = [sys.executable, *map(str, arguments)]
+        return subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+
+    return run_script
