@@ -46,7 +46,7 @@ class Batches(Dataset):
         if self.semi_supervised and not (len(pools.mixtures) and all(len(p) for p in pools.rests_without.values())):
             raise UserError(
                 "the losses for unlabelled music need mixtures, and music without each target: "
-                "add such songs to data.stores, or set the weights of those losses (identity to adversarial_mixture) to 0."
+                "add such songs to data.stores, or set the weights of those losses to 0."
             )
         if not (self.supervised or self.semi_supervised):
             raise UserError(

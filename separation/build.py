@@ -13,7 +13,6 @@ from torch import Tensor
 
 from separation.audio import probe
 from separation.errors import UserError
-from separation.resample import resample
 from separation.spectral import Spectral, SpectralSettings
 from separation.stems import ACCOMPANIMENT, MIXTURE, PARTS, STEMS
 from separation.store import Store, create_store, stored_bytes, write_track
@@ -119,6 +118,8 @@ def build_song(folder: Path, settings: SpectralSettings, job: Job) -> None:
 
 def change_speed(waveform: Tensor, speed: Fraction) -> Tensor:
     """Play a waveform faster: its pitch times `speed`, its length divided by it. `[channels, samples]` to the same."""
+    from torchaudio.functional import resample  # much faster than soxr for ratios as simple as these
+
     return resample(waveform, speed.numerator, speed.denominator)
 
 

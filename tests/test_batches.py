@@ -1,0 +1,294 @@
+"""Batches of songs whose vocals and accompaniments are sines in bins of their own, to tell everything apart."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from songs import TINY, add_track
+from torch import Tensor
+
+from separation.batches import Batch, Batches, load
+from separation.config import Config, parse_config
+from separation.errors import UserError
+from separation.pools import Pools, open_pools
+from separation.store import Store
+
+SONGS, FRAMES, BINS = 5, 12, 96
+NARROW = 2000.0
+"""Bandwidth of the last song, in hertz; the others have 4000."""
+LEVEL = 0.5 * math.sqrt(TINY.n_fft) / 4
+"""Magnitude of the louder channel of every sine in its bin."""
+
+
+def sine(bin: int, left: float = 0.5, right: float = 0.25) -> Tensor:
+    """A sine that is louder on the left. At a bin that is a multiple of 4 all its frames are the same."""
+    time = torch.arange(TINY.sample_rate, dtype=torch.float64) / TINY.sample_rate
+    tone = torch.sin(2 * math.pi * bin * TINY.sample_rate / TINY.n_fft * time).float()
+    return torch.stack([left * tone, right * tone])
+
+
+def origin(source: Tensor) -> int:
+    """The song that a spectrogram `[2 channels, bins, frames]` is taken from."""
+    return (int(source.abs().sum(dim=(0, 2)).argmax()) - 4) // 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("batches") / "store"
+    for n in range(SONGS):
+        song = {"vocals": sine(4 + 8 * n), "accompaniment": sine(8 + 8 * n)}
+        song["mixture"] = song["vocals"] + song["accompaniment"]
+        add_track(folder, TINY, str(n), song, bandwidth=NARROW if n == SONGS - 1 else None)
+    return folder
+
+
+def make_config(folder: Path, losses: dict | None = None, schedule: dict | None = None, **data) -> Config:
+    values = {
+        "spectral": {"sample_rate": TINY.sample_rate, "n_fft": TINY.n_fft, "hop": TINY.hop},
+        "generator": {"bins": BINS, "bins_per_band": 4, "widths": [4, 4]},
+        "discriminator": {"widths": [4, 4], "scales": 1},
+        "data": {
+            "stores": {str(folder): 1},
+            "crop_frames": FRAMES,
+            "batch_size": 4,
+            "unlabelled_batch_size": 2,
+            **data,
+        },
+        "losses": losses or {},
+        "schedule": {"steps": 50, **(schedule or {})},
+    }
+    return parse_config(values, "test")
+
+
+def pools_of(config: Config) -> Pools:
+    return open_pools(config.targets, config.data, config.spectral, 3000.0)
+
+
+def make_batches(folder: Path, rank: int = 0, processes: int = 1, **settings) -> Batches:
+    config = make_config(folder, **settings)
+    return Batches(config, pools_of(config), rank, processes)
+
+
+def assert_same(one: Batch, other: Batch) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_a_batch_holds_what_the_losses_take(folder):
+    batch = make_batches(folder)[3]
+    assert {name: tuple(value.shape) for name, value in batch.items()} == {
+        "sources": (4, 2, 2, BINS, FRAMES),
+        "valid": (4, 1, 1, BINS, 1),
+        "mixtures": (2, 2, BINS, FRAMES),
+        "rests": (2, 2, BINS, FRAMES),
+        "target": (),
+    }
+    assert batch["sources"].dtype == batch["mixtures"].dtype == torch.complex64
+
+
+def test_what_has_no_weight_is_not_made(folder):
+    supervised = {"supervised_target": 1, "supervised_rest": 1}
+    others = ("identity", "idempotence", "remix_rest", "remix_target", "adversarial_rest", "adversarial_mixture")
+    silent = dict.fromkeys(others, 0)
+    assert make_batches(folder, losses=supervised | silent)[0].keys() == {"sources", "valid"}
+    unsupervised = make_batches(folder, losses=dict.fromkeys(supervised, 0))
+    assert unsupervised[0].keys() == {"mixtures", "rests", "target"}
+
+
+def test_unlabelled_music_comes_at_every_nth_step(folder):
+    batches = make_batches(folder, schedule={"unlabelled_every": 3})
+    assert ["mixtures" in batches[step] for step in range(7)] == [True, False, False, True, False, False, True]
+    assert all("sources" in batches[step] for step in range(7))
+
+
+def test_a_batch_depends_on_the_seed_and_its_step_alone(folder):
+    config = make_config(folder)
+    batches = Batches(config, pools_of(config))
+    for step in range(5):
+        batches[step]
+    assert_same(batches[7], Batches(config, pools_of(config))[7])
+    assert not torch.equal(batches[7]["sources"], batches[8]["sources"])
+    other_seed = Batches(replace(config, seed=1), pools_of(config))
+    assert not torch.equal(batches[7]["sources"], other_seed[7]["sources"])
+    examples = batches[7]["sources"]
+    assert not any(torch.equal(examples[0], example) for example in examples[1:])
+
+
+def test_processes_share_a_batch_out(folder):
+    whole = make_batches(folder)[5]
+    shares = [make_batches(folder, rank=rank, processes=2)[5] for rank in range(2)]
+    for name in ("sources", "valid", "mixtures", "rests"):
+        interleaved = torch.stack([share[name] for share in shares], dim=1).flatten(0, 1)
+        assert torch.equal(interleaved, whole[name])
+    assert [share["target"] for share in shares] == [whole["target"]] * 2
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_are_loaded_in_order_from_any_step_on(folder, workers):
+    batches = make_batches(folder, workers=workers, schedule={"steps": 7})
+    loaded = list(load(batches, 3))
+    assert len(loaded) == 4
+    for step, batch in enumerate(loaded, start=3):
+        assert_same(batch, batches[step])
+
+
+def test_batches_can_be_sent_to_a_process_without_their_music(folder):
+    batches = make_batches(folder)
+    batch = batches[2]
+    sent = pickle.dumps(batches)
+    assert len(sent) < 20_000
+    assert_same(pickle.loads(sent)[2], batch)
+
+
+def test_the_sources_of_one_song_keep_their_balance(folder):
+    """The same crop of the same song, times one gain: their sum is a crop of the mixture, times that gain."""
+    store = {track.name: track for track in Store(folder).tracks()}
+    batches = make_batches(folder, remix=0, swap=0)
+    for step in range(5):
+        for vocals, rest in batches[step]["sources"]:
+            assert origin(vocals) == origin(rest)
+            crops = (
+                store[str(origin(vocals))].crop("mixture", bins=BINS).unfold(-1, FRAMES, 1)
+            )  # [2, bins, starts, frames]
+            mixture = vocals + rest
+            gains = (mixture[..., None, :] * crops.conj()).sum((0, 1, 3)).real / crops.abs().square().sum((0, 1, 3))
+            errors = (mixture[..., None, :] - gains[:, None] * crops).abs().amax((0, 1, 3))
+            best = int(errors.argmin())
+            assert errors[best] < 1e-2 * mixture.abs().max()
+            assert 0.25 <= abs(float(gains[best])) <= 1.26
+
+
+def test_remixes_take_their_sources_from_any_songs_at_levels_of_their_own(folder):
+    batches = make_batches(folder, remix=1, mute=0)
+    examples = [sources for step in range(10) for sources in batches[step]["sources"]]
+    pairs = Counter((origin(vocals), origin(rest)) for vocals, rest in examples)
+    others = sum(count for (vocals, rest), count in pairs.items() if vocals != rest)
+    assert 0.6 < others / len(examples) < 1  # 4 in 5
+    assert {vocals for vocals, _ in pairs} == {rest for _, rest in pairs} == set(range(SONGS))
+    levels = torch.stack(examples).abs().amax(dim=(2, 3, 4)) / LEVEL
+    assert 0.24 < levels.min() < 0.45 and 1.05 < levels.max() < 1.26
+    assert (levels[:, 0] - levels[:, 1]).abs().mean() > 0.2
+
+
+def test_about_the_wanted_share_is_remixed(folder):
+    batches = make_batches(folder, remix=0.5)
+    examples = [sources for step in range(40) for sources in batches[step]["sources"]]
+    other = sum(origin(vocals) != origin(rest) for vocals, rest in examples) / len(examples)
+    assert 0.25 < other < 0.55  # half of them, less the fifth that meets its own song again
+
+
+@pytest.mark.parametrize(("swap", "share"), [(0, 0), (1, 1), (0.5, 0.5)])
+def test_left_and_right_are_swapped(folder, swap, share):
+    batches = make_batches(folder, swap=swap, remix=1, mute=0)
+    sources = torch.cat([batches[step]["sources"].flatten(0, 1) for step in range(20)])
+    left, right = sources.abs().amax(dim=(2, 3)).unbind(1)
+    assert float((right > left).float().mean()) == pytest.approx(share, abs=0.15)
+
+
+@pytest.mark.parametrize(("flip", "share"), [(0, 0), (1, 1), (0.5, 0.5)])
+def test_polarity_is_inverted(folder, flip, share):
+    batches = make_batches(folder, flip=flip, remix=1, mute=0)
+    rests = [rest for step in range(20) for _, rest in batches[step]["sources"]]
+    inverted = [float(rest[0, 8 + 8 * origin(rest)].imag.mean()) > 0 for rest in rests]  # a sine is -i times its level
+    assert sum(inverted) / len(inverted) == pytest.approx(share, abs=0.15)
+
+
+@pytest.mark.parametrize("mute", [0, 1])
+def test_sources_of_remixes_are_muted(folder, mute):
+    sources = make_batches(folder, mute=mute, remix=1)[0]["sources"]
+    assert ((sources.abs().amax(dim=(2, 3, 4)) == 0) == bool(mute)).all()
+    assert make_batches(folder, mute=1, remix=0)[0]["sources"].abs().amax(dim=(2, 3, 4)).min() > 0
+
+
+def test_the_equaliser_is_smooth_and_keeps_within_its_gain(folder):
+    flat = {"remix": 1, "mute": 0, "gain": [1, 1], "flip": 0, "swap": 0}
+    batches = make_batches(folder, **flat, equalise=6.0)
+    sources = torch.cat([batches[step]["sources"].flatten(0, 1) for step in range(10)])
+    decibels = 20 * torch.log10(sources.abs().amax(dim=(1, 2, 3)) / LEVEL)
+    assert decibels.abs().max() < 6.1 and decibels.std() > 1
+
+    white = torch.ones(2, BINS, 1, dtype=torch.complex64)
+    gains = batches._equalise(np.random.default_rng(0), white)
+    assert (gains[0] == gains[1]).all()
+    steps = 20 * torch.log10(gains.abs()[0, 16:, 0]).diff()
+    assert steps.abs().max() < 12 * math.log2(17 / 16) + 1e-3  # at most 12 dB an octave
+
+
+def test_bins_that_a_file_cannot_hold_are_not_valid(folder):
+    batches = make_batches(folder, remix=1, mute=0)
+    narrow = 0
+    for step in range(10):
+        batch = batches[step]
+        for sources, valid in zip(batch["sources"], batch["valid"], strict=True):
+            if SONGS - 1 in [origin(source) for source in sources]:
+                narrow += 1
+                assert torch.equal(valid.flatten(), (torch.arange(BINS) * 31.25 < 0.95 * NARROW).float())
+            else:
+                assert valid.min() == 1
+    assert 0 < narrow < 40
+
+
+def test_mixtures_and_rests_come_from_different_songs(folder):
+    batches = make_batches(folder)
+    for step in range(20):
+        for mixture, rest in zip(batches[step]["mixtures"], batches[step]["rests"], strict=True):
+            assert origin(mixture) != origin(rest)
+            assert SONGS - 1 not in (origin(mixture), origin(rest))  # its bandwidth is too low
+
+
+def test_a_single_song_is_its_own_other(tmp_path):
+    song = {"vocals": sine(4), "accompaniment": sine(8), "mixture": sine(4) + sine(8)}
+    add_track(tmp_path, TINY, "only", song)
+    batch = make_batches(tmp_path)[0]
+    assert origin(batch["mixtures"][0]) == origin(batch["rests"][0]) == 0
+
+
+def test_several_targets_take_turns(tmp_path):
+    stems = {"vocals": sine(6), "drums": sine(14), "bass": sine(22), "other": sine(30)}
+    for name in ("a", "b"):
+        add_track(tmp_path, TINY, name, {**stems, "mixture": sum(stems.values())})
+    config = replace(make_config(tmp_path, schedule={"unlabelled_every": 2}), targets=("drums", "bass"))
+    batches = Batches(config, pools_of(config))
+    assert [int(batches[step]["target"]) for step in range(0, 8, 2)] == [0, 1, 0, 1]
+    for step, absent in ((0, 14), (2, 22)):
+        levels = batches[step]["rests"].abs().amax(dim=(0, 1, 3))
+        present = {bin for bin in (6, 14, 22, 30) if levels[bin] > 0.1}
+        assert present == {6, 14, 22, 30} - {absent}
+    drums, bass, rest = batches[1]["sources"].abs().amax(dim=(0, 2, 4))
+    assert [int(source.argmax()) for source in (drums, bass)] == [14, 22]
+    assert {bin for bin in (6, 14, 22, 30) if rest[bin] > 0.1} == {6, 30}
+
+
+def test_songs_without_labels_train_without_the_supervised_terms(folder):
+    batches = make_batches(folder, labelled=0, remaining="split")
+    assert batches[0].keys() == {"mixtures", "rests", "target"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"processes": 3}, "must be multiples of the 3 processes"),
+        ({"labelled": 0}, "need mixtures, and music without each target"),
+        (
+            {"labelled": 0, "remaining": "split", "schedule": {"unlabelled_every": 2}},
+            "schedule.unlabelled_every must be 1",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused(folder, settings, complaint):
+    with pytest.raises(UserError, match=complaint):
+        make_batches(folder, **settings)
+
+
+def test_nothing_to_learn_from_is_refused(folder):
+    losses = ("identity", "idempotence", "remix_rest", "remix_target", "adversarial_rest", "adversarial_mixture")
+    with pytest.raises(UserError, match="there is nothing to learn from"):
+        make_batches(folder, labelled=0, remaining="drop", losses=dict.fromkeys(losses, 0))

@@ -1,0 +1,151 @@
+"""The losses of generators whose answers are known, with numbers worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models import Discriminator
+from separation.objective import DiscriminatorObjective, Estimates, GeneratorObjective
+from separation.spectral import compress
+from separation.stems import source_names
+
+SEMI_SUPERVISED = {"identity", "idempotence", "remix_rest", "remix_target"}
+
+
+class Taker(nn.Module):
+    """Takes out the same share of every bin for each target: `shares` is `[targets]` or `[targets, bins]`."""
+
+    def __init__(self, shares: Tensor, targets: tuple[str, ...] = ("vocals",)):
+        super().__init__()
+        self.targets, self.sources = targets, source_names(targets)
+        self.shares = shares[:, None, :, None] if shares.dim() == 2 else shares[:, None, None, None]
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        return self.shares * mixture[:, None]
+
+
+class Judge(nn.Module):
+    """Judges everything by its mean magnitude in the left channel, times the number of the target plus one."""
+
+    def forward(self, views: Tensor, target: int = 0) -> list[Tensor]:
+        return [views[:, 0].mean(dim=-2, keepdim=True) * (target + 1)]
+
+
+def constant(value: complex, bins: int = 2) -> Tensor:
+    return torch.full((1, 2, bins, 3), value, dtype=torch.complex64)
+
+
+def unlabelled(mixture: Tensor, rest: Tensor, target: int = 0) -> dict[str, Tensor]:
+    return {"mixtures": mixture, "rests": rest, "target": torch.tensor(target)}
+
+
+def values(terms: dict[str, Tensor]) -> dict[str, float]:
+    return {name: pytest.approx(float(term), abs=1e-5) for name, term in terms.items()}
+
+
+def test_taking_nothing_out_makes_every_l1_term_zero():
+    """The collapse that METHOD.md warns of: only the adversarial terms see it."""
+    terms, _ = GeneratorObjective(Taker(torch.zeros(1)))(unlabelled(constant(8), constant(2j)), None)
+    assert values(terms) == dict.fromkeys(SEMI_SUPERVISED, 0)
+
+
+def test_a_perfect_generator_makes_every_l1_term_zero():
+    """Its target is all that lies in the upper bin, and nothing else does."""
+    rest = constant(3) * torch.tensor([1.0, 0.0])[:, None]
+    other_rest = constant(2j) * torch.tensor([1.0, 0.0])[:, None]
+    target = constant(5) * torch.tensor([0.0, 1.0])[:, None]
+    objective = GeneratorObjective(Taker(torch.tensor([[0.0, 1.0]])))
+    batch = unlabelled(rest + target, other_rest)
+    batch |= {"sources": torch.stack([target, rest], dim=1), "valid": torch.ones(1, 1, 1, 2, 1)}
+    terms, estimates = objective(batch, None)
+    assert values(terms) == dict.fromkeys(SEMI_SUPERVISED | {"supervised_target", "supervised_rest"}, 0)
+    torch.testing.assert_close(estimates.rest, rest)
+    torch.testing.assert_close(estimates.remix, other_rest + target)
+
+
+def test_a_generator_that_halves_everything():
+    """b = 8 and a = 2: g(b) = 4, m = 4 + 2 = 6, g(m) = 3."""
+    terms, estimates = GeneratorObjective(Taker(torch.tensor([0.5])))(unlabelled(constant(8), constant(2)), None)
+    assert values(terms) == {"identity": 1, "idempotence": 2, "remix_rest": 1, "remix_target": 1}
+    torch.testing.assert_close(estimates.rest, constant(4))
+    torch.testing.assert_close(estimates.remix, constant(6))
+
+
+def test_the_terms_are_about_the_target_of_the_batch():
+    """b = 8 and a = 4. The second target is a quarter: g(b) = 6, g(g(b)) = 4.5, m = 2 + 4 = 6, g(m) = 4.5."""
+    objective = GeneratorObjective(Taker(torch.tensor([0.5, 0.25]), ("vocals", "drums")))
+    terms, estimates = objective(unlabelled(constant(8), constant(4), target=1), None)
+    assert values(terms) == {"identity": 1, "idempotence": 1.5, "remix_rest": 0.5, "remix_target": 0.5}
+    torch.testing.assert_close(estimates.rest, constant(6))
+
+
+def test_the_supervised_terms_are_means_over_targets_and_over_the_rest():
+    """A mixture of 8 = 1 + 1 + 6, of which 4, 2 and 2 are given to vocals, drums and the rest."""
+    objective = GeneratorObjective(Taker(torch.tensor([0.5, 0.25]), ("vocals", "drums")))
+    sources = torch.stack([constant(1), constant(1), constant(6)], dim=1)
+    terms, estimates = objective({"sources": sources, "valid": torch.ones(1, 1, 1, 2, 1)}, None)
+    assert values(terms) == {"supervised_target": 2, "supervised_rest": 4}
+    assert estimates is None
+
+
+def test_a_network_for_all_four_stems_has_no_rest():
+    network = Taker(torch.full((4,), 0.25), ("vocals", "drums", "bass", "other"))
+    sources = torch.stack([constant(1), constant(1), constant(1), constant(5)], dim=1)
+    terms, _ = GeneratorObjective(network)({"sources": sources, "valid": torch.ones(1, 1, 1, 2, 1)}, None)
+    assert values(terms) == {"supervised_target": 1.5}  # (1 + 1 + 1 + 3) / 4
+
+
+def test_bins_that_the_files_cannot_hold_do_not_count():
+    sources = torch.stack([constant(2), constant(6)], dim=1)
+    valid = torch.tensor([1.0, 0.0])[None, None, None, :, None]
+    terms, _ = GeneratorObjective(Taker(torch.tensor([0.5])))({"sources": sources, "valid": valid}, None)
+    assert values(terms) == {"supervised_target": 1, "supervised_rest": 1}  # |4 - 2| in one of two bins
+
+
+def test_the_adversarial_terms_judge_the_rest_and_the_remix():
+    """g(b) = 8 and m = 8 + 1 = 9, about the second target, which doubles the judgement of the rest."""
+    critics = DiscriminatorObjective(Judge(), Judge())
+    objective = GeneratorObjective(Taker(torch.tensor([0.0, 0.5]), ("vocals", "drums")))
+    batch = unlabelled(constant(16), constant(1), target=1)
+    terms, estimates = objective(batch, critics)
+    rest, remix = (compress(constant(value))[0, 0, 0, 0] for value in (8, 9))
+    assert float(terms["adversarial_rest"]) == pytest.approx(float((2 * rest - 1) ** 2))
+    assert float(terms["adversarial_mixture"]) == pytest.approx(float((remix - 1) ** 2))
+
+    real_rest, real_mixture = (compress(constant(value))[0, 0, 0, 0] for value in (1, 16))
+    judged = critics(batch, estimates)
+    assert float(judged["discriminator_rest"]) == pytest.approx(float((2 * real_rest - 1) ** 2 + (2 * rest) ** 2))
+    assert float(judged["discriminator_mixture"]) == pytest.approx(float((real_mixture - 1) ** 2 + remix**2))
+
+
+def test_the_generator_learns_through_critics_that_stand_still():
+    shares = torch.tensor([0.5], requires_grad=True)
+    critics = DiscriminatorObjective(*(Discriminator(widths=(4, 4), scales=1) for _ in range(2)))
+    critics.requires_grad_(False)
+    batch = unlabelled(torch.randn(1, 2, 8, 8, dtype=torch.complex64), torch.randn(1, 2, 8, 8, dtype=torch.complex64))
+    terms, estimates = GeneratorObjective(Taker(shares))(batch, critics)
+    (terms["adversarial_rest"] + terms["adversarial_mixture"]).backward()
+    assert shares.grad.abs() > 0
+    assert all(parameter.grad is None for parameter in critics.parameters())
+
+    critics.requires_grad_(True)
+    shares.grad = None
+    sum(critics(batch, estimates).values()).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in critics.parameters())
+    assert shares.grad is None and not estimates.rest.requires_grad
+
+
+def test_estimates_are_what_the_discriminators_see():
+    seen = []
+
+    class Watcher(Judge):
+        def forward(self, views: Tensor, target: int = 0) -> list[Tensor]:
+            seen.append(views)
+            return super().forward(views, target)
+
+    batch, estimates = unlabelled(constant(2), constant(3)), Estimates(rest=constant(4), remix=constant(5))
+    DiscriminatorObjective(Watcher(), Watcher())(batch, estimates)
+    torch.testing.assert_close(seen[0], compress(torch.cat([constant(3), constant(4)])))
+    torch.testing.assert_close(seen[1], compress(torch.cat([constant(2), constant(5)])))
