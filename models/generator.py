@@ -97,16 +97,15 @@ class Generator(nn.Module):
 
         Args:
             views: compressed magnitudes `[batch, views, bins, frames]`; frames are a multiple of `stride`.
-            bins: bins of the masks wanted, which may be more than the network looks at.
+            bins: bins of the masks wanted: as many as the network looks at, or more.
 
         Returns:
             `[batch, targets, channels, bins, frames]`, nonnegative, with a sum over the targets of 1 or, if there is a
             rest, at most 1.
         """
-        logits = self.logits(views[..., : self.bins, :]).float()
-        masks = self.shares(logits)
-        if bins <= self.bins:
-            return masks[..., :bins, :]
+        masks = self.shares(self.logits(views[..., : self.bins, :]).float())
+        if bins == self.bins:
+            return masks
         top = masks[..., -self.top_bands * self.bins_per_band :, :].mean(dim=-2, keepdim=True)
         return torch.cat([masks, top.expand(*masks.shape[:-2], bins - self.bins, -1)], dim=-2)
 

@@ -7,6 +7,8 @@ what `--resume` needs: tensors and plain values only.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,9 +40,8 @@ def save_weights(path: str | Path, network: MaskingNetwork, config: Config, **fa
     """Write weights in half precision, with the config, and `facts` about them (such as the step and the score)."""
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {"format": FORMAT, "config": json.dumps(asdict(config)), "facts": json.dumps(facts)}
-    partial = _partial(path)
-    save_file(tensors, partial, metadata)
-    partial.replace(path)
+    with _replacing(path) as partial:
+        save_file(tensors, partial, metadata)
 
 
 def load_network(path: str | Path, device: str | torch.device = "cpu") -> MaskingNetwork:
@@ -83,9 +84,8 @@ def pretrained(target: str) -> Path:
 
 def save_state(path: str | Path, state: dict[str, Any]) -> None:
     """Write training state: nested dicts and lists of tensors and plain values."""
-    partial = _partial(path)
-    torch.save(state, partial)
-    partial.replace(path)
+    with _replacing(path) as partial:
+        torch.save(state, partial)
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
@@ -101,7 +101,17 @@ def load_state(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def _partial(path: str | Path) -> Path:
+@contextmanager
+def _replacing(path: str | Path) -> Iterator[Path]:
+    """A file to write to, which takes the place of `path` when it is whole. Raises `UserError` when that fails."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
+        raise UserError(f"{path} cannot be written ({error}): make room there, or name another --output.") from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

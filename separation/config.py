@@ -109,7 +109,9 @@ class DiscriminatorSettings:
 class LossWeights:
     """Weights of the losses, by the names they have in `separation.losses`.
 
-    What has no weight is not computed: the labelled batch, the unlabelled one, or the discriminators.
+    What has no weight is not computed: the labelled batch, the unlabelled one, or the discriminators. Sums are exact,
+    so with a single target `supervised_rest` is the same number as `supervised_target`, and `remix_rest` the same as
+    `remix_target`: each pair is then one term with the sum of both weights.
     """
 
     supervised_target: float = 20.0
@@ -147,9 +149,9 @@ class ScheduleSettings:
     """How long, how fast and how precisely the networks learn, and how often the run looks at itself."""
 
     steps: int = 20_000
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     betas: tuple[float, float] = (0.9, 0.99)
-    weight_decay: float = 1e-4
+    weight_decay: float = 0.01
     warmup: int = 200
     """Steps over which the learning rate rises from 0."""
     decay: str = "cosine"

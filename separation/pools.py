@@ -31,11 +31,7 @@ class Signal:
 
 def mixture_of(track: StoredTrack) -> Signal | None:
     """The whole song; None when the track is a lone stem or a lone accompaniment."""
-    if MIXTURE in track.parts:
-        return Signal(track, ((MIXTURE, 1),))
-    if len(track.parts) > 1:
-        return Signal(track, tuple((part, 1) for part in track.parts))
-    return None
+    return Signal(track, ((MIXTURE, 1),)) if MIXTURE in track.parts else None
 
 
 def target_of(track: StoredTrack, target: str) -> Signal | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,12 @@ from separation.objective import DiscriminatorObjective, GeneratorObjective
 from separation.pools import open_pools
 from separation.report import Report
 from separation.spectral import compress
-from separation.store import check_settings, read_settings
 from separation.validation import medians, validate, validation_tracks
 
 LAST, BEST = "last.pt", "best.safetensors"
+
+HARMLESS = ("data.workers", "schedule.devices", "schedule.validate_every", "schedule.checkpoint_every")
+"""The settings that a run may change when it is taken up again: no weight depends on them."""
 
 
 class Trainer:
@@ -41,8 +43,10 @@ class Trainer:
         self.schedule = config.schedule
         self.rank, self.processes = processes()
         self.step, self.best = 0, -math.inf
-        for store in config.data.stores:
-            check_settings(read_settings(Path(store)), config.spectral, f"the store {store}")
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output {output} cannot be made a folder: {error.strerror}.") from error
         band = config.generator.bins * config.spectral.sample_rate / config.spectral.n_fft
         self.pools = open_pools(config.targets, config.data, config.spectral, min(band, 16_000))
         self.batches = Batches(config, self.pools, self.rank, self.processes)
@@ -78,8 +82,9 @@ class Trainer:
         report = Report(self.output, self.config, self.step) if self.rank == 0 else None
         bar = tqdm(total=self.schedule.steps, initial=self.step, disable=self.rank > 0, dynamic_ncols=True, unit="step")
         scores: dict[str, str] = {}
-        with bar:
-            for batch in report.timed(load(self.batches, self.step)) if report else load(self.batches, self.step):
+        with bar, closing(report) if report else nullcontext():
+            batches = load(self.batches, self.step)
+            for batch in report.timed(batches) if report else batches:
                 terms = self.train_step(
                     {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
                 )
@@ -93,8 +98,6 @@ class Trainer:
                         scores = {source: f"{value:.2f} dB" for source, value in self._validate(report).items()}
                     if self.step % self.schedule.checkpoint_every == 0 or last:
                         save_state(self.output / LAST, self._state())
-        if report:
-            report.close()
         return scores
 
     def train_step(self, batch: Batch) -> dict[str, float]:
@@ -162,14 +165,15 @@ class Trainer:
         """Let every bin reach the generator centred and of unit variance, as measured on whole first batches."""
         batches = Batches(self.config, self.pools)
         every = self.schedule.unlabelled_every
-        views = []
+        moments = []
         for step in range(0, min(16 * every, len(batches)), every):
             batch = batches[step]
-            views.append(compress(batch["sources"].sum(dim=1) if "sources" in batch else batch["mixtures"]))
-        deviation, mean = torch.std_mean(torch.cat(views), dim=(0, 3))
+            views = compress(batch["sources"].sum(dim=1) if "sources" in batch else batch["mixtures"])
+            moments.append(torch.stack([views.mean(dim=(0, 3)), views.square().mean(dim=(0, 3))]))
+        mean, square = torch.stack(moments).mean(dim=0)
         generator = self.network.generator
         generator.input_mean.copy_(mean)
-        generator.input_scale.copy_(1 / (deviation + 0.01))
+        generator.input_scale.copy_(1 / ((square - mean.square()).clamp_min(0).sqrt() + 0.01))
         self.average.module.load_state_dict(self.network.state_dict())
 
     def _validate(self, report: Report) -> dict[str, float]:
@@ -178,9 +182,7 @@ class Trainer:
         scores = medians(validate(network, self.songs))
         report.validation(self.step, scores, network, self.songs)
         targets = [scores[target] for target in self.config.targets if target in scores]
-        score = (
-            sum(targets) / len(targets) if targets else self.step
-        )  # without validation songs, the latest is the best
+        score = sum(targets) / len(targets) if targets else self.step  # with nothing to compare, the latest is the best
         if score > self.best:
             self.best = score
             save_weights(self.output / BEST, network, self.config, step=self.step, validation_sdr=scores)
@@ -200,7 +202,7 @@ class Trainer:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        changed = _differences(state["config"], asdict(self.config))
+        changed = [name for name in _differences(state["config"], asdict(self.config)) if name not in HARMLESS]
         if changed:
             raise UserError(
                 f"{self.output / LAST} was trained with other settings ({', '.join(changed)}): "
