@@ -127,6 +127,18 @@ def test_resuming_with_other_settings_names_them(configure, tmp_path):
         Trainer(other, tmp_path, CPU, resume=True)
 
 
+def test_a_run_may_be_taken_up_with_other_workers_and_intervals(configure, tmp_path):
+    Trainer(configure(schedule={"steps": 1}), tmp_path, CPU).run()
+    other = configure(schedule={"steps": 1, "validate_every": 7, "devices": [1]}, data={"workers": 1})
+    assert Trainer(other, tmp_path, CPU, resume=True).step == 1
+
+
+def test_an_output_that_is_a_file_is_a_sentence(configure, tmp_path):
+    (tmp_path / "run").write_text("in the way")
+    with pytest.raises(UserError, match="run cannot be made a folder: File exists"):
+        Trainer(configure(), tmp_path / "run", CPU)
+
+
 def test_resuming_what_was_never_started_is_a_sentence(configure, tmp_path):
     with pytest.raises(UserError, match="there is no training to take up at"):
         Trainer(configure(), tmp_path, CPU, resume=True)

@@ -1,0 +1,45 @@
+"""The weights that are shipped."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from separation import Separator
+from separation.checkpoint import PRETRAINED, load_network, pretrained, read_facts
+from separation.validation import sdr
+
+CARD = PRETRAINED / "README.md"
+WEIGHTS = sorted(PRETRAINED.glob("*.safetensors"))
+
+
+def test_there_are_weights_for_vocals():
+    assert pretrained("vocals") in WEIGHTS
+
+
+@pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
+def test_weights_are_small_and_described(path):
+    assert path.stat().st_size < 10_000_000
+    assert path.name in CARD.read_text(encoding="utf-8")
+    config, facts = read_facts(path)
+    assert facts["step"] > 0
+    assert set(config.targets) <= set(facts["validation_sdr"])
+
+
+@pytest.mark.parametrize("path", WEIGHTS, ids=lambda path: path.stem)
+def test_weights_name_no_folder_of_somebodys_machine(path):
+    config, _ = read_facts(path)
+    assert not any(store.startswith(("/", "~", "..")) for store in config.data.stores)
+
+
+def test_vocals_are_heard_in_singing_and_not_in_noise():
+    """A sung tone in the middle over noise at the sides: what is taken out is far nearer to the tone than the song is."""
+    network = load_network(pretrained("vocals"))
+    rate = network.settings.sample_rate
+    time = torch.arange(3 * rate) / rate
+    vibrato = 220 * time - 1.2 * torch.cos(2 * torch.pi * 5.5 * time) / 5.5
+    voice = sum(torch.sin(2 * torch.pi * k * vibrato) / k for k in range(1, 20)).expand(2, -1) * 0.1
+    noise = torch.randn(2, len(time), generator=torch.Generator().manual_seed(0)) * 0.05
+    stems = Separator(network)(voice + noise, rate)
+    assert sdr(voice, stems["vocals"]) > sdr(voice, voice + noise) + 3
+    assert stems["vocals"].shape == voice.shape
