@@ -103,7 +103,7 @@ def describe(folder: Path, report: Report) -> str:
     if report.gain < 1:
         line += f"; all stems {report.gain:.3f} times as loud as in the song, lest they clip"
     beyond = sum(tally.beyond for tally in report.stems.values())
-    return line + (f"; {beyond} samples beyond full scale" if beyond else "")
+    return line + (f"; beyond full scale: {beyond} samples" if beyond else "")
 
 
 if __name__ == "__main__":
