@@ -135,9 +135,9 @@ def test_a_failed_save_keeps_the_file_that_was_there(tmp_path, monkeypatch, netw
 
     monkeypatch.setattr(torch, "save", lambda state, path: fail_half_way(path))
     monkeypatch.setattr(checkpoint, "save_file", lambda tensors, path, metadata: fail_half_way(path))
-    with pytest.raises(UserError, match="cannot be written .No space"):
+    with pytest.raises(UserError, match="cannot be written"):
         save_state(state, {**STATE, "step": 4})
-    with pytest.raises(UserError, match="cannot be written .No space"):
+    with pytest.raises(UserError, match="cannot be written"):
         save_weights(weights, network, tiny_config(("drums",)), step=2)
     assert load_state(state)["step"] == 3
     assert read_facts(weights)[1] == {"step": 1}

@@ -33,7 +33,7 @@ def test_weights_name_no_folder_of_somebodys_machine(path):
 
 
 def test_vocals_are_heard_in_singing_and_not_in_noise():
-    """A sung tone in the middle over noise at the sides: what is taken out is far nearer to the tone than the song is."""
+    """A sung tone over noise: what is taken out is far nearer to the tone than the song is."""
     network = load_network(pretrained("vocals"))
     rate = network.settings.sample_rate
     time = torch.arange(3 * rate) / rate
