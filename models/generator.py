@@ -117,6 +117,12 @@ class Generator(nn.Module):
             return torch.sigmoid(logits)
         return torch.softmax(pad(logits, (0, 0, 0, 0, 0, 0, 0, 1)), dim=1)[:, :-1]
 
+    @torch.no_grad()
+    def scale_logits(self, factor: float) -> None:
+        """Make every mask softer (`factor` below 1) or harder from now on."""
+        for parameter in self.outlet[-1].parameters():
+            parameter *= factor
+
     def logits(self, views: Tensor) -> Tensor:
         """Log-shares up to a constant: `[batch, views, bins, frames]` to `[batch, targets, channels, bins, frames]`."""
         x = (views - self.input_mean[..., None]) * self.input_scale[..., None]

@@ -166,6 +166,8 @@ class ScheduleSettings:
     average: float = 0.999
     """Decay of the moving average of the weights, which is what gets validated and shipped; 0: none."""
     precision: str = "bf16"
+    softness: tuple[float, ...] = (1.0, 0.8, 0.65, 0.5, 0.4, 0.35, 0.3)
+    """Factors tried on the log-shares of the best weights at the end of the run; none: they stay as learned."""
     validate_every: int = 500
     checkpoint_every: int = 250
     devices: tuple[int, ...] = ()

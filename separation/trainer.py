@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from models import Discriminator
 from separation.batches import Batch, Batches, load
-from separation.checkpoint import build_network, load_state, save_state, save_weights
+from separation.calibration import soften
+from separation.checkpoint import build_network, load_network, load_state, read_facts, save_state, save_weights
 from separation.config import Config, ScheduleSettings
 from separation.errors import UserError
 from separation.objective import DiscriminatorObjective, GeneratorObjective
@@ -78,7 +79,10 @@ class Trainer:
         self.judging = self._share(self.critics)
 
     def run(self) -> dict[str, str]:
-        """Train to the last step; its validation medians, in words. Raises `UserError` when a loss is not finite."""
+        """Train to the last step; the best weights' validation medians, in words.
+
+        Raises `UserError` when a loss is not finite.
+        """
         report = Report(self.output, self.config, self.step) if self.rank == 0 else None
         bar = tqdm(total=self.schedule.steps, initial=self.step, disable=self.rank > 0, dynamic_ncols=True, unit="step")
         scores: dict[str, str] = {}
@@ -95,7 +99,9 @@ class Trainer:
                 if report:
                     report.losses(self.step, terms)
                     if self.step % self.schedule.validate_every == 0 or last:
-                        scores = {source: f"{value:.2f} dB" for source, value in self._validate(report).items()}
+                        scores = in_words(self._validate(report))
+                    if last and self.schedule.softness and self.songs:
+                        scores = in_words(self._soften())
                     if self.step % self.schedule.checkpoint_every == 0 or last:
                         save_state(self.output / LAST, self._state())
         return scores
@@ -189,6 +195,15 @@ class Trainer:
         self.network.train()
         return scores
 
+    def _soften(self) -> dict[str, float]:
+        """Make the masks of the best weights as soft as scores best; the validation medians then."""
+        config, facts = read_facts(self.output / BEST)
+        network = load_network(self.output / BEST, self.device)
+        softness, scores = soften(network, self.songs, self.schedule.softness)
+        facts |= {"softness": softness, "validation_sdr": medians(scores)}
+        save_weights(self.output / BEST, network, config, **facts)
+        return facts["validation_sdr"]
+
     def _state(self) -> dict[str, Any]:
         return {
             "config": asdict(self.config),
@@ -211,6 +226,11 @@ class Trainer:
         self.step, self.best = state["step"], state["best"]
         for name in ("network", "average", "critics", "optimizer", "critics_optimizer"):
             getattr(self, name).load_state_dict(state[name])
+
+
+def in_words(scores: dict[str, float]) -> dict[str, str]:
+    """SDR by source, in dB, as the progress bar shows it."""
+    return {source: f"{value:.2f} dB" for source, value in scores.items()}
 
 
 def learning_rate_factor(step: int, schedule: ScheduleSettings) -> float:

@@ -59,6 +59,7 @@ def test_training_says_what_it_does_and_where_the_weights_are(smoke):
     config, facts = read_facts(smoke.output / "best.safetensors")
     assert config.data.stores == {str(smoke.store): 1.0}
     assert facts["step"] in (50, 100) and facts["validation_sdr"].keys() == {"vocals", "accompaniment"}
+    assert facts["softness"] in config.schedule.softness
     assert load_state(smoke.output / "last.pt")["step"] == 100
     assert {path.name for path in smoke.output.iterdir()} == {"best.safetensors", "events", "last.pt"}
 

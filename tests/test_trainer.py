@@ -41,6 +41,7 @@ def configure(store):
                 "precision": "fp32",
                 "validate_every": 3,
                 "checkpoint_every": 3,
+                "softness": [],
                 **(schedule or {}),
             },
         }
