@@ -92,7 +92,8 @@ class Report:
         for name, signal in {"mixture": waveform, **sources}.items():
             self.writer.add_image(f"spectrogram/{name}", picture(spectral(signal), rate), step)
             self.writer.add_audio(f"audio/{name}", signal.mean(dim=0).clamp(-1, 1), step, rate)
-            # A generator that takes nothing out has collapsed: every L1 term is then zero, and only this shows it.
+        # A generator that takes nothing out has collapsed: every L1 term is then zero, and only this shows it.
+        for name, signal in sources.items():
             share = float(signal.square().sum() / waveform.square().sum().clamp_min(1e-10))
             self.writer.add_scalar(f"share of the song's energy/{name}", share, step)
 

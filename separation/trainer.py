@@ -85,6 +85,7 @@ class Trainer:
         """
         report = Report(self.output, self.config, self.step) if self.rank == 0 else None
         bar = tqdm(total=self.schedule.steps, initial=self.step, disable=self.rank > 0, dynamic_ncols=True, unit="step")
+        shown: dict[str, str] = {}  # the latest value of each loss: not every step has them all
         scores: dict[str, str] = {}
         with bar, closing(report) if report else nullcontext():
             batches = load(self.batches, self.step)
@@ -94,7 +95,8 @@ class Trainer:
                 )
                 self.step += 1
                 bar.update()
-                bar.set_postfix({name: f"{value:.3g}" for name, value in terms.items()} | scores, refresh=False)
+                shown |= {name: f"{value:.3g}" for name, value in terms.items()}
+                bar.set_postfix(shown | scores, refresh=False)
                 last = self.step == self.schedule.steps
                 if report:
                     report.losses(self.step, terms)

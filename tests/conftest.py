@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -28,9 +29,9 @@ def make_stems(seed: int = 0, seconds: float = 2.0, sample_rate: int = 44100) ->
 def write_files(folder: Path, signals: Mapping[str, Tensor], sample_rate: int = 44100, suffix: str = ".wav") -> Path:
     """Write one file for each of `signals`, `[channels, samples]`, called after its key, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, signal in signals.items():
+    for name, waveform in signals.items():
         subtype = "FLOAT" if suffix == ".wav" else None  # the sum of the stems may go beyond full scale
-        soundfile.write(folder / f"{name}{suffix}", signal.T.numpy(), sample_rate, subtype)
+        soundfile.write(folder / f"{name}{suffix}", waveform.T.numpy(), sample_rate, subtype)
     return folder
 
 
@@ -51,6 +52,11 @@ def real_musdb() -> Path:
 def environment() -> dict[str, str]:
     """The environment that scripts run in: a thread each, for tests may share the machine."""
     return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def hear_ctrl_c() -> None:
+    """For `preexec_fn`: a script hears Ctrl-C even where the tests themselves run in the background, deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

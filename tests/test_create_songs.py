@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import hear_ctrl_c
 from networks import random_network, random_weights, tiny_config
 
 import create_songs
@@ -95,6 +96,7 @@ def test_ctrl_c_leaves_no_half_written_stem(tmp_path, weights):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_ctrl_c,
     )
     stem = tmp_path / "outputs" / "long" / "vocals.wav.partial"
     try:
