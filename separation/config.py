@@ -178,6 +178,7 @@ class ScheduleSettings:
         one_of(self.precision, ("bf16", "fp32"), "schedule.precision")
         for key in ("steps", "halve_every", "unlabelled_every", "validate_every", "checkpoint_every"):
             require(getattr(self, key) > 0, f"schedule.{key} must be at least 1")
+        require(all(factor > 0 for factor in self.softness), "schedule.softness must hold factors above 0")
         require(0 <= self.average < 1, "schedule.average must lie between 0 and 1")
         require(self.learning_rate > 0 and self.clip > 0, "schedule.learning_rate and schedule.clip must be above 0")
         require(self.weight_decay >= 0, "schedule.weight_decay must be at least 0")

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def hear_ctrl_c() -> None:
-    """For `preexec_fn`: a script hears Ctrl-C even where the tests themselves run in the background, deaf to it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+hear_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL) if os.name == "posix" else None
+"""For `preexec_fn`: a script hears Ctrl-C even where the tests themselves run in the background, deaf to it."""
 
 
 @pytest.fixture(scope="session")

@@ -133,6 +133,7 @@ def test_unknown_keys_and_other_types_are_named_with_the_file(write, text, sente
         "schedule.decay=linear",
         "schedule.unlabelled_every=0",
         "schedule.average=1",
+        "schedule.softness=[1, 0]",
         "schedule.precision=fp16",
         "schedule.devices=[-1]",
     ],
