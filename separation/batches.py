@@ -6,6 +6,8 @@ several processes share a batch out among them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,7 +21,7 @@ from separation.stems import rest_name
 Batch = dict[str, Tensor]
 """
     sources   complex [batch, sources, 2 channels, bins, frames]: the targets, then the rest if there is one
-    valid     real    [batch, 1, 1, bins, 1]: 1 for the bins that the sources' files can hold, else 0
+    known     real    [batch, targets]: 1 for the targets that are, 0 for those that may sound in other sources too
     mixtures  complex [unlabelled batch, 2 channels, bins, frames]
     rests     complex [unlabelled batch, 2 channels, bins, frames]: music of other songs, without the target
     target    [], the index of the target that mixtures and rests are about
@@ -48,6 +50,8 @@ class Batches(Dataset):
                 "the losses for unlabelled music need mixtures, and music without each target: "
                 "add such songs to data.stores, or set the weights of those losses to 0."
             )
+        if empty := [target for target in data.pairs if not len(pools.rests_without[target])]:
+            raise UserError(f"data.pairs needs music without {empty[0]}: add such songs to data.stores.")
         if not (self.supervised or self.semi_supervised):
             raise UserError(
                 "there is nothing to learn from: the stores hold no labelled song, and no other loss has a weight."
@@ -65,8 +69,7 @@ class Batches(Dataset):
         if self.supervised:
             rngs = [np.random.default_rng([self.config.seed, step, i]) for i in range(self.data.batch_size)]
             examples = [self._labelled(rng) for rng in rngs[self.own]]
-            batch["sources"] = torch.stack([sources for sources, _ in examples])
-            batch["valid"] = torch.stack([valid for _, valid in examples])
+            batch["sources"], batch["known"] = (torch.stack(parts) for parts in zip(*examples, strict=True))
         if self.semi_supervised and step % self.config.schedule.unlabelled_every == 0:
             target = step // self.config.schedule.unlabelled_every % len(self.config.targets)
             rests = self.pools.rests_without[self.config.targets[target]]
@@ -78,27 +81,49 @@ class Batches(Dataset):
         return batch
 
     def _labelled(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """One labelled example: a crop of one song, or a remix of several."""
+        """One labelled example: a crop of one song, a remix of several, or a target with music that lacks it."""
+        chance = rng.random()
+        for target, share in self.data.pairs.items():
+            if chance < share:
+                return self._pair(rng, target)
+            chance -= share
         targets = self.config.targets
-        remixed = not len(self.pools.labelled) or rng.random() < self.data.remix
-        if remixed:
+        if not len(self.pools.labelled) or rng.random() < self.data.remix:
             signals = [self.pools.targets[target].draw(rng) for target in targets]
             signals += [self.pools.rests.draw(rng)] if self.has_rest else []
-            crops = [self._crop(rng, signal) for signal in signals]
-            crops = [self._equalise(rng, crop) for crop in crops]
-            crops = [crop * (rng.random() >= self.data.mute) for crop in crops]
+            sources = self._remix(rng, signals)
         else:
             track = self.pools.labelled.draw(rng).track
             signals = [target_of(track, target) for target in targets]
             signals += [rest_of(track, targets)] if self.has_rest else []
             start = self._start(rng, signals[0])
             crops = [signal.crop(start, self.frames, self.bins) for signal in signals]
-        # The sources of one song keep their balance; those of several songs are augmented each on its own.
-        crops = (
-            [self._augment(rng, crop) for crop in crops] if remixed else list(self._augment(rng, torch.stack(crops)))
-        )
-        bandwidth = min(signal.track.bandwidth for signal in signals)
-        return torch.stack(crops), self._valid(bandwidth)
+            # The sources of one song keep their balance.
+            sources = self._limit(self._augment(rng, torch.stack(crops)), signals)
+        return sources, torch.ones(len(targets))
+
+    def _pair(self, rng: np.random.Generator, target: str) -> tuple[Tensor, Tensor]:
+        """A remix of one target and music of which no more is known than that it lacks that target."""
+        index = self.config.targets.index(target)
+        known = torch.zeros(len(self.config.targets))
+        known[index] = 1
+        remix = self._remix(rng, [self.pools.targets[target].draw(rng), self.pools.rests_without[target].draw(rng)])
+        sources = remix.new_zeros(len(known) + self.has_rest, *remix.shape[1:])
+        sources[index], sources[index - 1] = remix
+        return sources, known
+
+    def _remix(self, rng: np.random.Generator, signals: Sequence[Signal]) -> Tensor:
+        """Crops of several songs, each augmented on its own: `[signals, 2 channels, bins, frames]`."""
+        crops = [self._equalise(rng, self._crop(rng, signal)) for signal in signals]
+        crops = [self._augment(rng, crop) * (rng.random() >= self.data.mute) for crop in crops]
+        return self._limit(torch.stack(crops), signals)
+
+    def _limit(self, sources: Tensor, signals: Sequence[Signal]) -> Tensor:
+        """Silence above what all of the files can hold, where a missing sound is no sign of a missing source."""
+        spectral, bandwidth = self.config.spectral, min(signal.track.bandwidth for signal in signals)
+        if bandwidth < spectral.sample_rate / 2:
+            sources[..., spectral.bin_of(0.95 * bandwidth) :, :] = 0
+        return sources
 
     def _unlabelled(self, rng: np.random.Generator, rests) -> tuple[Tensor, Tensor]:
         """A mixture and a rest of another song."""
@@ -131,12 +156,6 @@ class Batches(Dataset):
         gains = rng.uniform(-self.data.equalise, self.data.equalise, len(knots))
         factors = 10 ** (np.interp(octaves, knots, gains) / 20)
         return crop * torch.from_numpy(factors.astype(np.float32))[:, None]
-
-    def _valid(self, bandwidth: float) -> Tensor:
-        """1 for the bins safely inside a bandwidth in hertz, `[1, 1, bins, 1]`."""
-        spectral = self.config.spectral
-        known = spectral.bins if bandwidth >= spectral.sample_rate / 2 else spectral.bin_of(0.95 * bandwidth)
-        return (torch.arange(self.bins) < known).float()[None, None, :, None]
 
 
 def _all_filled(pools: Pools, has_rest: bool) -> bool:

@@ -45,6 +45,8 @@ class DataSettings:
     crop_frames: int = 64
     remix: float = 0.7
     """Share of the labelled examples whose sources come from different songs."""
+    pairs: dict[str, float] = field(default_factory=dict)
+    """For several targets: the share of the labelled examples that remix just this target with music that lacks it."""
     gain: tuple[float, float] = (0.25, 1.25)
     swap: float = 0.5
     """Probability of swapping left and right of a source."""
@@ -65,6 +67,8 @@ class DataSettings:
             require(getattr(self, key) > 0, f"data.{key} must be at least 1")
         for key in ("remix", "swap", "flip", "mute"):
             require(0 <= getattr(self, key) <= 1, f"data.{key} is a probability: it must lie between 0 and 1")
+        require(all(share >= 0 for share in self.pairs.values()), "data.pairs must give shares of at least 0")
+        require(sum(self.pairs.values()) <= 1, "data.pairs must give shares of at most 1 together")
         require(0 < self.gain[0] <= self.gain[1], "data.gain must be two factors, the smaller one first")
         require(self.equalise >= 0 and self.workers >= 0, "data.equalise and data.workers must be at least 0")
 
@@ -114,8 +118,8 @@ class LossWeights:
     `remix_target`: each pair is then one term with the sum of both weights.
     """
 
-    supervised_target: float = 20.0
-    supervised_rest: float = 20.0
+    supervised_target: float = 1.0
+    supervised_rest: float = 1.0
     identity: float = 20.0
     idempotence: float = 20.0
     remix_rest: float = 20.0
@@ -157,7 +161,7 @@ class ScheduleSettings:
     decay: str = "cosine"
     """`cosine` to nothing at the last step, `halving` every `halve_every` steps (as in the paper), or `constant`."""
     halve_every: int = 100_000
-    clip: float = 5.0
+    clip: float = 20.0
     """Largest norm of the generator's gradient, in units of the weighted loss."""
     unlabelled_every: int = 1
     """The terms for unlabelled music are taken at every n-th step."""
@@ -206,6 +210,8 @@ class Config:
         for target in self.targets:
             one_of(target, STEMS, "targets")
         require(len(set(self.targets)) == len(self.targets), "targets must name each stem once")
+        for target in self.data.pairs:
+            one_of(target, self.targets, "data.pairs")
         require(self.seed >= 0, "seed must be at least 0")
         require(self.generator.bins <= self.spectral.bins, "generator.bins must be at most spectral.n_fft / 2 + 1")
         patch = self.discriminator.patch if self.losses.adversarial else 1

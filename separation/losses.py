@@ -1,5 +1,7 @@
 """The terms of the method, each a pure function by its name. All but the adversarial ones are on complex spectrograms.
 
+What is known of labelled music is compared in decibels, what must hold of unlabelled music by its L1 distance.
+
 Notation of the paper (Michelashvili, Benaim, Wolf 2019): b is a mixture, a is a rest (music without the target) of
 another song, g(x) is the rest that the generator leaves of x, and x - g(x) the target it takes out. Masks multiply
 complex spectrograms, so sums and differences are exact. Every term is a mean, of shape `[]`.
@@ -18,14 +20,37 @@ def l1(estimate: Tensor, reference: Tensor) -> Tensor:
     return (estimate - reference).abs().mean()
 
 
-def supervised_target(target_estimate: Tensor, target: Tensor) -> Tensor:
-    """The targets taken out of a labelled mixture are the true ones."""
-    return l1(target_estimate, target)
+QUIET = 1e-3
+"""An error this far below its mixture in energy (-30 dB) is nearly as good as none."""
 
 
-def supervised_rest(rest_estimate: Tensor, rest: Tensor) -> Tensor:
-    """What is left of a labelled mixture is its true rest."""
-    return l1(rest_estimate, rest)
+def error_level(estimate: Tensor, reference: Tensor, mixture: Tensor) -> Tensor:
+    """Energy of the error against that of the mixture, in dB: complex `[..., 2 channels, bins, frames]` to `[...]`.
+
+    Its mean is the negative SDR that evaluation measures, but for a constant and a soft floor, which keeps it finite
+    where a source is silent (Wisdom et al., "What's all the fuss about free universal sound separation data?", ICASSP
+    2021). Unlike an L1 loss it asks for masks that admit their doubts: the expected share, not the likelier side.
+    """
+    energy = _energy(mixture) + 1e-8
+    return 10 * torch.log10(_energy(estimate - reference) / energy + QUIET)
+
+
+def _energy(spectrogram: Tensor) -> Tensor:
+    return torch.view_as_real(spectrogram).square().sum(dim=(-4, -3, -2, -1))
+
+
+def supervised_target(target_estimate: Tensor, target: Tensor, mixture: Tensor, known: Tensor) -> Tensor:
+    """The targets taken out of a labelled mixture are the true ones, as far as these are `known` (1, or else 0)."""
+    return _mean_of_known(error_level(target_estimate, target, mixture), known)
+
+
+def supervised_rest(rest_estimate: Tensor, rest: Tensor, mixture: Tensor, known: Tensor) -> Tensor:
+    """What is left of a labelled mixture is its true rest, as far as that is `known` (1, or else 0)."""
+    return _mean_of_known(error_level(rest_estimate, rest, mixture), known)
+
+
+def _mean_of_known(levels: Tensor, known: Tensor) -> Tensor:
+    return (levels * known).sum() / known.sum().clamp_min(1)
 
 
 def identity(rest_of_rest: Tensor, rest: Tensor) -> Tensor:

@@ -42,19 +42,19 @@ class GeneratorObjective(nn.Module):
         terms: Losses = {}
         estimates = None
         if "sources" in batch:
-            terms |= self._supervised(batch["sources"], batch["valid"])
+            terms |= self._supervised(batch["sources"], batch["known"])
         if "mixtures" in batch:
             unlabelled, estimates = self._semi_supervised(batch["mixtures"], batch["rests"], batch["target"], critics)
             terms |= unlabelled
         return terms, estimates
 
-    def _supervised(self, sources: Tensor, valid: Tensor) -> Losses:
+    def _supervised(self, sources: Tensor, known: Tensor) -> Losses:
         mixture, count = sources.sum(dim=1), len(self.network.targets)
         estimates, targets, rest = self.network(mixture), sources[:, :count], sources[:, count:]
-        terms = {"supervised_target": losses.supervised_target(estimates * valid, targets * valid)}
+        terms = {"supervised_target": losses.supervised_target(estimates, targets, mixture[:, None], known)}
         if rest.shape[1]:
-            rest_estimate = (mixture - estimates.sum(dim=1))[:, None]
-            terms["supervised_rest"] = losses.supervised_rest(rest_estimate * valid, rest * valid)
+            left = mixture - estimates.sum(dim=1)
+            terms["supervised_rest"] = losses.supervised_rest(left, rest[:, 0], mixture, known.amin(dim=1))
         return terms
 
     def _semi_supervised(

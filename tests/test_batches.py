@@ -15,11 +15,12 @@ from songs import TINY, add_track
 from torch import Tensor
 
 from separation.batches import Batch, Batches, load
-from separation.config import Config, parse_config
+from separation.config import Config, LossWeights, parse_config
 from separation.errors import UserError
-from separation.pools import Pools, open_pools
+from separation.pools import Pool, Pools, open_pools
 from separation.store import Store
 
+UNLABELLED = ("identity", "idempotence", "remix_rest", "remix_target", "adversarial_rest", "adversarial_mixture")
 SONGS, FRAMES, BINS = 5, 12, 96
 NARROW = 2000.0
 """Bandwidth of the last song, in hertz; the others have 4000."""
@@ -86,7 +87,7 @@ def test_a_batch_holds_what_the_losses_take(folder):
     batch = make_batches(folder)[3]
     assert {name: tuple(value.shape) for name, value in batch.items()} == {
         "sources": (4, 2, 2, BINS, FRAMES),
-        "valid": (4, 1, 1, BINS, 1),
+        "known": (4, 1),
         "mixtures": (2, 2, BINS, FRAMES),
         "rests": (2, 2, BINS, FRAMES),
         "target": (),
@@ -96,9 +97,8 @@ def test_a_batch_holds_what_the_losses_take(folder):
 
 def test_what_has_no_weight_is_not_made(folder):
     supervised = {"supervised_target": 1, "supervised_rest": 1}
-    others = ("identity", "idempotence", "remix_rest", "remix_target", "adversarial_rest", "adversarial_mixture")
-    silent = dict.fromkeys(others, 0)
-    assert make_batches(folder, losses=supervised | silent)[0].keys() == {"sources", "valid"}
+    silent = dict.fromkeys(UNLABELLED, 0)
+    assert make_batches(folder, losses=supervised | silent)[0].keys() == {"sources", "known"}
     unsupervised = make_batches(folder, losses=dict.fromkeys(supervised, 0))
     assert unsupervised[0].keys() == {"mixtures", "rests", "target"}
 
@@ -125,7 +125,7 @@ def test_a_batch_depends_on_the_seed_and_its_step_alone(folder):
 def test_processes_share_a_batch_out(folder):
     whole = make_batches(folder)[5]
     shares = [make_batches(folder, rank=rank, processes=2)[5] for rank in range(2)]
-    for name in ("sources", "valid", "mixtures", "rests"):
+    for name in ("sources", "known", "mixtures", "rests"):
         interleaved = torch.stack([share[name] for share in shares], dim=1).flatten(0, 1)
         assert torch.equal(interleaved, whole[name])
     assert [share["target"] for share in shares] == [whole["target"]] * 2
@@ -222,18 +222,52 @@ def test_the_equaliser_is_smooth_and_keeps_within_its_gain(folder):
     assert steps.abs().max() < 12 * math.log2(17 / 16) + 1e-3  # at most 12 dB an octave
 
 
-def test_bins_that_a_file_cannot_hold_are_not_valid(folder):
+def test_above_what_a_file_can_hold_every_source_is_silent(folder):
+    """Vocals in bin 36 (1125 Hz) of a narrow song, with the accompaniment of any song in bins up to 40."""
     batches = make_batches(folder, remix=1, mute=0)
-    narrow = 0
+    edge, narrow = int(0.95 * NARROW / 31.25) + 1, 0
     for step in range(10):
-        batch = batches[step]
-        for sources, valid in zip(batch["sources"], batch["valid"], strict=True):
-            if SONGS - 1 in [origin(source) for source in sources]:
-                narrow += 1
-                assert torch.equal(valid.flatten(), (torch.arange(BINS) * 31.25 < 0.95 * NARROW).float())
-            else:
-                assert valid.min() == 1
+        for sources in batches[step]["sources"]:
+            silent = sources[..., edge:, :].abs().max() == 0
+            assert silent == (SONGS - 1 in [origin(source) for source in sources])
+            narrow += int(silent)
     assert 0 < narrow < 40
+
+
+def test_pairs_know_one_target_and_the_sum_of_the_others(tmp_path):
+    stems = {"vocals": sine(6), "drums": sine(14), "bass": sine(22), "other": sine(30)}
+    add_track(tmp_path, TINY, "whole", {**stems, "mixture": sum(stems.values())})
+    add_track(tmp_path, TINY, "instrumental", {"accompaniment": sine(38)})
+    config = replace(make_config(tmp_path, mute=0), targets=("vocals", "drums", "bass", "other"))
+    config = replace(config, data=replace(config.data, pairs={"vocals": 0.3, "bass": 0.2}))
+    batches, seen = Batches(config, pools_of(config)), Counter()
+    for step in range(40):
+        batch = batches[step]
+        for sources, known in zip(batch["sources"], batch["known"], strict=True):
+            levels = sources.sum(dim=0).abs().amax(dim=0).median(dim=-1).values
+            present = {bin for bin in (6, 14, 22, 30, 38) if levels[bin] > 0.05}
+            seen[tuple(known.tolist())] += 1
+            if known.sum() == 1:
+                index = int(known.argmax())
+                assert sources[index].abs().sum(dim=(0, 2)).argmax() == (6, 14, 22, 30)[index]
+                assert present == {6, 14, 22, 30} or (index == 0 and present == {6, 38})
+            else:
+                assert present == {6, 14, 22, 30}
+    shares = {known: count / seen.total() for known, count in seen.items()}
+    assert shares == {
+        (1, 0, 0, 0): pytest.approx(0.3, abs=0.12),
+        (0, 0, 1, 0): pytest.approx(0.2, abs=0.12),
+        (1, 1, 1, 1): pytest.approx(0.5, abs=0.12),
+    }
+
+
+def test_pairs_need_music_without_the_target(tmp_path):
+    add_track(tmp_path, TINY, "song", {"vocals": sine(6), "mixture": sine(6) + sine(14)})
+    config = make_config(tmp_path, pairs={"vocals": 0.3})
+    pools = pools_of(config)
+    pools.rests_without["vocals"] = Pool(config.data.stores)
+    with pytest.raises(UserError, match=r"data.pairs needs music without vocals"):
+        Batches(replace(config, losses=LossWeights(**dict.fromkeys(UNLABELLED, 0))), pools)
 
 
 def test_mixtures_and_rests_come_from_different_songs(folder):
@@ -289,6 +323,5 @@ def test_what_cannot_work_is_refused(folder, settings, complaint):
 
 
 def test_nothing_to_learn_from_is_refused(folder):
-    losses = ("identity", "idempotence", "remix_rest", "remix_target", "adversarial_rest", "adversarial_mixture")
     with pytest.raises(UserError, match="there is nothing to learn from"):
-        make_batches(folder, labelled=0, remaining="drop", losses=dict.fromkeys(losses, 0))
+        make_batches(folder, labelled=0, remaining="drop", losses=dict.fromkeys(UNLABELLED, 0))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from models import Discriminator
+from separation.losses import QUIET
 from separation.objective import DiscriminatorObjective, Estimates, GeneratorObjective
 from separation.spectral import compress
 from separation.stems import source_names
@@ -41,8 +44,13 @@ def unlabelled(mixture: Tensor, rest: Tensor, target: int = 0) -> dict[str, Tens
     return {"mixtures": mixture, "rests": rest, "target": torch.tensor(target)}
 
 
+def decibels(error: float) -> float:
+    """The level of an error of this share of the mixture's magnitude."""
+    return 10 * math.log10(error**2 + QUIET)
+
+
 def values(terms: dict[str, Tensor]) -> dict[str, float]:
-    return {name: pytest.approx(float(term), abs=1e-5) for name, term in terms.items()}
+    return {name: pytest.approx(float(term), abs=1e-4) for name, term in terms.items()}
 
 
 def test_taking_nothing_out_makes_every_l1_term_zero():
@@ -58,9 +66,10 @@ def test_a_perfect_generator_makes_every_l1_term_zero():
     target = constant(5) * torch.tensor([0.0, 1.0])[:, None]
     objective = GeneratorObjective(Taker(torch.tensor([[0.0, 1.0]])))
     batch = unlabelled(rest + target, other_rest)
-    batch |= {"sources": torch.stack([target, rest], dim=1), "valid": torch.ones(1, 1, 1, 2, 1)}
+    batch |= {"sources": torch.stack([target, rest], dim=1), "known": torch.ones(1, 1)}
     terms, estimates = objective(batch, None)
-    assert values(terms) == dict.fromkeys(SEMI_SUPERVISED | {"supervised_target", "supervised_rest"}, 0)
+    supervised = dict.fromkeys(("supervised_target", "supervised_rest"), decibels(0))
+    assert values(terms) == dict.fromkeys(SEMI_SUPERVISED, 0) | supervised
     torch.testing.assert_close(estimates.rest, rest)
     torch.testing.assert_close(estimates.remix, other_rest + target)
 
@@ -85,23 +94,28 @@ def test_the_supervised_terms_are_means_over_targets_and_over_the_rest():
     """A mixture of 8 = 1 + 1 + 6, of which 4, 2 and 2 are given to vocals, drums and the rest."""
     objective = GeneratorObjective(Taker(torch.tensor([0.5, 0.25]), ("vocals", "drums")))
     sources = torch.stack([constant(1), constant(1), constant(6)], dim=1)
-    terms, estimates = objective({"sources": sources, "valid": torch.ones(1, 1, 1, 2, 1)}, None)
-    assert values(terms) == {"supervised_target": 2, "supervised_rest": 4}
+    terms, estimates = objective({"sources": sources, "known": torch.ones(1, 2)}, None)
+    wanted = {"supervised_target": (decibels(3 / 8) + decibels(1 / 8)) / 2, "supervised_rest": decibels(4 / 8)}
+    assert values(terms) == wanted
     assert estimates is None
+
+
+def test_what_is_not_known_does_not_count():
+    """Of the second example only the drums are known: 4 of them in a mixture of 8, of which 2 are found."""
+    objective = GeneratorObjective(Taker(torch.tensor([0.5, 0.25]), ("vocals", "drums")))
+    sources = torch.stack([constant(1), constant(1), constant(6)], dim=1)
+    pair = torch.stack([constant(0), constant(4), constant(4)], dim=1)
+    known = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+    terms, _ = objective({"sources": torch.cat([sources, pair]), "known": known}, None)
+    wanted = (decibels(3 / 8) + decibels(1 / 8) + decibels(2 / 8)) / 3
+    assert values(terms) == {"supervised_target": wanted, "supervised_rest": decibels(4 / 8)}
 
 
 def test_a_network_for_all_four_stems_has_no_rest():
     network = Taker(torch.full((4,), 0.25), ("vocals", "drums", "bass", "other"))
     sources = torch.stack([constant(1), constant(1), constant(1), constant(5)], dim=1)
-    terms, _ = GeneratorObjective(network)({"sources": sources, "valid": torch.ones(1, 1, 1, 2, 1)}, None)
-    assert values(terms) == {"supervised_target": 1.5}  # (1 + 1 + 1 + 3) / 4
-
-
-def test_bins_that_the_files_cannot_hold_do_not_count():
-    sources = torch.stack([constant(2), constant(6)], dim=1)
-    valid = torch.tensor([1.0, 0.0])[None, None, None, :, None]
-    terms, _ = GeneratorObjective(Taker(torch.tensor([0.5])))({"sources": sources, "valid": valid}, None)
-    assert values(terms) == {"supervised_target": 1, "supervised_rest": 1}  # |4 - 2| in one of two bins
+    terms, _ = GeneratorObjective(network)({"sources": sources, "known": torch.ones(1, 4)}, None)
+    assert values(terms) == {"supervised_target": (3 * decibels(1 / 8) + decibels(3 / 8)) / 4}
 
 
 def test_the_adversarial_terms_judge_the_rest_and_the_remix():
