@@ -7,9 +7,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from separation.checkpoint import pretrained
 from separation.errors import UserError, run_script
-from separation.evaluation import TARGETS, can_be_scored, evaluate_tracks, load_separator, save_csv, save_json, table
+from separation.evaluation import (
+    TARGETS,
+    can_be_scored,
+    evaluate_tracks,
+    load_separator,
+    save_csv,
+    save_json,
+    scored_sources,
+    table,
+)
+from separation.separator import default_weights
 from separation.tracks import DATASETS, SUBSETS, find_tracks
 from separation.workers import default_workers
 
@@ -17,7 +26,7 @@ from separation.workers import default_workers
 def main() -> int:
     options = parse_arguments()
     root = options.root or Path("data") / options.dataset
-    weights = options.weights or pretrained(options.target)
+    weights = options.weights or default_weights(scored_sources(options.target))
     output = options.output or Path("scores") / options.dataset / options.target
     load_separator(weights, options.device, options.target)
 
