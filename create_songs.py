@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,12 +13,15 @@ from tqdm import tqdm
 
 from separation.audio import FORMATS
 from separation.errors import UserError, run_script
+from separation.naming import PATTERN, Naming
+from separation.page import Page
 from separation.render import CLIPS, Report, StemFormat, render
 from separation.separator import Separator
 from separation.songs import Song, find_songs
 from separation.stems import ACCOMPANIMENT, STEMS
 
 STEM_SETS = {"two": ("vocals", ACCOMPANIMENT), "all": STEMS}
+BAR = "{percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -30,6 +35,13 @@ def parse_arguments() -> argparse.Namespace:
         "(default: a dataset that is there, else the short song that the stempeg package ships)",
     )
     parser.add_argument("--output", type=Path, default=Path("outputs"), help="folder of the stems (default: outputs)")
+    parser.add_argument(
+        "--name",
+        default=PATTERN,
+        metavar="PATTERN",
+        help="what stems are called in that folder, with {song}, {stem} and {ext} (default: %(default)s)",
+    )
+    parser.add_argument("--page", action="store_true", help="write OUTPUT/index.html as well: a page to listen to them")
     parser.add_argument(
         "--stems",
         nargs="+",
@@ -55,6 +67,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     arguments = parse_arguments()
     form = StemFormat(arguments.format, arguments.bits, arguments.clip)
+    naming = Naming(arguments.output, arguments.format, arguments.name)
     if arguments.output.exists() and not arguments.output.is_dir():
         raise UserError(f"--output {arguments.output} is a file: name a folder.")
     if arguments.threads is not None:
@@ -66,44 +79,40 @@ def main() -> int:
         print(f"{path} is passed over: it is no audio by its name.", file=sys.stderr)
     stems = [name for stem in arguments.stems for name in STEM_SETS.get(stem, (stem,))]
     separator = Separator.load(arguments.weights, arguments.device, stems)
+    naming.check(songs, separator.stems)
+    page = Page(arguments.output) if arguments.page else None
 
     failures = []
-    with tqdm(songs, unit="song", disable=None if len(songs) > 1 else True) as batch:
+    layout = "{n_fmt} of {total_fmt} songs: " + BAR
+    with tqdm(songs, bar_format=layout, disable=None if len(songs) > 1 else True) as batch:
         for song in batch:
-            folder = arguments.output / song.name
-            if not arguments.overwrite and all(path.exists() for path in form.paths(folder, separator.stems).values()):
-                tqdm.write(f"{folder}: is there already; --overwrite separates it again.")
-                continue
+            paths, files = naming.paths(song.name, separator.stems), naming.path(song.name, "*")
             try:
-                tqdm.write(describe(folder, separate(separator, song, folder, form)))
+                # os.path, because Path.exists raises for a folder that may not be entered
+                if not arguments.overwrite and all(map(os.path.exists, paths.values())):
+                    tqdm.write(f"{files} are there already: --overwrite separates the song again.")
+                else:
+                    tqdm.write(f"{files}: {separate(separator, song, paths, form)}")
+                if page:
+                    page.add(song.name, paths)
             except UserError as error:
                 failures.append(str(error) if str(song.file.path) in str(error) else f"{song.file.path}: {error}")
-                tqdm.write(f"{folder}: failed.", file=sys.stderr)
+                tqdm.write(f"{files}: failed.", file=sys.stderr)
+    if page and page.path.exists():
+        print(f"To listen, open {page.path.resolve().as_uri()}")
     if failures:
         print(f"{len(failures)} of {len(songs)} songs failed:", *failures, sep="\n  ", file=sys.stderr)
     return bool(failures)
 
 
-def separate(separator: Separator, song: Song, folder: Path, form: StemFormat) -> Report:
-    layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
-    with tqdm(desc=song.name, bar_format=layout, leave=False, disable=None) as bar:
+def separate(separator: Separator, song: Song, paths: Mapping[str, Path], form: StemFormat) -> Report:
+    with tqdm(desc=song.name, bar_format="{desc}: " + BAR, leave=False, disable=None) as bar:
 
         def progress(done: int, samples: int) -> None:
             bar.total = samples or None
             bar.update(done - bar.n)
 
-        return render(separator, song.file, folder, form, progress)
-
-
-def describe(folder: Path, report: Report) -> str:
-    """One line: the length, the time taken as a share of it, and the level of each stem."""
-    minutes, seconds = divmod(round(report.seconds), 60)
-    levels = ", ".join(f"{stem} {tally.level:.1f} dBFS" for stem, tally in report.stems.items())
-    line = f"{folder}: {minutes}:{seconds:02} in {report.elapsed / report.seconds:.3f} of its length: {levels}"
-    if report.gain < 1:
-        line += f"; all stems {report.gain:.3f} times as loud as in the song, lest they clip"
-    beyond = sum(tally.beyond for tally in report.stems.values())
-    return line + (f"; beyond full scale: {beyond} samples" if beyond else "")
+        return render(separator, song.file, paths, form, progress)
 
 
 if __name__ == "__main__":

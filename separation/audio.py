@@ -26,6 +26,12 @@ FORMATS = {
 FULL_SCALE = {"PCM_16": 1 << 15, "PCM_24": 1 << 23}
 """Quantisation steps from silence to full scale."""
 
+ENCODING = {"mp3": {"bitrate_mode": "CONSTANT", "compression_level": 0}}
+"""How formats are encoded, beside libsndfile's defaults: mp3 at its highest bit rate, 320 kbit/s at 44.1 kHz.
+
+A constant one, because browsers jump to a moment of an mp3 by its place in the file: stems then stay in step.
+"""
+
 WAV_LIMIT = (1 << 32) - (1 << 16)
 """Bytes that a plain wav can hold; a longer one is written as RF64, its successor under the same name."""
 
@@ -123,7 +129,8 @@ class AudioWriter:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.partial.touch()
-            self._file = soundfile.SoundFile(self.partial, "w", sample_rate, channels, subtype, format=format)
+            options = {"format": format, **ENCODING.get(format, {})}
+            self._file = soundfile.SoundFile(self.partial, "w", sample_rate, channels, subtype, **options)
         except OSError as error:
             raise UserError(f"{self.path} can't be written: {error.strerror} ({error.filename}).") from error
         except soundfile.LibsndfileError as error:

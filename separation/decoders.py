@@ -65,8 +65,11 @@ def check_readable(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"{path} is a folder, not an audio file.")
     try:
+        str(path).encode()
         with path.open("rb") as file:
             content = file.read(1)
+    except UnicodeEncodeError:
+        raise UserError(f"{path} has a name that is no text (of an older system?): rename it.") from None
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: check the path.") from None
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -45,10 +46,6 @@ class StemFormat:
         if self.clip == "none" and self.full_scale:
             raise UserError("--clip none needs --format wav --bits 32f: other numbers end at full scale.")
 
-    def paths(self, folder: Path, stems: Iterable[str]) -> dict[str, Path]:
-        """Where each stem of a song lies, by name."""
-        return {stem: folder / f"{stem}.{self.format}" for stem in stems}
-
 
 @dataclass
 class Tally:
@@ -78,33 +75,45 @@ class Report:
     gain: float
     stems: Mapping[str, Tally]
 
+    def __str__(self) -> str:
+        """One line: the length, the time taken as a share of it, and the level of each stem."""
+        minutes, seconds = divmod(round(self.seconds), 60)
+        levels = ", ".join(f"{stem} {tally.level:.1f} dBFS" for stem, tally in self.stems.items())
+        line = f"{minutes}:{seconds:02} in {self.elapsed / self.seconds:.3f} of its length: {levels}"
+        if self.gain < 1:
+            line += f"; all stems {self.gain:.3f} times as loud as in the song, lest they clip"
+        beyond = sum(tally.beyond for tally in self.stems.values())
+        return line + (f"; beyond full scale: {beyond} samples" if beyond else "")
+
 
 def render(
     separator: Separator,
     song: AudioFile,
-    folder: Path,
+    paths: Mapping[str, Path],
     form: StemFormat,
     progress: Callable[[int, int], None] = lambda done, samples: None,
 ) -> Report:
-    """Separate `song` and write its stems into `folder`, whole or not at all.
+    """Separate `song` and write each stem of the separator to its path in `paths`, whole or not at all.
 
     `progress` is told how many samples are done, and how many the song is said to have (0 if it does not say). Raises
     `UserError` when the song cannot be read or separated, or its stems not written.
     """
     started, gain = perf_counter(), 1.0
-    tallies = {stem: Tally() for stem in separator.stems}
+    tallies = {stem: Tally() for stem in paths}
+    folders = _missing_folders(paths.values())
     try:
         with AudioReader(song.path, song.stream) as reader, ExitStack() as stack:
             info = reader.info
             check_channels(info.channels)
             writers = {}
-            for stem, path in form.paths(folder, separator.stems).items():
+            for stem, path in paths.items():
                 writer = AudioWriter(path, info.sample_rate, info.channels, info.samples, form.bits, reader.tags)
                 writers[stem] = stack.enter_context(writer)
             pieces = separator.stream(reader, info.sample_rate)
             pieces = _watch(pieces, lambda done: progress(done, info.samples))
             if form.clip == "rescale":
-                scratch = Path(stack.enter_context(TemporaryDirectory(prefix=".", dir=folder)))
+                beside = next(iter(paths.values())).parent
+                scratch = Path(stack.enter_context(TemporaryDirectory(prefix=".", dir=beside)))
                 gain, pieces = rescale(pieces, scratch, info)
             for stems in pieces:
                 if form.full_scale:
@@ -113,9 +122,10 @@ def render(
                     tallies[stem].hear(waveform)
                     writers[stem].write(waveform.clamp(-1, 1) if form.clip == "clamp" else waveform)
     finally:
-        with suppress(OSError):
-            folder.rmdir()  # does nothing where there are stems
-    seconds = tallies[separator.stems[0]].samples / info.channels / info.sample_rate
+        for folder in folders:
+            with suppress(OSError):
+                folder.rmdir()  # does nothing where there are stems
+    seconds = next(iter(tallies.values())).samples / info.channels / info.sample_rate
     return Report(seconds, perf_counter() - started, gain, tallies)
 
 
@@ -151,6 +161,13 @@ def _scaled(paths: Mapping[str, Path], gain: float) -> Iterator[Stems]:
         readers = [stack.enter_context(AudioReader(path)) for path in paths.values()]
         for waveforms in zip(*readers, strict=True):
             yield {stem: waveform * gain for stem, waveform in zip(paths, waveforms, strict=True)}
+
+
+def _missing_folders(paths: Iterable[Path]) -> list[Path]:
+    """The folders that are yet to be made for `paths`, each before those that it lies in."""
+    # Path.exists would raise for a folder that may not be entered: the writers have a sentence for that.
+    missing = {folder for path in paths for folder in path.parents if not os.path.exists(folder)}  # noqa: PTH110
+    return sorted(missing, key=lambda folder: len(folder.parts), reverse=True)
 
 
 def _watch(pieces: Iterable[Stems], tell: Callable[[int], None]) -> Iterator[Stems]:

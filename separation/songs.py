@@ -95,7 +95,8 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _title(path: Path) -> str:
-    return path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_MP4) else path.stem
+    title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_MP4) else path.stem
+    return title if title.strip(".") else path.name  # ".." would be another folder
 
 
 def _name_apart(songs: Iterable[Song]) -> Iterator[Song]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -290,3 +291,21 @@ def test_real_stems_add_up_to_their_mixture(real_musdb):
     mixture, *stems = (read(path, stream=stream)[0] for stream in range(5))
     # The mixture is coded separately; a delay of any stream would leave far more than this.
     assert (mixture - sum(stems)).square().mean() < 0.01 * mixture.square().mean()
+
+
+def test_mp3_stems_have_one_bit_rate_so_that_a_place_in_the_file_is_a_moment(tmp_path):
+    """Browsers jump in an mp3 by the place in the file: stems of other bit rates would come out of step there."""
+    silence, loud = torch.zeros(2, 44100 * 4), 0.3 * torch.randn(2, 44100 * 4)
+    for name, waveform in (("silence", silence), ("loud", loud)):
+        write(tmp_path / f"{name}.mp3", waveform, 44100)
+    sizes = [(tmp_path / f"{name}.mp3").stat().st_size for name in ("silence", "loud")]
+    assert sizes[0] == sizes[1]
+    assert sizes[0] == pytest.approx(4 * 320_000 / 8, rel=0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.flac")
+    path.write_bytes(b"anything")
+    with pytest.raises(UserError, match="rename it"):
+        probe(path)

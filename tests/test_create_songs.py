@@ -16,6 +16,7 @@ import create_songs
 from separation.audio import probe, read, write
 from separation.checkpoint import save_weights
 from separation.errors import UserError
+from separation.page import Page
 from separation.stems import STEMS
 
 SCRIPT = Path(create_songs.__file__)
@@ -66,7 +67,7 @@ def test_songs_of_a_folder_as_a_user_separates_them(tmp_path, weights):
     assert "2 of 5 songs failed" in result.stderr
     for name in ("text.mp3", "empty.wav", "notes.txt"):
         assert result.stderr.count(f"input/{name}") == 1
-    assert "mono: 0:01 in" in result.stdout and "dBFS" in result.stdout
+    assert "outputs/mono/*.wav: 0:01 in" in result.stdout and "dBFS" in result.stdout
     names = ("Füße 歌", "mono", "short")
     assert written(tmp_path / "outputs") == {
         f"{name}/{stem}.wav" for name in names for stem in ("vocals", "accompaniment")
@@ -87,18 +88,19 @@ def test_without_options_it_separates_something_real(tmp_path, weights):
     assert read(folder / "accompaniment.wav")[0].std() > 0.01
 
 
-def test_ctrl_c_leaves_no_half_written_stem(tmp_path, weights):
+def test_ctrl_c_leaves_no_half_written_stem_and_a_page_of_what_is_done(tmp_path, weights):
     pytest.importorskip("resource")
+    write(tmp_path / "done.wav", noise(20000), 44100)
     write(tmp_path / "long.flac", torch.zeros(2, 44100 * 300), 44100)
     process = subprocess.Popen(
-        command(weights, "--input", "long.flac"),
+        command(weights, "--input", "done.wav", "long.flac", "--page", "--name", "{stem}/{song}"),
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         preexec_fn=hear_ctrl_c,
     )
-    stem = tmp_path / "outputs" / "long" / "vocals.wav.partial"
+    stem = tmp_path / "outputs" / "vocals" / "long.wav.partial"
     try:
         while process.poll() is None and not stem.exists():
             time.sleep(0.02)
@@ -108,7 +110,9 @@ def test_ctrl_c_leaves_no_half_written_stem(tmp_path, weights):
         process.kill()
     assert process.returncode == 130
     assert "Traceback" not in errors and "stopped" in errors
-    assert not written(tmp_path / "outputs")
+    files = written(tmp_path / "outputs")
+    assert len(files) == 5 and not [file for file in files if "long" in file or file.endswith(".partial")]
+    assert [song["name"] for song in Page(tmp_path / "outputs").songs()] == ["done"]
 
 
 def test_songs_that_are_done_are_skipped_unless_overwritten(tmp_path, create, capsys):
@@ -131,6 +135,44 @@ def test_songs_of_one_name_do_not_overwrite_each_other(tmp_path, create):
     assert create("--input", "a.wav", "a.flac") == 0
     assert probe(tmp_path / "outputs/a/vocals.wav").samples == 20000
     assert probe(tmp_path / "outputs/a (2)/vocals.wav").samples == 30000
+
+
+def test_names_follow_the_pattern_and_are_recognised_by_it(tmp_path, create, capsys):
+    write(tmp_path / "a {stem}.wav", noise(20000), 44100)
+    arguments = ("--input", "a {stem}.wav", "--format", "flac", "--name", "{stem}/{song} ({stem}).{ext}")
+    assert create(*arguments) == 0
+    names = {f"{stem}/a {{stem}} ({stem}).flac" for stem in ("vocals", "accompaniment")}
+    assert written(tmp_path / "outputs") == names
+    assert create(*arguments) == 0
+    assert "are there already" in capsys.readouterr().out
+    assert create(*arguments, "--overwrite", "--clip", "rescale") == 0
+    assert written(tmp_path / "outputs") == names
+
+
+def test_the_page_lists_what_is_done_now_and_what_was_done_before(tmp_path, create, capsys):
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / name, noise(20000), 44100)
+    (tmp_path / "c.wav").write_text("no music")
+    assert create("--input", "a.wav") == 0
+    assert not (tmp_path / "outputs/index.html").exists()
+    assert create("--input", "a.wav", "c.wav", "b.wav", "--page") == 1
+    assert (tmp_path / "outputs/index.html").as_uri() in capsys.readouterr().out
+    songs = Page(tmp_path / "outputs").songs()
+    assert [song["name"] for song in songs] == ["a", "b"]
+    assert all(len(song["stems"]) == 2 for song in songs)
+    write(tmp_path / "d.wav", noise(20000), 44100)
+    assert create("--input", "d.wav", "--page", "--name", "{song} - {stem}") == 0
+    assert [song["name"] for song in Page(tmp_path / "outputs").songs()] == ["a", "b", "d"]
+
+
+def test_a_damaged_stem_fails_its_song_and_the_page_has_the_others(tmp_path, create, capsys):
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / name, noise(20000), 44100)
+    assert create("--input", "a.wav", "b.wav") == 0
+    (tmp_path / "outputs/a/vocals.wav").write_text("no music")
+    assert create("--input", "a.wav", "b.wav", "--page") == 1
+    assert "a/vocals.wav is no audio" in capsys.readouterr().err
+    assert [song["name"] for song in Page(tmp_path / "outputs").songs()] == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -175,15 +217,23 @@ def test_clipping_is_said(tmp_path, create, capsys):
         (["--weights", "song.wav"], "song.wav"),
         (["--weights", "missing.safetensors"], "missing.safetensors"),
         (["--input", "nothing/*.wav"], "nothing/"),
+        (["--name", "{stem}", "--input", "song.wav", "other.wav"], "several stems"),
+        (["--name", "../{song}/{stem}"], "leads out"),
+        (["--name", "{instrument}"], "instrument"),
+        (["--output", ".", "--name", "{song}", "--stems", "vocals", "--overwrite"], "song.wav is a song"),
+        (["--page", "--output", "site"], "index.html"),
         (["--input", "custom"], "input"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_written(tmp_path, create, arguments, complaint):
     write(tmp_path / "song.wav", noise(1000), 44100)
     (tmp_path / "input").mkdir()
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("<h1>Home</h1>")
+    before = written(tmp_path)
     with pytest.raises(UserError, match=complaint):
         create("--input", "song.wav", *arguments)
-    assert not (tmp_path / "outputs").exists()
+    assert written(tmp_path) == before
 
 
 def test_a_file_in_the_place_of_a_songs_folder_fails_that_song_alone(tmp_path, create, capsys):

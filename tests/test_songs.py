@@ -55,6 +55,11 @@ def test_named_files_are_taken_whatever_they_are_called(tmp_path):
     assert names_of(songs) == {"a": "a.xyz", "missing": "missing.wav", "b": "b.stem.mp4"}
 
 
+def test_a_name_of_dots_leads_to_no_other_folder(tmp_path):
+    touch(tmp_path, "...wav", "..wav")
+    assert names_of(find_songs(["...wav", "..wav"])[0]) == {"...wav": "...wav", "..wav": "..wav"}
+
+
 def test_songs_of_the_same_name_are_told_apart_and_each_file_is_taken_once(tmp_path):
     touch(tmp_path, "a.mp3", "a.wav", "x/A.flac")
     songs, _ = find_songs(["a.mp3", "a.wav", "x", "./a.mp3", "*.wav"])
