@@ -116,4 +116,4 @@ def separate(separator: Separator, song: Song, paths: Mapping[str, Path], form: 
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, leave_at_once=True)

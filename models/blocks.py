@@ -13,13 +13,15 @@ class FrameNorm(nn.Module):
     a batch may be split over processes, and a song may be separated in pieces, all without changing the result.
     """
 
+    floor = 1e-6  # of the mean square, lest silence be divided by nothing
+
     def __init__(self, channels: int):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         power = x.float().square().mean(dim=(1, 3), keepdim=True)
-        return x * (torch.rsqrt(power + 1e-6) * self.scale).to(x.dtype)
+        return x * (torch.rsqrt(power + self.floor) * self.scale).to(x.dtype)
 
 
 class ConvolutionBranch(nn.Sequential):
@@ -29,7 +31,7 @@ class ConvolutionBranch(nn.Sequential):
         super().__init__(
             FrameNorm(channels),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GELU(approximate="tanh"),
+            nn.GELU(),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
         start_silent(self[-1])
@@ -44,9 +46,7 @@ class FrequencyBranch(nn.Sequential):
 
     def __init__(self, channels: int, bands: int, squeeze: int):
         hidden = max(bands // squeeze, 8)
-        super().__init__(
-            FrameNorm(channels), nn.Linear(bands, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, bands)
-        )
+        super().__init__(FrameNorm(channels), nn.Linear(bands, hidden), nn.GELU(), nn.Linear(hidden, bands))
         start_silent(self[-1])
 
 

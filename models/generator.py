@@ -103,11 +103,18 @@ class Generator(nn.Module):
             `[batch, targets, channels, bins, frames]`, nonnegative, with a sum over the targets of 1 or, if there is a
             rest, at most 1.
         """
-        masks = self.shares(self.logits(views[..., : self.bins, :]).float())
+        return self.masks(self.logits(views[..., : self.bins, :]), bins)
+
+    def masks(self, logits: Tensor, bins: int, dim: int = -2) -> Tensor:
+        """Masks from log-shares `[batch, targets, channels, ...]` whose bins are the axis `dim`; see `forward`."""
+        masks = self.shares(logits.float())
         if bins == self.bins:
             return masks
-        top = masks[..., -self.top_bands * self.bins_per_band :, :].mean(dim=-2, keepdim=True)
-        return torch.cat([masks, top.expand(*masks.shape[:-2], bins - self.bins, -1)], dim=-2)
+        count = self.top_bands * self.bins_per_band
+        top = masks.narrow(dim, self.bins - count, count).mean(dim, keepdim=True)
+        above = [-1] * masks.dim()
+        above[dim] = bins - self.bins
+        return torch.cat([masks, top.expand(above)], dim)
 
     def shares(self, logits: Tensor) -> Tensor:
         """Softmax over the targets and, unless they are exhaustive, a rest whose log-share is 0."""

@@ -153,8 +153,10 @@ class AudioWriter:
         # libsndfile would scale by one step less than it reads with, and a copy would not be the same.
         if self.full_scale is None:
             return block
-        steps = (block.double() * self.full_scale).round().clamp(-self.full_scale, self.full_scale - 1)
-        return (steps * ((1 << 31) // self.full_scale)).to(torch.int32)
+        steps = (block.double() * self.full_scale).round_().clamp_(-self.full_scale, self.full_scale - 1)
+        if self.full_scale == FULL_SCALE["PCM_16"]:
+            return steps.to(torch.int16)
+        return steps.to(torch.int32) << 8  # 24 bits are the upper ones of 32
 
     def __enter__(self) -> AudioWriter:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -10,12 +11,22 @@ class UserError(Exception):
     """Something the user can put right. The message is one sentence: what is wrong with what, and what to do."""
 
 
-def run_script(main: Callable[[], int | None]) -> None:
-    """Run a script's `main` and exit with its code; a `UserError` is printed as one sentence and exits with 1."""
+def run_script(main: Callable[[], int | None], leave_at_once: bool = False) -> None:
+    """Run a script's `main` and exit with its code; a `UserError` is printed as one sentence and exits with 1.
+
+    A script that has closed all its files and processes may `leave_at_once`, without the half second in which torch's
+    libraries are read in again only to be torn down.
+    """
     try:
-        sys.exit(main() or 0)
+        code = main() or 0
     except UserError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
-        sys.exit(130)
+        code = 130
+    if leave_at_once:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

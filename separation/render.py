@@ -133,9 +133,10 @@ def round_together(stems: Stems, full_scale: int) -> Stems:
     """Round stems to 1 / `full_scale` so that their sum is rounded only once: each hands its error on to the next."""
     rounded, error = {}, 0.0
     for stem, waveform in stems.items():
-        wanted = waveform.double() + error
-        rounded[stem] = (wanted * full_scale).round() / full_scale
-        error = wanted - rounded[stem]
+        wanted = (waveform.double() * full_scale).add_(error)
+        steps = wanted.round()
+        error = wanted.sub_(steps)
+        rounded[stem] = steps.div_(full_scale)
     return rounded
 
 

@@ -104,11 +104,16 @@ FLOOR = 1e-10
 def compress(spectrogram: Tensor) -> Tensor:
     """What the networks see: compressed magnitudes of left, right, middle and side.
 
-    Complex `[..., 2 channels, bins, frames]` to real `[..., 4, bins, frames]`: magnitude ** 0.25 (the paper's is 0.3;
-    square roots are many times cheaper), 0 for silence. Middle and side make the phase difference of the channels
-    visible without phases.
+    Complex `[..., 2 channels, bins, frames]` to real `[..., 4, bins, frames]`, or with bins and frames swapped:
+    magnitude ** 0.25 (the paper's is 0.3; square roots are many times cheaper), 0 for silence. Middle and side make the
+    phase difference of the channels visible without phases.
     """
     left, right = spectrogram.unbind(-3)
-    views = torch.stack([left, right, (left + right) / 2, (left - right) / 2], dim=-3)
-    power = views.real.square() + views.imag.square()
+    # One view at a time: what it takes fits into the processor's cache.
+    views = (_compressed(left), _compressed(right), _compressed((left + right) / 2), _compressed((left - right) / 2))
+    return torch.stack(views, dim=-3)
+
+
+def _compressed(view: Tensor) -> Tensor:
+    power = view.real.square() + view.imag.square()
     return (power + FLOOR).sqrt().sqrt().sqrt() - FLOOR**0.125

@@ -39,7 +39,7 @@ def random_weights(path: Path, targets: tuple[str, ...] = ("vocals",)) -> Path:
 class BandSplit(nn.Module):
     """Calls vocals whatever lies above `frequency` hertz."""
 
-    context, stride, targets = 0, 1, ("vocals",)
+    context, stride, lag, targets = 0, 1, 0, ("vocals",)
 
     def __init__(self, frequency: float, settings: SpectralSettings = FAST):
         super().__init__()
@@ -48,4 +48,7 @@ class BandSplit(nn.Module):
 
     def forward(self, mixture: Tensor) -> Tensor:
         above = (torch.arange(self.settings.bins) >= self.edge).float()[:, None]
-        return (mixture * above)[:, None]
+        return (mixture * above)[..., None, :, :, :]
+
+    def stream(self, dtype: torch.dtype) -> BandSplit:
+        return self

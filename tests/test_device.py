@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY, environment
+
+from separation.device import choose_device
+from separation.errors import UserError
+
+RELEASE = """
+import torch
+from separation.device import release_cuda_libraries
+
+def resident():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssFile"))
+
+before = resident()
+release_cuda_libraries()
+after = resident()
+image = torch.nn.functional.conv2d(torch.ones(1, 1, 8, 8), torch.ones(1, 1, 3, 3))
+print(before - after, image.sum().item(), torch.cuda.is_available())
+"""
+
+
+def test_the_device_is_as_asked():
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_said_to_be_missing():
+    with pytest.raises(UserError, match="no CUDA device"):
+        choose_device("cuda")
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="there is no /proc")
+def test_the_libraries_of_cuda_leave_memory_and_torch_works_on():
+    command = [sys.executable, "-c", RELEASE]
+    run = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=True)
+    freed, total, available = run.stdout.split()
+    assert float(total) == 36 * 9 and available == str(torch.cuda.is_available())
+    if torch.version.cuda:
+        assert int(freed) > 20_000
