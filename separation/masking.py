@@ -46,27 +46,27 @@ class MaskingNetwork(nn.Module):
         masks = self.generator(views, mixture.shape[-2])[..., :frames]
         return masks * mixture[:, None]
 
-    def stream(self, dtype: torch.dtype) -> TargetStream:
-        """A stream of the same, for one song, whose masks are computed in `dtype`."""
-        return TargetStream(self, dtype)
+    def stream(self, dtype: torch.dtype, targets: Sequence[str] | None = None) -> TargetStream:
+        """A stream of the same, for one song, with masks computed in `dtype`; of some of the targets, or else of all."""
+        return TargetStream(self, dtype, self.targets if targets is None else targets)
 
 
 class TargetStream:
-    """The sources of a song that comes in pieces of whole strides, `lag` frames late.
+    """Some targets of a song that comes in pieces of whole strides, `lag` frames late.
 
-    The last source is not among them: it is what they leave. Let `network.context` frames of silence come first, as for
-    `GeneratorStream`.
+    Let `network.context` frames of silence come first, as for `GeneratorStream`.
     """
 
-    def __init__(self, network: MaskingNetwork, dtype: torch.dtype):
-        self.generator, self.masked = network.generator, len(network.sources) - 1
+    def __init__(self, network: MaskingNetwork, dtype: torch.dtype, targets: Sequence[str]):
+        self.generator = network.generator
+        self.masked = [network.targets.index(target) for target in targets]
         self.logits = GeneratorStream(network.generator, dtype)
         self.lag = self.logits.lag
         self.mixture = History(self.lag, dim=-2)
 
     def __call__(self, mixture: Tensor) -> Tensor:
-        """Complex `[2 channels, bins, frames]` to complex `[sources - 1, 2 channels, bins, frames]`."""
+        """Complex `[2 channels, bins, frames]` to complex `[targets, 2 channels, bins, frames]`."""
         mixture = mixture.transpose(-1, -2)  # frames in front of bins, as they lie in memory
         logits = self.logits(compress(mixture[..., : self.generator.bins]))
-        masks = self.generator.masks(logits[None], mixture.shape[-1], dim=-1)[0, : self.masked]
+        masks = self.generator.masks(logits[None], mixture.shape[-1], dim=-1)[0, self.masked]
         return (masks * self.mixture.delay(mixture)).transpose(-1, -2)

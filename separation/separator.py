@@ -24,8 +24,8 @@ class Separator:
         stems = separator(waveform, sample_rate)
 
     A song goes through the network as a stream, in which every frame is computed once, with all the frames that it
-    depends on, so the stems do not depend on where the chunks begin. The last source of the network is not computed but
-    what the others leave of the song, so the sources sum to the song, at any sample rate.
+    depends on, so the stems do not depend on where the chunks begin. The last source of the network, like the rest of a
+    target, is not computed but what the others leave of the song: the sources sum to the song, at any sample rate.
 
     Args:
         network: the trained network; it is used where it is.
@@ -50,6 +50,7 @@ class Separator:
         if missing:
             choices = ", ".join(available_stems(network))
             raise UserError(f"these weights do not separate {' and '.join(missing)}: choose among {choices}.")
+        self.masked = masked_targets(network, self.stems)
         stride = network.stride
         self.context = -(-network.context // stride) * stride
         self.chunk = -(-chunk_frames // stride) * stride
@@ -103,28 +104,29 @@ class Separator:
         # Resampled back, a song can have lost a sample at its end.
         if len(waiting):
             song = waiting.take(len(waiting))
-            yield self._stems(song, song.new_zeros(1, song.shape[-1]).expand(2 * len(self.network.sources) - 2, -1))
+            yield self._stems(song, song.new_zeros(2 * len(self.masked), song.shape[-1]))
 
     def _stems(self, song: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """The stems of a piece `[channels, n]` of a song, from what was computed of it: `[(sources - 1) * 2, n]`."""
+        """The stems of a piece `[channels, n]` of a song, from its masked targets `[targets * 2, n]`."""
         targets = targets.unflatten(0, (-1, 2))
         if len(song) == 1:
             targets = targets.mean(dim=1, keepdim=True)
-        *computed, last = self.network.sources
-        stems = dict(zip(computed, targets, strict=True))
-        stems[last] = song - targets.sum(dim=0)
-        for target in self.network.targets:
+        stems = dict(zip(self.masked, targets, strict=True))
+        *others, last = self.network.sources
+        if self.masked == tuple(others):
+            stems[last] = song - targets.sum(dim=0)
+        for target in set(self.network.targets) & set(stems):
             stems.setdefault(rest_name([target]), song - stems[target])
         return {stem: stems[stem] for stem in self.stems}
 
     @torch.no_grad()
     def _targets(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """All sources but the last of a song `[2, n]` at the network's rate, as blocks `[sources - 1, 2, n]`.
+        """The masked targets of a song `[2, n]` at the network's rate, as blocks `[targets, 2, n]`.
 
         They go on past the end of the song, by less than a stride of frames.
         """
         spectral, hop, tail = self.network.spectral, self.network.settings.hop, 0.0
-        stream = self.network.stream(self.dtype)
+        stream = self.network.stream(self.dtype, self.masked)
         skipped = (self.context + stream.lag) * hop + self.network.settings.padding
         for piece in self._pieces(blocks, stream.lag):
             spectrogram = spectral.analyse(piece.to(self.device))
@@ -182,6 +184,15 @@ def available_stems(network: MaskingNetwork) -> tuple[str, ...]:
     """The stems that a network can give: its sources, and for each target what is left without it."""
     rests = (rest_name([target]) for target in network.targets)
     return tuple(dict.fromkeys((*network.sources, *rests)))
+
+
+def masked_targets(network: MaskingNetwork, stems: Sequence[str]) -> tuple[str, ...]:
+    """The targets whose masks are needed for some of the `available_stems`, in the order of the network."""
+    *others, last = network.sources
+    needed = [target for target in network.targets if target in stems or rest_name([target]) in stems]
+    if len(needed) == len(network.sources) or (last in stems and last not in network.targets):
+        return tuple(others)
+    return tuple(needed)
 
 
 def default_weights(stems: Sequence[str]) -> Path:

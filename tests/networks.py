@@ -50,5 +50,5 @@ class BandSplit(nn.Module):
         above = (torch.arange(self.settings.bins) >= self.edge).float()[:, None]
         return (mixture * above)[..., None, :, :, :]
 
-    def stream(self, dtype: torch.dtype) -> BandSplit:
+    def stream(self, dtype: torch.dtype, targets: tuple[str, ...]) -> BandSplit:
         return self

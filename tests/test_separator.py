@@ -10,7 +10,9 @@ from torch import Tensor
 from separation import separator as separator_module
 from separation.errors import UserError
 from separation.separator import Separator, default_weights
-from separation.stems import STEMS
+from separation.stems import STEMS, rest_name
+
+TARGET_OF_REST = {rest_name([stem]): stem for stem in STEMS}
 
 
 def noise(samples: int, channels: int = 2) -> Tensor:
@@ -157,6 +159,26 @@ def test_four_stems_give_any_choice_of_stems():
     assert torch.equal(two["vocals"], stems["vocals"])
     torch.testing.assert_close(two["accompaniment"], stems["drums"] + stems["bass"] + stems["other"], atol=1e-6, rtol=0)
     assert tuple(Separator(network, ["bass", "no_drums"])(song, 44100)) == ("bass", "no_drums")
+
+
+@pytest.mark.parametrize(
+    ("targets", "stems", "masked"),
+    [
+        (STEMS, STEMS, ("vocals", "drums", "bass")),
+        (STEMS, ("vocals", "accompaniment"), ("vocals",)),
+        (STEMS, ("other",), ("other",)),
+        (STEMS, ("no_other", "other", "bass"), ("bass", "other")),
+        (STEMS, ("accompaniment", "no_drums", "no_bass", "no_other"), ("vocals", "drums", "bass")),
+        (("vocals",), ("accompaniment",), ("vocals",)),
+    ],
+)
+def test_only_what_stems_are_made_of_is_masked(targets, stems, masked):
+    network, song = random_network(targets), noise(20000)
+    separator, everything = Separator(network, stems), Separator(network)(song, 44100)
+    assert separator.masked == masked
+    for stem, waveform in separator(song, 44100).items():
+        wanted = everything[stem] if stem in everything else song - everything[TARGET_OF_REST[stem]]
+        torch.testing.assert_close(waveform, wanted, atol=1e-6, rtol=0)
 
 
 def test_stems_that_the_weights_lack_are_refused(network):
