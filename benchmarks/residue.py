@@ -1,7 +1,7 @@
 """What is left of a stem where it does not play: its energy in decibels below the song's.
 
-    python benchmarks/residue.py --stem vocals --root instrumentals
-    python benchmarks/residue.py --stem drums --dataset MUSDB18 --root data/MUSDB18 --subset valid
+    python -m benchmarks.residue --stem vocals --root instrumentals
+    python -m benchmarks.residue --stem drums --dataset MUSDB18 --root data/MUSDB18 --subset valid
 
 A stem is known to be silent all through a song that comes with its rest alone (an `accompaniment`), and in those
 seconds of a song with stems in which its own file is 60 dB or more below the song.

@@ -47,7 +47,7 @@ class MaskingNetwork(nn.Module):
         return masks * mixture[:, None]
 
     def stream(self, dtype: torch.dtype, targets: Sequence[str] | None = None) -> TargetStream:
-        """A stream of the same, for one song, with masks computed in `dtype`; of some of the targets, or else of all."""
+        """A stream of the same for one song, with masks computed in `dtype`: of some of the targets, or else of all."""
         return TargetStream(self, dtype, self.targets if targets is None else targets)
 
 
