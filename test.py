@@ -8,17 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from separation.errors import UserError, run_script
-from separation.evaluation import (
-    TARGETS,
-    can_be_scored,
-    evaluate_tracks,
-    load_separator,
-    save_csv,
-    save_json,
-    scored_sources,
-    table,
-)
-from separation.separator import default_weights
+from separation.evaluation import TARGETS, can_be_scored, evaluate_tracks, load_separator, save_csv, save_json, table
 from separation.tracks import DATASETS, SUBSETS, find_tracks
 from separation.workers import default_workers
 
@@ -26,9 +16,8 @@ from separation.workers import default_workers
 def main() -> int:
     options = parse_arguments()
     root = options.root or Path("data") / options.dataset
-    weights = options.weights or default_weights(scored_sources(options.target))
     output = options.output or Path("scores") / options.dataset / options.target
-    load_separator(weights, options.device, options.target)
+    load_separator(options.weights, options.device, options.target)
 
     found = [track for track in find_tracks(options.dataset, root) if track.subset == options.subset]
     if not found:
@@ -40,7 +29,7 @@ def main() -> int:
         print(f"songs left out, for want of stems to compare with: {len(found) - len(tracks)}")
 
     songs, failures = [], []
-    scored = evaluate_tracks(tracks, weights, options.device, options.target, options.workers)
+    scored = evaluate_tracks(tracks, options.weights, options.device, options.target, options.workers)
     for track, result in tqdm(scored, total=len(tracks), unit="song"):
         if isinstance(result, UserError):
             failures.append(f"not scored: {track.name}: {result}")

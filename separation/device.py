@@ -25,11 +25,12 @@ def release_cuda_libraries() -> None:
 
     Only pages that are as they are in their files go, so they come back by themselves if they are touched after all.
     """
-    if not sys.platform.startswith("linux"):
+    smaps = Path("/proc/self/smaps")
+    if not (sys.platform.startswith("linux") and smaps.is_file()):  # some containers have no /proc
         return
     drop = 4  # MADV_DONTNEED
     madvise = ctypes.CDLL(None).madvise
-    for mapping in re.split(r"\n(?=\w+-\w+ )", Path("/proc/self/smaps").read_text()):
+    for mapping in re.split(r"\n(?=\w+-\w+ )", smaps.read_text()):
         library = re.match(r"(\w+)-(\w+) r-.*/lib(?:cu|nv|torch_cuda)[^/]*\n", mapping)
         if library and re.search(r"^Anonymous: +0 kB$", mapping, re.MULTILINE):
             start, stop = (int(address, 16) for address in library.groups())

@@ -34,6 +34,7 @@ def sketch(blocks: Iterable[Tensor], info: AudioInfo) -> Tensor:
     """
     from torchaudio.functional import melscale_fbanks
 
+    # Not the networks' STFT: it is never inverted, so it may take hops as long as its windows, and songs at any rate.
     size = 2 ** round(math.log2(info.sample_rate / 11))  # 93 ms at 44.1 kHz
     hop = min(max(info.samples // (4 * COLUMNS), size // 8), size)
     columns = min(max(info.samples // hop, 1), COLUMNS)
