@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from separation.config import Config
 from separation.errors import UserError
-from separation.pools import Pools, Signal, rest_of, target_of
+from separation.pools import Pools, Signal, levelled, rest_of, target_of
 from separation.stems import rest_name
 
 Batch = dict[str, Tensor]
@@ -94,8 +94,9 @@ class Batches(Dataset):
             sources = self._remix(rng, signals)
         else:
             track = self.pools.labelled.draw(rng).track
-            signals = [target_of(track, target) for target in targets]
-            signals += [rest_of(track, targets)] if self.has_rest else []
+            whole = [target_of(track, target) for target in targets]
+            whole += [rest_of(track, targets)] if self.has_rest else []
+            signals = [levelled(signal) for signal in whole]
             start = self._start(rng, signals[0])
             crops = [signal.crop(start, self.frames, self.bins) for signal in signals]
             # The sources of one song keep their balance.
@@ -132,7 +133,8 @@ class Batches(Dataset):
             if mixture.track.song != rest.track.song:
                 break
             rest = rests.draw(rng)
-        return self._augment(rng, self._crop(rng, mixture)), self._augment(rng, self._crop(rng, rest))
+        first, second = (self._equalise(rng, self._crop(rng, signal)) for signal in (mixture, rest))
+        return self._augment(rng, first), self._augment(rng, second)
 
     def _start(self, rng: np.random.Generator, signal: Signal) -> int:
         return int(rng.integers(signal.track.frames - self.frames + 1))

@@ -124,6 +124,8 @@ class LossWeights:
     idempotence: float = 20.0
     remix_rest: float = 20.0
     remix_target: float = 20.0
+    exchange: float = 0.0
+    teacher: float = 0.0
     adversarial_rest: float = 10.0
     adversarial_mixture: float = 10.0
 
@@ -144,8 +146,13 @@ class LossWeights:
         return bool(self.adversarial_rest or self.adversarial_mixture)
 
     @property
+    def circular(self) -> bool:
+        """Whether the generator's own estimates are given to it again."""
+        return any((self.identity, self.idempotence, self.remix_rest, self.remix_target))
+
+    @property
     def semi_supervised(self) -> bool:
-        return self.adversarial or any((self.identity, self.idempotence, self.remix_rest, self.remix_target))
+        return self.adversarial or self.circular or bool(self.exchange or self.teacher)
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,10 @@ class ScheduleSettings:
     """The terms for unlabelled music are taken at every n-th step."""
     adversarial_from: int = 0
     """First step with adversarial terms."""
+    teacher_from: int = 0
+    """First step at which the teacher, the moving average of the weights, labels mixtures."""
+    confidence: float = 0.0
+    """SDR in dB, as foretold by its masks, that the teacher's label of a mixture must have to be used."""
     average: float = 0.999
     """Decay of the moving average of the weights, which is what gets validated and shipped; 0: none."""
     precision: str = "bf16"
@@ -214,6 +225,7 @@ class Config:
             one_of(target, self.targets, "data.pairs")
         require(self.seed >= 0, "seed must be at least 0")
         require(self.generator.bins <= self.spectral.bins, "generator.bins must be at most spectral.n_fft / 2 + 1")
+        require(not self.losses.teacher or self.schedule.average > 0, "losses.teacher needs schedule.average above 0")
         patch = self.discriminator.patch if self.losses.adversarial else 1
         require(self.data.crop_frames >= patch, f"data.crop_frames must be at least {patch} for these discriminators")
         require(self.generator.bins >= patch, f"generator.bins must be at least {patch} for these discriminators")

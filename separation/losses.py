@@ -73,6 +73,29 @@ def remix_target(target_of_remix: Tensor, target_estimate: Tensor) -> Tensor:
     return l1(target_of_remix, target_estimate)
 
 
+def exchange(target_of_sum: Tensor, mixture: Tensor, rest: Tensor) -> Tensor:
+    """|t - (b - a)|^2 / |b + a|^2 for what is taken out of b + a: t is, on average, as much as b is more than a.
+
+    The rest of b and the rest a of another song may be exchanged without anyone noticing: given their sum, each is
+    expected to be the same. So b - a, which is the target and the difference of two rests, is expected to be the
+    target, and that is what the least squares over many pairs come to: separation learned without a target, and
+    without an adversary. It takes mixtures and rests of the same kind of music, at the same levels (Moran et al.,
+    "Noisier2Noise: Learning to denoise from unpaired noisy data", CVPR 2020). Only squares have this property.
+
+    All three complex `[..., 2 channels, bins, frames]`.
+    """
+    error = _energy(target_of_sum - (mixture - rest))
+    return (error / (_energy(mixture + rest) + 1e-8)).mean()
+
+
+def teacher(target_of_remix: Tensor, target: Tensor, remix: Tensor, known: Tensor) -> Tensor:
+    """The target that the teacher took out of another mixture is found again in a remix of it, as far as it is `known`.
+
+    The paper's remix terms made by a better network, the moving average of the generator, and measured in dB.
+    """
+    return _mean_of_known(error_level(target_of_remix, target, remix), known)
+
+
 def adversarial(judgements: Sequence[Tensor]) -> Tensor:
     """Least-squares GAN (LSGAN), the generator's side: estimates should be judged real (1), at every scale."""
     return torch.stack([(judgement.float() - 1).square().mean() for judgement in judgements]).mean()

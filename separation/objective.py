@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models import Discriminator
 from separation import losses
 from separation.batches import Batch
+from separation.config import LossWeights
 from separation.masking import MaskingNetwork
 from separation.spectral import compress
 
@@ -27,25 +28,62 @@ class Estimates:
     remix: Tensor
 
 
-class GeneratorObjective(nn.Module):
-    """The losses of the masking network on a batch."""
+class Teacher:
+    """Labels mixtures with the moving average of the generator, whose estimates are steadier than its own.
 
-    def __init__(self, network: MaskingNetwork):
+    `confidence` is the SDR in dB, as the masks themselves foretell it, below which a label is not used.
+    """
+
+    def __init__(self, network: MaskingNetwork, confidence: float):
+        self.network = network
+        self.confidence = confidence
+
+    @torch.no_grad()
+    def __call__(self, mixture: Tensor, target: int) -> tuple[Tensor, Tensor]:
+        """The target of each mixture, and 1 where it may be used as a label, else 0.
+
+        Complex `[batch, 2 channels, bins, frames]` to the same, and `[batch]`.
+        """
+        label = self.network(mixture)[:, target]
+        return label, (foretold_sdr(label, mixture) >= self.confidence).float()
+
+
+def foretold_sdr(estimate: Tensor, mixture: Tensor) -> Tensor:
+    """The SDR in dB if masks are right about their doubts: complex `[..., 2 channels, bins, frames]` to `[...]`.
+
+    A mask m that is the chance of a bin to belong to the target takes out m^2 of its energy, and is m (1 - m) wrong.
+    """
+    taken, left = estimate.abs(), (mixture - estimate).abs()
+    energy = taken.square().sum(dim=(-3, -2, -1)) + 1e-8
+    return 10 * torch.log10(energy / ((taken * left).sum(dim=(-3, -2, -1)) + 1e-8))
+
+
+class GeneratorObjective(nn.Module):
+    """The losses of the masking network on a batch: those that have a weight."""
+
+    def __init__(self, network: MaskingNetwork, weights: LossWeights):
         super().__init__()
         self.network = network
+        self.weights = weights
 
-    def forward(self, batch: Batch, critics: DiscriminatorObjective | None) -> tuple[Losses, Estimates | None]:
+    def forward(
+        self, batch: Batch, critics: DiscriminatorObjective | None = None, teacher: Teacher | None = None
+    ) -> tuple[Losses, Estimates | None]:
         """Named losses, and the estimates that the discriminators have to judge, if any.
 
-        `critics` is None at steps without adversarial terms.
+        `critics` is None at steps without adversarial terms, `teacher` at those without labels of its own.
         """
         terms: Losses = {}
         estimates = None
         if "sources" in batch:
             terms |= self._supervised(batch["sources"], batch["known"])
         if "mixtures" in batch:
-            unlabelled, estimates = self._semi_supervised(batch["mixtures"], batch["rests"], batch["target"], critics)
-            terms |= unlabelled
+            music = batch["mixtures"], batch["rests"], int(batch["target"])
+            if self.weights.exchange or teacher:
+                terms |= self._direct(*music, teacher)
+            if self.weights.circular or critics:
+                circular, estimates = self._circular(*music, critics)
+                terms |= circular
         return terms, estimates
 
     def _supervised(self, sources: Tensor, known: Tensor) -> Losses:
@@ -57,30 +95,50 @@ class GeneratorObjective(nn.Module):
             terms["supervised_rest"] = losses.supervised_rest(left, rest[:, 0], mixture, known.amin(dim=1))
         return terms
 
-    def _semi_supervised(
-        self, mixture: Tensor, rest: Tensor, target: Tensor, critics: DiscriminatorObjective | None
+    def _direct(self, mixture: Tensor, rest: Tensor, target: int, teacher: Teacher | None) -> Losses:
+        """The terms that know what to take out of a sum of b, or of what the teacher takes out of it, and a."""
+        sums = {"exchange": mixture + rest} if self.weights.exchange else {}
+        if teacher:
+            label, known = teacher(mixture, target)
+            sums["teacher"] = label + rest
+        taken = self._take_out(sums, target)
+        terms = {}
+        if "exchange" in taken:
+            terms["exchange"] = losses.exchange(taken["exchange"], mixture, rest)
+        if teacher:
+            terms["teacher"] = losses.teacher(taken["teacher"], label, sums["teacher"], known)
+        return terms
+
+    def _circular(
+        self, mixture: Tensor, rest: Tensor, target: int, critics: DiscriminatorObjective | None
     ) -> tuple[Losses, Estimates]:
-        """METHOD.md's table, about one of the targets; b is `mixture`, a is `rest`."""
-        index = int(target)
-
-        def take_out(*signals: Tensor) -> tuple[Tensor, ...]:
-            """x - g(x) of each signal x, in one pass through the network."""
-            return self.network(torch.cat(signals))[:, index].chunk(len(signals))
-
-        target_estimate, target_of_rest = take_out(mixture, rest)
-        rest_estimate = mixture - target_estimate
-        remix = target_estimate + rest
-        target_of_estimate, target_of_remix = take_out(rest_estimate, remix)
-        terms = {
-            "identity": losses.identity(rest - target_of_rest, rest),
-            "idempotence": losses.idempotence(rest_estimate - target_of_estimate, rest_estimate),
-            "remix_rest": losses.remix_rest(remix - target_of_remix, rest),
-            "remix_target": losses.remix_target(target_of_remix, target_estimate),
-        }
+        """METHOD.md's table: the generator's own estimates, taken up by it again; b is `mixture`, a is `rest`."""
+        given = {"mixture": mixture} | ({"rest": rest} if self.weights.identity else {})
+        taken = self._take_out(given, target)
+        rest_estimate = mixture - taken["mixture"]
+        remix = taken["mixture"] + rest
+        again = {"estimate": rest_estimate} if self.weights.idempotence else {}
+        again |= {"remix": remix} if self.weights.remix_rest or self.weights.remix_target else {}
+        taken |= self._take_out(again, target)
+        terms: Losses = {}
+        if "rest" in taken:
+            terms["identity"] = losses.identity(rest - taken["rest"], rest)
+        if "estimate" in taken:
+            terms["idempotence"] = losses.idempotence(rest_estimate - taken["estimate"], rest_estimate)
+        if "remix" in taken:
+            terms["remix_rest"] = losses.remix_rest(remix - taken["remix"], rest)
+            terms["remix_target"] = losses.remix_target(taken["remix"], taken["mixture"])
         if critics:
-            terms["adversarial_rest"] = losses.adversarial(critics.rest(compress(rest_estimate), index))
+            terms["adversarial_rest"] = losses.adversarial(critics.rest(compress(rest_estimate), target))
             terms["adversarial_mixture"] = losses.adversarial(critics.mixture(compress(remix)))
         return terms, Estimates(rest_estimate.detach(), remix.detach())
+
+    def _take_out(self, signals: dict[str, Tensor], target: int) -> dict[str, Tensor]:
+        """x - g(x) of each signal x, in one pass through the network."""
+        if not signals:
+            return {}
+        taken = self.network(torch.cat(list(signals.values())))[:, target]
+        return dict(zip(signals, taken.chunk(len(signals)), strict=True))
 
 
 class DiscriminatorObjective(nn.Module):

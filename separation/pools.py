@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +19,32 @@ from separation.store import Store, StoredTrack, check_settings
 
 @dataclass(frozen=True)
 class Signal:
-    """Something that a track holds: the sum of its parts, each with its sign."""
+    """Something that a track holds: the sum of its parts, each with its sign, times a gain."""
 
     track: StoredTrack
     parts: tuple[tuple[str, int], ...]
+    gain: float = 1.0
 
     def crop(self, start: int, frames: int, bins: int) -> Tensor:
         """Complex `[2 channels, bins, frames]` from frame `start`."""
-        return sum(sign * self.track.crop(part, start, frames, bins) for part, sign in self.parts)
+        return self.gain * sum(sign * self.track.crop(part, start, frames, bins) for part, sign in self.parts)
+
+
+LEVELS = {MIXTURE: -17, "vocals": -22, "drums": -24, "bass": -24, "other": -23, ACCOMPANIMENT: -19}
+"""How loud a song is in training, and a part that comes without its song, in dB of full scale: MUSDB18's medians."""
+
+SILENT = -80
+"""Level, in dB of full scale, below which there is nothing to make louder."""
+
+
+def levelled(signal: Signal) -> Signal:
+    """The same, as loud as MUSDB18: how loud a collection was mastered is no part of its music.
+
+    The parts of a song keep their balance.
+    """
+    track = signal.track
+    gain = LEVELS[track.parts[0]] - track.level if track.level > SILENT else 0
+    return replace(signal, gain=10 ** (gain / 20))
 
 
 def mixture_of(track: StoredTrack) -> Signal | None:
@@ -57,7 +75,7 @@ def rest_of(track: StoredTrack, targets: Sequence[str]) -> Signal | None:
 class Pool:
     """Signals to draw from: a store by its share, then a song, then a variant of it, each with the same chance.
 
-    So a long album or a folder of many short takes weighs no more than its share.
+    So a long album or a folder of many short takes weighs no more than its share. All come levelled.
     """
 
     def __init__(self, shares: Mapping[str, float]):
@@ -65,7 +83,7 @@ class Pool:
         self._songs: dict[str, dict[str, list[Signal]]] = {}
 
     def add(self, store: str, signal: Signal) -> None:
-        self._songs.setdefault(store, {}).setdefault(signal.track.song, []).append(signal)
+        self._songs.setdefault(store, {}).setdefault(signal.track.song, []).append(levelled(signal))
 
     def __len__(self) -> int:
         return sum(len(songs) for songs in self._songs.values())

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from separation.errors import UserError
 from separation.spectral import Spectral, SpectralSettings
+from separation.stems import PARTS
 
 SETTINGS_FILE = "settings.json"
 TRACK_FILE = "track.json"
@@ -33,7 +34,8 @@ class StoredTrack:
     """One track of a store.
 
     `song` is what splits go by: variants of a song (other speeds) share it. `bandwidth` is the highest frequency, in
-    hertz, that the track's files can hold: above it, silence says nothing about the music.
+    hertz, that the track's files can hold: above it, silence says nothing about the music. `level` is that of the first
+    part, the mixture unless the track is a lone part, in dB of a full-scale square wave.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class StoredTrack:
     samples: int
     frames: int
     bandwidth: float
+    level: float
 
     def crop(self, part: str, start: int = 0, frames: int | None = None, bins: int | None = None) -> Tensor:
         """Complex `[2 channels, bins, frames]` of `part`, from frame `start`; the lowest `bins` bins or else all."""
@@ -134,6 +137,7 @@ def write_track(
     `waveforms` holds `[1 or 2 channels, samples]` for each part, at the store's sample rate; they are cut to the
     shortest.
     """
+    parts = sorted(waveforms, key=PARTS.index)
     final, partial = folder / name, folder / (name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
@@ -145,14 +149,20 @@ def write_track(
         "name": name,
         "song": song,
         "subset": subset,
-        "parts": list(waveforms),
+        "parts": parts,
         "samples": samples,
         "frames": spectral.settings.frames(samples),
         "bandwidth": bandwidth,
+        "level": round(level(waveforms[parts[0]]), 2),
     }
     (partial / TRACK_FILE).write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
+
+
+def level(waveform: Tensor) -> float:
+    """Root mean square of a waveform of any shape, in dB of full scale; -100 for silence."""
+    return float(10 * torch.log10(waveform.square().mean() + 1e-10))
 
 
 def stored_bytes(settings: SpectralSettings, samples: int, channels: int) -> int:

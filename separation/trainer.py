@@ -21,7 +21,7 @@ from separation.calibration import soften
 from separation.checkpoint import build_network, load_network, load_state, read_facts, save_state, save_weights
 from separation.config import Config, ScheduleSettings
 from separation.errors import UserError
-from separation.objective import DiscriminatorObjective, GeneratorObjective
+from separation.objective import DiscriminatorObjective, GeneratorObjective, Teacher
 from separation.pools import open_pools
 from separation.report import Report
 from separation.spectral import compress
@@ -75,7 +75,7 @@ class Trainer:
             raise UserError(f"{output} holds a training run already: go on with --resume, or name another --output.")
         else:
             self._measure_input()
-        self.objective = self._share(GeneratorObjective(self.network))
+        self.objective = self._share(GeneratorObjective(self.network, config.losses))
         self.judging = self._share(self.critics)
 
     def run(self) -> dict[str, str]:
@@ -118,7 +118,9 @@ class Trainer:
         # Generator. Its gradient passes through the discriminators, which stand still meanwhile.
         self.critics.requires_grad_(False)
         with self._precision():
-            terms, estimates = self.objective(batch, self.critics if adversarial else None)
+            terms, estimates = self.objective(
+                batch, self.critics if adversarial else None, self._teacher() if "mixtures" in batch else None
+            )
         self._check(terms)
         total = self.config.losses.total(terms)
         self.optimizer.zero_grad(set_to_none=True)
@@ -139,6 +141,11 @@ class Trainer:
             self.critics_optimizer.step()
             terms |= judged
         return {name: float(term.detach()) for name, term in terms.items()}
+
+    def _teacher(self) -> Teacher | None:
+        if not self.config.losses.teacher or self.step < self.schedule.teacher_from:
+            return None
+        return Teacher(self.average.module, self.schedule.confidence)
 
     def _discriminator(self, targets: int) -> Discriminator:
         settings = self.config.discriminator

@@ -17,15 +17,15 @@ from torch import Tensor
 from separation.batches import Batch, Batches, load
 from separation.config import Config, LossWeights, parse_config
 from separation.errors import UserError
-from separation.pools import Pool, Pools, open_pools
+from separation.pools import LEVELS, Pool, Pools, levelled, mixture_of, open_pools
 from separation.store import Store
 
 UNLABELLED = ("identity", "idempotence", "remix_rest", "remix_target", "adversarial_rest", "adversarial_mixture")
 SONGS, FRAMES, BINS = 5, 12, 96
 NARROW = 2000.0
 """Bandwidth of the last song, in hertz; the others have 4000."""
-LEVEL = 0.5 * math.sqrt(TINY.n_fft) / 4
-"""Magnitude of the louder channel of every sine in its bin."""
+LEVEL = math.sqrt(1.6 * 10 ** (LEVELS["mixture"] / 10)) * math.sqrt(TINY.n_fft) / 4
+"""Magnitude of the louder channel of every sine in its bin, in songs of two sines that are as loud as in training."""
 
 
 def sine(bin: int, left: float = 0.5, right: float = 0.25) -> Tensor:
@@ -155,9 +155,8 @@ def test_the_sources_of_one_song_keep_their_balance(folder):
     for step in range(5):
         for vocals, rest in batches[step]["sources"]:
             assert origin(vocals) == origin(rest)
-            crops = (
-                store[str(origin(vocals))].crop("mixture", bins=BINS).unfold(-1, FRAMES, 1)
-            )  # [2, bins, starts, frames]
+            song = levelled(mixture_of(store[str(origin(vocals))]))
+            crops = song.crop(0, song.track.frames, BINS).unfold(-1, FRAMES, 1)  # [2, bins, starts, frames]
             mixture = vocals + rest
             gains = (mixture[..., None, :] * crops.conj()).sum((0, 1, 3)).real / crops.abs().square().sum((0, 1, 3))
             errors = (mixture[..., None, :] - gains[:, None] * crops).abs().amax((0, 1, 3))
@@ -208,11 +207,12 @@ def test_sources_of_remixes_are_muted(folder, mute):
     assert make_batches(folder, mute=1, remix=0)[0]["sources"].abs().amax(dim=(2, 3, 4)).min() > 0
 
 
-def test_the_equaliser_is_smooth_and_keeps_within_its_gain(folder):
+@pytest.mark.parametrize("name", ["sources", "mixtures", "rests"])
+def test_the_equaliser_is_smooth_and_keeps_within_its_gain(folder, name):
     flat = {"remix": 1, "mute": 0, "gain": [1, 1], "flip": 0, "swap": 0}
     batches = make_batches(folder, **flat, equalise=6.0)
-    sources = torch.cat([batches[step]["sources"].flatten(0, 1) for step in range(10)])
-    decibels = 20 * torch.log10(sources.abs().amax(dim=(1, 2, 3)) / LEVEL)
+    signals = torch.cat([batches[step][name].reshape(-1, 2, BINS, FRAMES) for step in range(10)])
+    decibels = 20 * torch.log10(signals.abs().amax(dim=(1, 2, 3)) / LEVEL)
     assert decibels.abs().max() < 6.1 and decibels.std() > 1
 
     white = torch.ones(2, BINS, 1, dtype=torch.complex64)

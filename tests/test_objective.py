@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from models import Discriminator
+from separation.config import LossWeights
 from separation.losses import QUIET
-from separation.objective import DiscriminatorObjective, Estimates, GeneratorObjective
+from separation.objective import DiscriminatorObjective, Estimates, GeneratorObjective, Teacher, foretold_sdr
 from separation.spectral import compress
 from separation.stems import source_names
 
@@ -36,6 +37,10 @@ class Judge(nn.Module):
         return [views[:, 0].mean(dim=-2, keepdim=True) * (target + 1)]
 
 
+def make_objective(network: nn.Module, **weights: float) -> GeneratorObjective:
+    return GeneratorObjective(network, LossWeights(**weights))
+
+
 def constant(value: complex, bins: int = 2) -> Tensor:
     return torch.full((1, 2, bins, 3), value, dtype=torch.complex64)
 
@@ -50,12 +55,12 @@ def decibels(error: float) -> float:
 
 
 def values(terms: dict[str, Tensor]) -> dict[str, float]:
-    return {name: pytest.approx(float(term), abs=1e-4) for name, term in terms.items()}
+    return {name: pytest.approx(float(term.detach()), abs=1e-4) for name, term in terms.items()}
 
 
 def test_taking_nothing_out_makes_every_l1_term_zero():
     """The collapse that METHOD.md warns of: only the adversarial terms see it."""
-    terms, _ = GeneratorObjective(Taker(torch.zeros(1)))(unlabelled(constant(8), constant(2j)), None)
+    terms, _ = make_objective(Taker(torch.zeros(1)))(unlabelled(constant(8), constant(2j)), None)
     assert values(terms) == dict.fromkeys(SEMI_SUPERVISED, 0)
 
 
@@ -64,7 +69,7 @@ def test_a_perfect_generator_makes_every_l1_term_zero():
     rest = constant(3) * torch.tensor([1.0, 0.0])[:, None]
     other_rest = constant(2j) * torch.tensor([1.0, 0.0])[:, None]
     target = constant(5) * torch.tensor([0.0, 1.0])[:, None]
-    objective = GeneratorObjective(Taker(torch.tensor([[0.0, 1.0]])))
+    objective = make_objective(Taker(torch.tensor([[0.0, 1.0]])))
     batch = unlabelled(rest + target, other_rest)
     batch |= {"sources": torch.stack([target, rest], dim=1), "known": torch.ones(1, 1)}
     terms, estimates = objective(batch, None)
@@ -76,7 +81,7 @@ def test_a_perfect_generator_makes_every_l1_term_zero():
 
 def test_a_generator_that_halves_everything():
     """b = 8 and a = 2: g(b) = 4, m = 4 + 2 = 6, g(m) = 3."""
-    terms, estimates = GeneratorObjective(Taker(torch.tensor([0.5])))(unlabelled(constant(8), constant(2)), None)
+    terms, estimates = make_objective(Taker(torch.tensor([0.5])))(unlabelled(constant(8), constant(2)), None)
     assert values(terms) == {"identity": 1, "idempotence": 2, "remix_rest": 1, "remix_target": 1}
     torch.testing.assert_close(estimates.rest, constant(4))
     torch.testing.assert_close(estimates.remix, constant(6))
@@ -84,7 +89,7 @@ def test_a_generator_that_halves_everything():
 
 def test_the_terms_are_about_the_target_of_the_batch():
     """b = 8 and a = 4. The second target is a quarter: g(b) = 6, g(g(b)) = 4.5, m = 2 + 4 = 6, g(m) = 4.5."""
-    objective = GeneratorObjective(Taker(torch.tensor([0.5, 0.25]), ("vocals", "drums")))
+    objective = make_objective(Taker(torch.tensor([0.5, 0.25]), ("vocals", "drums")))
     terms, estimates = objective(unlabelled(constant(8), constant(4), target=1), None)
     assert values(terms) == {"identity": 1, "idempotence": 1.5, "remix_rest": 0.5, "remix_target": 0.5}
     torch.testing.assert_close(estimates.rest, constant(6))
@@ -92,7 +97,7 @@ def test_the_terms_are_about_the_target_of_the_batch():
 
 def test_the_supervised_terms_are_means_over_targets_and_over_the_rest():
     """A mixture of 8 = 1 + 1 + 6, of which 4, 2 and 2 are given to vocals, drums and the rest."""
-    objective = GeneratorObjective(Taker(torch.tensor([0.5, 0.25]), ("vocals", "drums")))
+    objective = make_objective(Taker(torch.tensor([0.5, 0.25]), ("vocals", "drums")))
     sources = torch.stack([constant(1), constant(1), constant(6)], dim=1)
     terms, estimates = objective({"sources": sources, "known": torch.ones(1, 2)}, None)
     wanted = {"supervised_target": (decibels(3 / 8) + decibels(1 / 8)) / 2, "supervised_rest": decibels(4 / 8)}
@@ -102,7 +107,7 @@ def test_the_supervised_terms_are_means_over_targets_and_over_the_rest():
 
 def test_what_is_not_known_does_not_count():
     """Of the second example only the drums are known: 4 of them in a mixture of 8, of which 2 are found."""
-    objective = GeneratorObjective(Taker(torch.tensor([0.5, 0.25]), ("vocals", "drums")))
+    objective = make_objective(Taker(torch.tensor([0.5, 0.25]), ("vocals", "drums")))
     sources = torch.stack([constant(1), constant(1), constant(6)], dim=1)
     pair = torch.stack([constant(0), constant(4), constant(4)], dim=1)
     known = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
@@ -114,14 +119,75 @@ def test_what_is_not_known_does_not_count():
 def test_a_network_for_all_four_stems_has_no_rest():
     network = Taker(torch.full((4,), 0.25), ("vocals", "drums", "bass", "other"))
     sources = torch.stack([constant(1), constant(1), constant(1), constant(5)], dim=1)
-    terms, _ = GeneratorObjective(network)({"sources": sources, "known": torch.ones(1, 4)}, None)
+    terms, _ = make_objective(network)({"sources": sources, "known": torch.ones(1, 4)}, None)
     assert values(terms) == {"supervised_target": (3 * decibels(1 / 8) + decibels(3 / 8)) / 4}
+
+
+NOTHING = dict.fromkeys(SEMI_SUPERVISED | {"adversarial_rest", "adversarial_mixture"}, 0.0)
+
+
+@pytest.mark.parametrize("name", ["identity", "idempotence", "exchange"])
+def test_terms_without_a_weight_are_not_computed(name):
+    terms, _ = make_objective(Taker(torch.tensor([0.5])), **NOTHING | {name: 1.0})(unlabelled(constant(8), constant(2)))
+    assert set(terms) == {name}
+
+
+def test_exchange_asks_for_what_a_mixture_has_more_than_a_rest():
+    """b + a = 8 + 2 = 10, of which 5 is taken out, where b - a = 6 was to be."""
+    objective = make_objective(Taker(torch.tensor([0.5])), **NOTHING, exchange=1)
+    terms, estimates = objective(unlabelled(constant(8), constant(2)))
+    assert values(terms) == {"exchange": 0.01}
+    assert estimates is None
+
+
+def test_exchange_finds_the_target_that_nobody_ever_heard():
+    """Rests and target overlap in every bin: the best share is the target's, which no example tells."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(*levels: float) -> Tensor:
+        draw = torch.randn(4000, 2, len(levels), 1, dtype=torch.complex64, generator=generator)
+        return draw * torch.tensor(levels)[:, None]
+
+    target, rest, other_rest = noise(1, 2, 0), noise(2, 1, 3), noise(2, 1, 3)
+    shares = torch.full((1, 3), 0.5, requires_grad=True)
+    objective = make_objective(Taker(shares), **NOTHING, exchange=1)
+    optimizer = torch.optim.Adam([shares], 0.02)
+    for _ in range(300):
+        terms, _ = objective(unlabelled(target + rest, other_rest))
+        optimizer.zero_grad()
+        terms["exchange"].backward()
+        optimizer.step()
+    # Wiener's shares of the target in target + rest + other rest: 1 / (1 + 4 + 4), 4 / (4 + 1 + 1) and 0.
+    torch.testing.assert_close(shares.detach(), torch.tensor([[1 / 9, 4 / 6, 0]]), atol=0.05, rtol=0)
+
+
+def test_the_teachers_labels_are_found_again_in_remixes():
+    """Of b = 8 the teacher takes out 6, and of 6 + 2 = 8 the generator 2: an error of half the remix."""
+    teacher = Teacher(Taker(torch.tensor([0.75])), confidence=0)
+    shares = torch.tensor([0.25], requires_grad=True)
+    objective = make_objective(Taker(shares), **NOTHING, teacher=1)
+    terms, estimates = objective(unlabelled(constant(8), constant(2)), teacher=teacher)
+    assert values(terms) == {"teacher": decibels(0.5)}
+    assert estimates is None
+    terms["teacher"].backward()
+    assert shares.grad < 0 and teacher.network.shares.grad is None
+
+
+def test_labels_that_are_not_trusted_do_not_count():
+    """Masks of 0.25 and 0.75 foretell 0.25 / 0.75 and 0.75 / 0.25, -4.8 and 4.8 dB; silence foretells nothing bad."""
+    assert float(foretold_sdr(constant(2), constant(8))) == pytest.approx(10 * math.log10(1 / 3), abs=1e-3)
+    assert float(foretold_sdr(constant(6), constant(8))) == pytest.approx(10 * math.log10(3), abs=1e-3)
+    objective = make_objective(Taker(torch.tensor([0.25])), **NOTHING, teacher=1)
+    music = unlabelled(constant(8), constant(2))
+    for share, confidence, used in ((0.75, 4.7, True), (0.75, 4.8, False), (0.25, -4.7, False), (0.0, 0.0, True)):
+        terms, _ = objective(music, teacher=Teacher(Taker(torch.tensor([share])), confidence))
+        assert (float(terms["teacher"]) != 0) == used
 
 
 def test_the_adversarial_terms_judge_the_rest_and_the_remix():
     """g(b) = 8 and m = 8 + 1 = 9, about the second target, which doubles the judgement of the rest."""
     critics = DiscriminatorObjective(Judge(), Judge())
-    objective = GeneratorObjective(Taker(torch.tensor([0.0, 0.5]), ("vocals", "drums")))
+    objective = make_objective(Taker(torch.tensor([0.0, 0.5]), ("vocals", "drums")))
     batch = unlabelled(constant(16), constant(1), target=1)
     terms, estimates = objective(batch, critics)
     rest, remix = (compress(constant(value))[0, 0, 0, 0] for value in (8, 9))
@@ -139,7 +205,7 @@ def test_the_generator_learns_through_critics_that_stand_still():
     critics = DiscriminatorObjective(*(Discriminator(widths=(4, 4), scales=1) for _ in range(2)))
     critics.requires_grad_(False)
     batch = unlabelled(torch.randn(1, 2, 8, 8, dtype=torch.complex64), torch.randn(1, 2, 8, 8, dtype=torch.complex64))
-    terms, estimates = GeneratorObjective(Taker(shares))(batch, critics)
+    terms, estimates = make_objective(Taker(shares))(batch, critics)
     (terms["adversarial_rest"] + terms["adversarial_mixture"]).backward()
     assert shares.grad.abs() > 0
     assert all(parameter.grad is None for parameter in critics.parameters())

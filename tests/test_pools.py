@@ -9,9 +9,9 @@ from songs import TINY, add_track, make_song
 
 from separation.config import DataSettings
 from separation.errors import UserError
-from separation.pools import Pool, Pools, Signal, mixture_of, open_pools, rest_of, target_of
-from separation.spectral import SpectralSettings
-from separation.store import Store, StoredTrack
+from separation.pools import LEVELS, Pool, Pools, Signal, mixture_of, open_pools, rest_of, target_of
+from separation.spectral import Spectral, SpectralSettings
+from separation.store import Store, StoredTrack, level
 
 ALL = ("mixture", "vocals", "drums", "bass", "other", "accompaniment")
 KINDS = {
@@ -237,6 +237,46 @@ def test_songs_are_drawn_by_store_then_song_then_variant(track):
     drawn = Counter(pool.draw(rng).track.name for _ in range(4000))
     shares = {name: count / 4000 for name, count in drawn.items()}
     assert shares == pytest.approx({"all stems": 3 / 4, "no bass": 1 / 8, "lone vocals": 1 / 8}, abs=0.03)
+
+
+def only_signals(pools: Pools) -> dict[str, Signal]:
+    """What each pool that is not empty gives, of a store of one song."""
+    given = {"mixture": pools.mixtures, "rest": pools.rests, **pools.targets}
+    given |= {f"without {target}": pool for target, pool in pools.rests_without.items()}
+    return {name: pool.draw(np.random.default_rng(0)) for name, pool in given.items() if len(pool)}
+
+
+def level_of(signal: Signal) -> float:
+    return level(Spectral(TINY).inverse(whole(signal), signal.track.samples))
+
+
+@pytest.mark.parametrize("loudness", [2.0, 0.03])
+def test_how_loud_a_song_was_mastered_makes_no_difference(tmp_path, loudness):
+    """The song is brought to its level in training, and its parts with it: they sum to it as before."""
+    song = make_song(0, 1.0, TINY.sample_rate)
+    for name, gain in (("as it is", 1), ("mastered", loudness)):
+        add_track(tmp_path / name, TINY, name, {part: gain * song[part] for part in ALL}, song="song")
+    folders = tmp_path / "as it is", tmp_path / "mastered"
+    before, after = (only_signals(open_folder(folder, ("vocals", "bass"))) for folder in folders)
+    assert before.keys() == after.keys() == {"mixture", "rest", "vocals", "bass", "without vocals", "without bass"}
+    for name, signal in before.items():
+        torch.testing.assert_close(whole(after[name]), whole(signal), rtol=1e-2, atol=1e-2)
+    assert level_of(after["mixture"]) == pytest.approx(LEVELS["mixture"], abs=0.1)
+    mixture = whole(after["mixture"])
+    torch.testing.assert_close(whole(after["vocals"]) + whole(after["without vocals"]), mixture, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(whole(after["bass"]) + whole(after["without bass"]), mixture, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(("part", "role"), [("vocals", "vocals"), ("accompaniment", "rest"), ("mixture", "mixture")])
+def test_a_lone_part_is_as_loud_as_it_usually_is_in_a_song(tmp_path, part, role):
+    song = make_song(0, 1.0, TINY.sample_rate)
+    add_track(tmp_path, TINY, "lone", {part: 0.1 * song[part]})
+    assert level_of(only_signals(open_folder(tmp_path))[role]) == pytest.approx(LEVELS[part], abs=0.1)
+
+
+def test_silence_is_left_alone(tmp_path):
+    add_track(tmp_path, TINY, "silence", {"vocals": torch.full((2, 8000), 1e-5)})
+    assert only_signals(open_folder(tmp_path))["vocals"].gain == 1
 
 
 def test_a_store_with_other_settings_is_refused(twenty):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import pytest
@@ -9,7 +10,7 @@ from songs import TINY, add_track, make_song
 
 from separation.errors import UserError
 from separation.spectral import Spectral, SpectralSettings
-from separation.store import Store, check_settings, create_store, read_settings, stored_bytes, write_track
+from separation.store import Store, check_settings, create_store, level, read_settings, stored_bytes, write_track
 
 SECONDS = 1.0
 
@@ -35,6 +36,21 @@ def test_a_track_is_read_as_it_was_written(store, waveforms):
     found = track.crop("mixture")
     assert found.shape == expected.shape == (2, TINY.bins, track.frames)
     assert (found - expected).abs().max() < 2**-10 * expected.abs().max()  # half precision
+
+
+def test_a_track_has_the_level_of_its_mixture_or_of_its_lone_part(tmp_path):
+    """Of a full-scale square wave 0 dB, of a full-scale sine 3 dB less."""
+    time = torch.arange(TINY.sample_rate) / TINY.sample_rate
+    sine = torch.sin(2 * math.pi * 100 * time).expand(2, -1)
+    square = sine.sign() + (sine == 0)
+    add_track(tmp_path, TINY, "square", {"accompaniment": 0.1 * sine, "mixture": square, "vocals": 0 * sine})
+    add_track(tmp_path, TINY, "lone sine", {"vocals": sine})
+    add_track(tmp_path, TINY, "lone mono sine", {"drums": 0.1 * sine[:1]})
+    add_track(tmp_path, TINY, "one side", {"accompaniment": sine * torch.tensor([[1], [0]])})
+    add_track(tmp_path, TINY, "silence", {"mixture": 0 * sine})
+    levels = {"square": 0, "lone sine": -3.01, "lone mono sine": -23.01, "one side": -6.02, "silence": -100}
+    assert {track.name: track.level for track in Store(tmp_path).tracks()} == pytest.approx(levels)
+    assert level(0.5 * square) == pytest.approx(-6.02, abs=0.01)
 
 
 def test_the_stored_spectrogram_becomes_the_waveform_again(store, waveforms):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from networks import FAST, BandSplit
 from songs import add_track, make_song
+from torch import Tensor
 
 from separation.store import Store
 from separation.validation import medians, sdr, validate, validation_tracks
@@ -68,6 +69,21 @@ def test_each_source_that_sounds_is_scored(folder):
     assert min(*scores["whole"].values(), scores["instrumental"]["accompaniment"]) > 25
     # All of one source in place of the other: twice the energy is wrong.
     assert scores["wrong"] == pytest.approx({"vocals": -3.01, "accompaniment": -3.01}, abs=0.05)
+
+
+def test_songs_are_heard_as_loud_as_they_are(folder):
+    """In training they are brought to a level of their own."""
+
+    class Listener(BandSplit):
+        loudest = 0.0
+
+        def forward(self, mixture: Tensor) -> Tensor:
+            self.loudest = max(self.loudest, float(mixture.abs().max()))
+            return super().forward(mixture)
+
+    listener, (track,) = Listener(2000), [track for track in Store(folder).tracks() if track.name == "whole"]
+    validate(listener, [track])
+    assert listener.loudest == pytest.approx(float(track.crop("mixture").abs().max()), rel=0.05)
 
 
 def test_a_source_that_no_song_has_is_not_scored(folder, tmp_path):
