@@ -56,6 +56,11 @@ class Batches(Dataset):
             raise UserError(
                 "there is nothing to learn from: the stores hold no labelled song, and no other loss has a weight."
             )
+        if not (self.supervised or config.learns_unsupervised_at(0)):
+            raise UserError(
+                "there is nothing to learn from at the first steps: lower schedule.adversarial_from or "
+                "schedule.teacher_from, or give another loss a weight."
+            )
         if not self.supervised and config.schedule.unlabelled_every > 1:
             raise UserError(
                 "without labelled songs schedule.unlabelled_every must be 1: other steps have nothing to learn."

@@ -230,6 +230,13 @@ class Config:
         require(self.data.crop_frames >= patch, f"data.crop_frames must be at least {patch} for these discriminators")
         require(self.generator.bins >= patch, f"generator.bins must be at least {patch} for these discriminators")
 
+    def learns_unsupervised_at(self, step: int) -> bool:
+        """Whether a step has a loss that needs no labelled songs."""
+        weights, schedule = self.losses, self.schedule
+        adversarial = weights.adversarial and step >= schedule.adversarial_from
+        teacher = weights.teacher and step >= schedule.teacher_from
+        return bool(weights.circular or weights.exchange or adversarial or teacher)
+
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML config and apply `key=value` overrides. Raises `UserError` naming the key and the file."""

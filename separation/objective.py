@@ -90,7 +90,7 @@ class GeneratorObjective(nn.Module):
         mixture, count = sources.sum(dim=1), len(self.network.targets)
         estimates, targets, rest = self.network(mixture), sources[:, :count], sources[:, count:]
         terms = {"supervised_target": losses.supervised_target(estimates, targets, mixture[:, None], known)}
-        if rest.shape[1]:
+        if rest.shape[1] and self.weights.supervised_rest:
             left = mixture - estimates.sum(dim=1)
             terms["supervised_rest"] = losses.supervised_rest(left, rest[:, 0], mixture, known.amin(dim=1))
         return terms

@@ -322,6 +322,18 @@ def test_what_cannot_work_is_refused(folder, settings, complaint):
         make_batches(folder, **settings)
 
 
+@pytest.mark.parametrize("losses", [{"teacher": 1}, {"adversarial_rest": 1}, {"teacher": 1, "adversarial_rest": 1}])
+def test_without_labels_there_is_something_to_learn_from_the_first_step_on(folder, losses):
+    settings = {"labelled": 0, "remaining": "split", "losses": dict.fromkeys(UNLABELLED, 0) | losses}
+    late = {"teacher_from": 2, "adversarial_from": 2}
+    with pytest.raises(UserError, match=r"first steps: lower schedule\.adversarial_from or schedule\.teacher_from"):
+        make_batches(folder, **settings, schedule=late)
+    for begins in late:
+        if begins.split("_")[0] in " ".join(losses):
+            make_batches(folder, **settings, schedule=late | {begins: 0})
+    make_batches(folder, **settings | {"losses": settings["losses"] | {"exchange": 1}}, schedule=late)
+
+
 def test_nothing_to_learn_from_is_refused(folder):
     with pytest.raises(UserError, match="there is nothing to learn from"):
         make_batches(folder, labelled=0, remaining="drop", losses=dict.fromkeys(UNLABELLED, 0))
