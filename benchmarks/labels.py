@@ -35,9 +35,9 @@ from separation.checkpoint import read_facts
 from separation.config import Config, LossWeights, load_config
 from separation.errors import UserError, run_script
 from separation.evaluation import MIXTURE_SDR, can_be_scored
-from separation.store import Store
+from separation.pools import training_tracks
 from separation.tracks import DATASETS, find_tracks
-from separation.trainer import BEST, HARMLESS, LAST
+from separation.trainer import BEST, LAST, decisive_differences
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -98,18 +98,16 @@ def read_variants(path: Path, config: Path) -> dict[str, dict[str, Any]]:
 
 def find_labelled(config: Config) -> dict[str, set[str]]:
     """The stores of labelled music, each with its songs. Raises `UserError` when a store has music of both kinds."""
-    found = {}
-    for store in config.data.stores:
-        tracks = [track for track in Store(Path(store)).tracks("train") if track.frames >= config.data.crop_frames]
-        labelled = {track.song for track in tracks if set(config.targets) & set(track.parts)}
-        if labelled and labelled != {track.song for track in tracks}:
-            raise UserError(
-                f"the store {store} has songs with isolated {' or '.join(config.targets)} and songs without: "
-                "give each kind a store of its own, so that unlabelled music can be left out."
-            )
-        if labelled:
-            found[store] = labelled
-    return found
+    isolated, others = {}, {}
+    for store, track in training_tracks(config.data, config.spectral):
+        songs = isolated if set(config.targets) & set(track.parts) else others
+        songs.setdefault(store, set()).add(track.song)
+    if both := [store for store in isolated if store in others]:
+        raise UserError(
+            f"the store {both[0]} has songs with isolated {' or '.join(config.targets)} and songs without: "
+            "give each kind a store of its own, so that unlabelled music can be left out."
+        )
+    return isolated
 
 
 def check_songs(labels: int, labelled: Mapping[str, set[str]], target: str, dataset: str, root: Path) -> None:
@@ -124,17 +122,9 @@ def check_songs(labels: int, labelled: Mapping[str, set[str]], target: str, data
 def is_finished(folder: Path, config: Config) -> bool:
     """Whether a run has its scores. Raises `UserError` when it was trained with other settings than `config`."""
     finished = (folder / SCORES).exists()
-    if finished and decisive(read_facts(folder / BEST)[0]) != decisive(config):
+    if finished and decisive_differences(asdict(read_facts(folder / BEST)[0]), asdict(config)):
         raise UserError(f"{folder} was trained with other settings: move it away, or name another --output.")
     return finished
-
-
-def decisive(config: Config) -> dict[str, Any]:
-    """The settings that weights depend on."""
-    values = asdict(config)
-    for section, name in (key.split(".") for key in HARMLESS):
-        del values[section][name]
-    return values
 
 
 async def carry_out(folder: Path, train: Sequence[str | Path], test: Sequence[str | Path]) -> None:

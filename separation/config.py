@@ -230,12 +230,18 @@ class Config:
         require(self.data.crop_frames >= patch, f"data.crop_frames must be at least {patch} for these discriminators")
         require(self.generator.bins >= patch, f"generator.bins must be at least {patch} for these discriminators")
 
+    def adversarial_at(self, step: int) -> bool:
+        """Whether a step has adversarial terms, if it has unlabelled music."""
+        return self.losses.adversarial and step >= self.schedule.adversarial_from
+
+    def teacher_at(self, step: int) -> bool:
+        """Whether the teacher labels the mixtures of a step, if it has any."""
+        return bool(self.losses.teacher) and step >= self.schedule.teacher_from
+
     def learns_unsupervised_at(self, step: int) -> bool:
         """Whether a step has a loss that needs no labelled songs."""
-        weights, schedule = self.losses, self.schedule
-        adversarial = weights.adversarial and step >= schedule.adversarial_from
-        teacher = weights.teacher and step >= schedule.teacher_from
-        return bool(weights.circular or weights.exchange or adversarial or teacher)
+        at_any_step = self.losses.circular or bool(self.losses.exchange)
+        return at_any_step or self.adversarial_at(step) or self.teacher_at(step)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -118,7 +118,7 @@ def open_pools(targets: Sequence[str], data: DataSettings, spectral: SpectralSet
     Unlabelled music has no mask for the bins that its files cannot hold: tracks below `bandwidth`, in hertz, are used
     with labels only. Raises `UserError` when a store is missing, or has other spectral settings.
     """
-    tracks = list(_training_tracks(data, spectral))
+    tracks = list(training_tracks(data, spectral))
     labelled_songs = _choose_labelled((track for _, track in tracks if set(targets) & set(track.parts)), data)
     pools = Pools(
         labelled=Pool(data.stores),
@@ -137,7 +137,8 @@ def open_pools(targets: Sequence[str], data: DataSettings, spectral: SpectralSet
     return pools
 
 
-def _training_tracks(data: DataSettings, spectral: SpectralSettings) -> Iterable[tuple[str, StoredTrack]]:
+def training_tracks(data: DataSettings, spectral: SpectralSettings) -> Iterable[tuple[str, StoredTrack]]:
+    """The tracks that batches may be cropped from, each with its store. Raises `UserError` as `open_pools` does."""
     for folder in data.stores:
         store = Store(Path(folder))
         check_settings(store.settings, spectral, f"the store {folder}")

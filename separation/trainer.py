@@ -59,6 +59,7 @@ class Trainer:
         self.average = AveragedModel(
             self.network, multi_avg_fn=get_ema_multi_avg_fn(self.schedule.average), use_buffers=True
         )
+        self.teacher = Teacher(self.average.module, self.schedule.confidence)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(),
             self.schedule.learning_rate,
@@ -111,15 +112,15 @@ class Trainer:
     def train_step(self, batch: Batch) -> dict[str, float]:
         """Update the generator, then the discriminators, on one batch; the losses by name."""
         self._set_learning_rate()
-        adversarial = (
-            "mixtures" in batch and self.config.losses.adversarial and self.step >= self.schedule.adversarial_from
-        )
+        unlabelled = "mixtures" in batch
+        adversarial = unlabelled and self.config.adversarial_at(self.step)
+        taught = unlabelled and self.config.teacher_at(self.step)
 
         # Generator. Its gradient passes through the discriminators, which stand still meanwhile.
         self.critics.requires_grad_(False)
         with self._precision():
             terms, estimates = self.objective(
-                batch, self.critics if adversarial else None, self._teacher() if "mixtures" in batch else None
+                batch, self.critics if adversarial else None, self.teacher if taught else None
             )
         self._check(terms)
         total = self.config.losses.total(terms)
@@ -141,11 +142,6 @@ class Trainer:
             self.critics_optimizer.step()
             terms |= judged
         return {name: float(term.detach()) for name, term in terms.items()}
-
-    def _teacher(self) -> Teacher | None:
-        if not self.config.losses.teacher or self.step < self.schedule.teacher_from:
-            return None
-        return Teacher(self.average.module, self.schedule.confidence)
 
     def _discriminator(self, targets: int) -> Discriminator:
         settings = self.config.discriminator
@@ -226,8 +222,7 @@ class Trainer:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        changed = [name for name in _differences(state["config"], asdict(self.config)) if name not in HARMLESS]
-        if changed:
+        if changed := decisive_differences(state["config"], asdict(self.config)):
             raise UserError(
                 f"{self.output / LAST} was trained with other settings ({', '.join(changed)}): "
                 "resume with the same config, or name another --output."
@@ -255,6 +250,11 @@ def learning_rate_factor(step: int, schedule: ScheduleSettings) -> float:
 def processes() -> tuple[int, int]:
     """This process's rank and how many there are; torchrun says so in the environment."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
+def decisive_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Dotted names of the settings that differ between two configs, as mappings, and that weights depend on."""
+    return [name for name in _differences(before, now) if name not in HARMLESS]
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

@@ -42,6 +42,18 @@ def song() -> dict[str, Tensor]:
     return make_stems()
 
 
+@pytest.fixture
+def write(tmp_path) -> Callable[..., Path]:
+    """Write a text to a file, `my.yaml` unless it is named."""
+
+    def write_text(text: str, name: str = "my.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_text
+
+
 @pytest.fixture(scope="session")
 def real_musdb() -> Path:
     """MUSDB18's 7-second sample; the test is skipped where it is not there."""

@@ -12,16 +12,6 @@ from separation.config import Config, load_config, parse_config
 from separation.errors import UserError
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_yaml(text: str) -> Path:
-        path = tmp_path / "my.yaml"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write_yaml
-
-
 def complaint(path: Path, *overrides: str) -> str:
     with pytest.raises(UserError) as error:
         load_config(path, overrides)

@@ -27,6 +27,7 @@ from separation.errors import UserError
 from separation.pools import open_pools
 from separation.stems import ACCOMPANIMENT, MIXTURE
 
+VARIANTS = "variants.yaml"
 SUPERVISED = ["supervised_target", "supervised_rest"]
 
 
@@ -75,16 +76,6 @@ def test_the_grid_repeats_some_counts_and_finishes_the_first_seed_first():
     ]  # fmt: skip
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write_variants(text: str) -> Path:
-        path = tmp_path / "variants.yaml"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write_variants
-
-
 def test_the_variants_of_the_repository_change_its_config():
     configs = REPOSITORY / "configs"
     unchanged = load_config(configs / "labels.yaml")
@@ -106,7 +97,7 @@ def test_the_variants_of_the_repository_change_its_config():
 )
 def test_variants_that_cannot_be_are_one_sentence(write, music, text, sentence):
     with pytest.raises(UserError, match=sentence):
-        labels.read_variants(write(text), music.config)
+        labels.read_variants(write(text, VARIANTS), music.config)
 
 
 def test_a_run_lies_in_a_folder_that_any_system_can_have():
@@ -316,7 +307,7 @@ def test_variants_are_trained_with_their_settings_and_the_runs_they_are_held_aga
         shutil.copytree(trained / "supervised-2-seed-0", folder)
 
     monkeypatch.setattr(labels, "carry_out", copy)
-    variants = write("quiet: {losses.identity: 0, data.gain: [1, 1]}\nloud: {losses.exchange: 5}")
+    variants = write("quiet: {losses.identity: 0, data.gain: [1, 1]}\nloud: {losses.exchange: 5}", VARIANTS)
     more = ["--variants", variants, "--at", "2", "--variant-seeds", "2"]
     call_main(monkeypatch, *command_line(music, tmp_path / "runs", *more))
     assert list(started) == [Run(2, which, seed).name for seed in (0, 1) for which in (False, True)] + [
@@ -334,7 +325,7 @@ def test_variants_are_trained_with_their_settings_and_the_runs_they_are_held_aga
 
 
 def test_variants_do_not_share_a_folder(music, monkeypatch, write, tmp_path):
-    variants = write("no teacher: {losses.teacher: 0}\nNo teacher!: {losses.teacher: 1}")
+    variants = write("no teacher: {losses.teacher: 0}\nNo teacher!: {losses.teacher: 1}", VARIANTS)
     with pytest.raises(UserError, match="has two names that differ in nothing but case and punctuation"):
         call_main(monkeypatch, *command_line(music, tmp_path / "runs", "--variants", variants))
 
