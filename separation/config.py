@@ -160,7 +160,7 @@ class ScheduleSettings:
     """How long, how fast and how precisely the networks learn, and how often the run looks at itself."""
 
     steps: int = 20_000
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
     warmup: int = 200

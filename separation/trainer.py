@@ -22,6 +22,7 @@ from separation.checkpoint import build_network, load_network, load_state, read_
 from separation.config import Config, ScheduleSettings
 from separation.errors import UserError
 from separation.objective import DiscriminatorObjective, GeneratorObjective, Teacher
+from separation.optimizer import GeneratorOptimizer
 from separation.pools import open_pools
 from separation.report import Report
 from separation.spectral import compress
@@ -60,13 +61,7 @@ class Trainer:
             self.network, multi_avg_fn=get_ema_multi_avg_fn(self.schedule.average), use_buffers=True
         )
         self.teacher = Teacher(self.average.module, self.schedule.confidence)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            self.schedule.learning_rate,
-            self.schedule.betas,
-            weight_decay=self.schedule.weight_decay,
-            fused=True,
-        )
+        self.optimizer = GeneratorOptimizer(self.network.generator, self.schedule)
         self.critics_optimizer = torch.optim.Adam(
             self.critics.parameters(), config.discriminator.learning_rate, betas=(0.5, 0.999)
         )
@@ -124,7 +119,7 @@ class Trainer:
             )
         self._check(terms)
         total = self.config.losses.total(terms)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip)
         self._check({"gradient": norm})
@@ -159,8 +154,7 @@ class Trainer:
 
     def _set_learning_rate(self) -> None:
         factor = learning_rate_factor(self.step, self.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.learning_rate * factor
+        self.optimizer.set_learning_rate(self.schedule.learning_rate * factor)
         for group in self.critics_optimizer.param_groups:
             group["lr"] = self.config.discriminator.learning_rate * factor
 

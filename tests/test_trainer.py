@@ -321,5 +321,6 @@ def test_both_optimizers_follow_the_schedule(configure, tmp_path):
     trainer.step = 4
     trainer.train_step(trainer.batches[4])
     factor = learning_rate_factor(4, config.schedule)
-    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 * factor)
+    rates = [group["lr"] for part in trainer.optimizer.parts for group in part.param_groups]
+    assert rates == pytest.approx([1e-2 * factor] * 2)
     assert trainer.critics_optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * factor)
