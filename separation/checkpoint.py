@@ -7,8 +7,6 @@ what `--resume` needs: tensors and plain values only.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from safetensors.torch import save_file
 from models import Generator
 from separation.config import Config, parse_config
 from separation.errors import UserError
+from separation.files import replacing
 from separation.masking import MaskingNetwork
 from separation.stems import rest_name
 
@@ -40,7 +39,7 @@ def save_weights(path: str | Path, network: MaskingNetwork, config: Config, **fa
     """Write weights in half precision, with the config, and `facts` about them (such as the step and the score)."""
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {"format": FORMAT, "config": json.dumps(asdict(config)), "facts": json.dumps(facts)}
-    with _replacing(path) as partial:
+    with replacing(Path(path)) as partial:
         save_file(tensors, partial, metadata)
 
 
@@ -84,7 +83,7 @@ def pretrained(target: str) -> Path:
 
 def save_state(path: str | Path, state: dict[str, Any]) -> None:
     """Write training state: nested dicts and lists of tensors and plain values."""
-    with _replacing(path) as partial:
+    with replacing(Path(path)) as partial:
         torch.save(state, partial)
 
 
@@ -99,19 +98,3 @@ def load_state(path: str | Path) -> dict[str, Any]:
     if not isinstance(state, dict) or "config" not in state:
         raise UserError(f"{path} is no training state of this program: name another --output.")
     return state
-
-
-@contextmanager
-def _replacing(path: str | Path) -> Iterator[Path]:
-    """A file to write to, which takes the place of `path` when it is whole. Raises `UserError` when that fails."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
-        raise UserError(f"{path} cannot be written ({error}): make room there, or name another --output.") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)

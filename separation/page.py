@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 from separation.audio import AudioReader
 from separation.errors import UserError
+from separation.files import replacing
 from separation.picture import paint, sketch
 
 PLAYER = Path(__file__).with_name("player")
@@ -43,7 +43,8 @@ class Page:
                 with AudioReader(path) as reader:
                     sketches[stem] = sketch(reader, reader.info)
             for stem, picture in paint(sketches).items():
-                replace_file(pictures[stem], picture)
+                with replacing(pictures[stem]) as partial:
+                    partial.write_bytes(picture)
         with AudioReader(next(iter(stems.values()))) as reader:
             seconds = reader.info.samples / reader.info.sample_rate
         parts = [
@@ -53,7 +54,8 @@ class Page:
         song = {"name": name, "seconds": round(seconds, 3), "stems": parts}
         others = [other for other in self.songs() if other["name"] != name and self._is_there(other)]
         songs = sorted([*others, song], key=lambda song: song["name"].casefold())
-        replace_file(self.path, fill_page(songs).encode())
+        with replacing(self.path) as partial:
+            partial.write_text(fill_page(songs), encoding="utf-8", newline="")
 
     def songs(self) -> list[dict[str, Any]]:
         """The songs that the page lists now."""
@@ -81,19 +83,6 @@ def fill_page(songs: list[dict[str, Any]]) -> str:
     for name in ("page.css", "ensemble.js", "page.js"):
         page = page.replace(f"{{{{ {name} }}}}", (PLAYER / name).read_text(encoding="utf-8"))
     return page.replace("{{ songs }}", json.dumps(songs).replace("<", "\\u003c"))
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file, all of it or nothing. Raises `UserError` when it cannot be written."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): make room there.") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _is_newer(path: Path, than: Path) -> bool:
