@@ -37,7 +37,7 @@ class Generator(nn.Module):
         exhaustive: bool = False,
         views: int = 4,
         bins: int = 1536,
-        bins_per_band: int = 6,
+        bins_per_band: int = 8,
         widths: tuple[int, ...] = (32, 64, 96, 128),
         blocks: int = 1,
         squeeze: int = 8,

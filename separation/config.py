@@ -78,7 +78,7 @@ class GeneratorSettings:
     """Sizes of the generator; see `models.Generator`."""
 
     bins: int = 1536
-    bins_per_band: int = 6
+    bins_per_band: int = 8
     widths: tuple[int, ...] = (32, 64, 96, 128)
     blocks: int = 1
     squeeze: int = 8
@@ -113,21 +113,22 @@ class DiscriminatorSettings:
 class LossWeights:
     """Weights of the losses, by the names they have in `separation.losses`.
 
-    What has no weight is not computed: the labelled batch, the unlabelled one, or the discriminators. Sums are exact,
+    What has no weight is not computed: the labelled batch, the unlabelled one, or the discriminators. The paper gives
+    20 to each L1 distance and 10 to the adversarial terms, beside no term in decibels. Sums are exact,
     so with a single target `supervised_rest` is the same number as `supervised_target`, and `remix_rest` the same as
     `remix_target`: each pair is then one term with the sum of both weights.
     """
 
     supervised_target: float = 1.0
     supervised_rest: float = 1.0
-    identity: float = 20.0
-    idempotence: float = 20.0
-    remix_rest: float = 20.0
-    remix_target: float = 20.0
+    identity: float = 0.0
+    idempotence: float = 0.0
+    remix_rest: float = 0.0
+    remix_target: float = 0.0
     exchange: float = 0.0
     teacher: float = 0.0
-    adversarial_rest: float = 10.0
-    adversarial_mixture: float = 10.0
+    adversarial_rest: float = 0.0
+    adversarial_mixture: float = 0.0
 
     def __post_init__(self):
         for key, weight in asdict(self).items():
@@ -159,7 +160,7 @@ class LossWeights:
 class ScheduleSettings:
     """How long, how fast and how precisely the networks learn, and how often the run looks at itself."""
 
-    steps: int = 20_000
+    steps: int = 3_000
     learning_rate: float = 4e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
@@ -178,7 +179,7 @@ class ScheduleSettings:
     """First step at which the teacher, the moving average of the weights, labels mixtures."""
     confidence: float = 0.0
     """SDR in dB, as foretold by its masks, that the teacher's label of a mixture must have to be used."""
-    average: float = 0.999
+    average: float = 0.998
     """Decay of the moving average of the weights, which is what gets validated and shipped; 0: none."""
     precision: str = "bf16"
     softness: tuple[float, ...] = (1.0, 0.8, 0.65, 0.5, 0.4, 0.35, 0.3)

@@ -15,6 +15,10 @@ from separation.stems import source_names
 
 FAST = SpectralSettings(sample_rate=44100, n_fft=512, hop=128)
 
+CIRCULAR = dict.fromkeys(("identity", "idempotence", "remix_rest", "remix_target"), 20.0)
+PAPER = CIRCULAR | dict.fromkeys(("adversarial_rest", "adversarial_mixture"), 10.0)
+"""The weights that the paper gives its terms."""
+
 
 def tiny_config(targets: tuple[str, ...] = ("vocals",)) -> Config:
     generator = GeneratorSettings(bins=192, bins_per_band=6, widths=(6, 8, 8), squeeze=4)

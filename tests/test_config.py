@@ -139,10 +139,10 @@ def test_values_out_of_range_are_named_with_the_file(write, override):
 
 
 def test_crops_too_short_for_the_discriminators_are_refused(write):
-    path = write("data: {crop_frames: 32}")
+    path = write("{data: {crop_frames: 32}, losses: {adversarial_rest: 1}}")
     assert "data.crop_frames must be at least 64" in complaint(path)
     load_config(path, ["discriminator.scales=2"])
-    load_config(path, ["losses.adversarial_rest=0", "losses.adversarial_mixture=0"])
+    load_config(path, ["losses.adversarial_rest=0"])
 
 
 @pytest.mark.parametrize("override", ["schedule.steps", "seed.steps=3", "seed=[", "no.such.key=1"])
@@ -168,12 +168,16 @@ def test_a_config_survives_json():
 
 
 def test_what_has_no_weight_is_not_asked_for(write):
-    path = write("losses: {supervised_target: 0, supervised_rest: 0, adversarial_rest: 0, adversarial_mixture: 0}")
-    losses = load_config(path).losses
-    assert (losses.supervised, losses.semi_supervised, losses.adversarial) == (False, True, False)
-    silent = ["losses.identity=0", "losses.idempotence=0", "losses.remix_rest=0", "losses.remix_target=0"]
-    assert not load_config(path, silent).losses.semi_supervised
-    assert load_config(path, [*silent, "losses.adversarial_mixture=1"]).losses.semi_supervised
+    path = write("losses: {supervised_target: 0, supervised_rest: 0}")
+
+    def asked_for(*weights: str) -> tuple[bool, bool, bool]:
+        losses = load_config(path, weights).losses
+        return losses.supervised, losses.semi_supervised, losses.adversarial
+
+    assert asked_for() == (False, False, False)
+    assert asked_for("losses.supervised_rest=1") == (True, False, False)
+    assert asked_for("losses.identity=1") == asked_for("losses.teacher=1") == (False, True, False)
+    assert asked_for("losses.adversarial_mixture=1") == (False, True, True)
 
 
 def test_the_total_weighs_the_losses_that_are_there():

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from conftest import REPOSITORY, environment
+from networks import PAPER
 from songs import TINY, make_song, make_store
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -96,6 +97,7 @@ def tiny(tmp_path_factory) -> Path:
         "data": {"stores": {str(store): 1}, "crop_frames": 16, "batch_size": 4, "unlabelled_batch_size": 2},
         "generator": {"bins": 96, "bins_per_band": 4, "widths": [6, 8]},
         "discriminator": {"widths": [4, 8], "scales": 2},
+        "losses": PAPER,
         "schedule": {"steps": 60, "warmup": 5, "precision": "fp32", "average": 0.9, "checkpoint_every": 2},
     }
     path = folder / "tiny.yaml"

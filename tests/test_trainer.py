@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from networks import CIRCULAR, PAPER
 from songs import TINY, make_store
 from torch import Tensor
 
@@ -18,7 +19,6 @@ from separation.trainer import BEST, LAST, Trainer, learning_rate_factor
 
 CPU = torch.device("cpu")
 SUPERVISED = {"supervised_target", "supervised_rest"}
-SEMI_SUPERVISED = {"identity", "idempotence", "remix_rest", "remix_target"}
 ADVERSARIAL = {"adversarial_rest", "adversarial_mixture", "discriminator_rest", "discriminator_mixture"}
 
 
@@ -34,6 +34,7 @@ def configure(store):
             "spectral": {"sample_rate": TINY.sample_rate, "n_fft": TINY.n_fft, "hop": TINY.hop},
             "generator": {"bins": 96, "bins_per_band": 4, "widths": [6, 8]},
             "discriminator": {"widths": [4, 8], "scales": 2},
+            "losses": PAPER,
             "schedule": {
                 "steps": 6,
                 "warmup": 0,
@@ -201,7 +202,7 @@ def terms_of(trainer: Trainer) -> list[set[str]]:
 def test_the_schedule_says_which_losses_are_taken_when(configure, tmp_path):
     trainer = Trainer(configure(schedule={"unlabelled_every": 2, "adversarial_from": 3}), tmp_path, CPU)
     before = [parameter.clone() for parameter in trainer.critics.parameters()]
-    unlabelled = SUPERVISED | SEMI_SUPERVISED
+    unlabelled = SUPERVISED | {*CIRCULAR}
     assert terms_of(trainer) == [
         unlabelled,
         SUPERVISED,
@@ -215,21 +216,20 @@ def test_the_schedule_says_which_losses_are_taken_when(configure, tmp_path):
 
 
 def test_without_adversarial_losses_the_discriminators_stand_still(configure, tmp_path):
-    weights = {"adversarial_rest": 0, "adversarial_mixture": 0}
-    trainer = Trainer(configure(losses=weights), tmp_path, CPU)
+    trainer = Trainer(configure(losses=CIRCULAR), tmp_path, CPU)
     before = [parameter.clone() for parameter in trainer.critics.parameters()]
-    assert terms_of(trainer)[0] == SUPERVISED | SEMI_SUPERVISED
+    assert terms_of(trainer)[0] == SUPERVISED | {*CIRCULAR}
     assert all(torch.equal(old, new) for old, new in zip(before, trainer.critics.parameters(), strict=True))
 
 
 def test_a_run_without_labels(configure, tmp_path):
     """The paper's protocol: some songs give their mixture, the others their rest, and none its vocals."""
-    config = configure(data={"labelled": 0, "remaining": "split"}, losses=dict.fromkeys(SUPERVISED, 0))
+    config = configure(data={"labelled": 0, "remaining": "split"}, losses=PAPER | dict.fromkeys(SUPERVISED, 0))
     trainer = Trainer(config, tmp_path, CPU)
     before = [parameter.clone() for parameter in trainer.network.parameters()]
     trainer.run()
     assert any(not torch.equal(old, new) for old, new in zip(before, trainer.network.parameters(), strict=True))
-    assert terms_of(Trainer(config, tmp_path / "again", CPU))[0] == SEMI_SUPERVISED | ADVERSARIAL
+    assert terms_of(Trainer(config, tmp_path / "again", CPU))[0] == {*CIRCULAR} | ADVERSARIAL
     config, facts = read_facts(tmp_path / BEST)
     assert config.data.labelled == 0 and set(facts["validation_sdr"]) == {"vocals", "accompaniment"}
 
