@@ -142,8 +142,8 @@ def test_two_processes_end_with_the_weights_of_one(tiny, run, tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("done:") == 1
     one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
-    for name, tensor in one.items():  # sums of gradients are rounded otherwise; Adam moves each weight by about 1e-3
-        torch.testing.assert_close(two[name], tensor, atol=2e-5, rtol=1e-5)
+    for name, tensor in one.items():  # sums of gradients are rounded otherwise; each step moves a weight by about 1e-3
+        torch.testing.assert_close(two[name], tensor, atol=2e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
