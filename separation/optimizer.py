@@ -22,7 +22,7 @@ class GeneratorOptimizer:
 
     def __init__(self, generator: Generator, schedule: ScheduleSettings):
         kernels = hidden_kernels(generator)
-        others = [parameter for parameter in generator.parameters() if all(parameter is not k for k in kernels)]
+        others = [parameter for parameter in generator.parameters() if parameter not in set(kernels)]
         # Muon knows matrices alone: these are the same memory, with a row for every first index of a kernel.
         self.matrices = [(kernel, kernel.detach().flatten(1)) for kernel in kernels]
         rates = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay}
@@ -36,12 +36,6 @@ class GeneratorOptimizer:
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = rate
-
-    def zero_grad(self) -> None:
-        for kernel, _ in self.matrices:
-            kernel.grad = None
-        for part in self.parts:
-            part.zero_grad()
 
     def step(self) -> None:
         for kernel, matrix in self.matrices:
@@ -59,6 +53,5 @@ class GeneratorOptimizer:
 
 def hidden_kernels(generator: Generator) -> list[Parameter]:
     """Weights of the layers between the first and the last: convolutions and matrices, neither biases nor scales."""
-    outer = [*generator.inlet.parameters(), *generator.outlet.parameters()]
-    inner = (parameter for parameter in generator.parameters() if all(parameter is not other for other in outer))
-    return [parameter for parameter in inner if parameter.ndim > 1 and parameter[0].numel() > 1]
+    outer = {*generator.inlet.parameters(), *generator.outlet.parameters()}
+    return [parameter for parameter in generator.parameters() if parameter not in outer and parameter[0].numel() > 1]

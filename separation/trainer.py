@@ -119,7 +119,7 @@ class Trainer:
             )
         self._check(terms)
         total = self.config.losses.total(terms)
-        self.optimizer.zero_grad()
+        self.network.zero_grad()
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip)
         self._check({"gradient": norm})

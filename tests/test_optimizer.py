@@ -22,7 +22,7 @@ def learn(generator: Generator, optimizer: GeneratorOptimizer, steps: int, seed:
     """Steps along random gradients."""
     torch.manual_seed(seed)
     for _ in range(steps):
-        optimizer.zero_grad()
+        generator.zero_grad()
         for parameter in generator.parameters():
             parameter.grad = torch.randn_like(parameter)
         optimizer.step()
@@ -74,6 +74,6 @@ def test_state_that_is_taken_up_again_leads_to_the_same_weights():
 def test_weights_without_a_gradient_stand_still(generator):
     optimizer = GeneratorOptimizer(generator, ScheduleSettings(weight_decay=0))
     before = [parameter.detach().clone() for parameter in generator.parameters()]
-    optimizer.zero_grad()
+    generator.zero_grad()
     optimizer.step()
     assert all(torch.equal(old, new) for old, new in zip(before, generator.parameters(), strict=True))
