@@ -6,6 +6,7 @@ several processes share a batch out among them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from separation.augmentation import equalised, transposed
 from separation.config import Config
 from separation.errors import UserError
 from separation.pools import Pools, Signal, levelled, rest_of, target_of
@@ -102,10 +104,10 @@ class Batches(Dataset):
             whole = [target_of(track, target) for target in targets]
             whole += [rest_of(track, targets)] if self.has_rest else []
             signals = [levelled(signal) for signal in whole]
-            start = self._start(rng, signals[0])
-            crops = [signal.crop(start, self.frames, self.bins) for signal in signals]
+            start, ratio = self._start(rng, signals[0]), self._ratio(rng)
+            crops = [self._crop(signal, start, ratio) for signal in signals]
             # The sources of one song keep their balance.
-            sources = self._limit(self._augment(rng, torch.stack(crops)), signals)
+            sources = self._limit(self._augment(rng, torch.stack(crops)), [track.bandwidth * ratio])
         return sources, torch.ones(len(targets))
 
     def _pair(self, rng: np.random.Generator, target: str) -> tuple[Tensor, Tensor]:
@@ -120,13 +122,13 @@ class Batches(Dataset):
 
     def _remix(self, rng: np.random.Generator, signals: Sequence[Signal]) -> Tensor:
         """Crops of several songs, each augmented on its own: `[signals, 2 channels, bins, frames]`."""
-        crops = [self._equalise(rng, self._crop(rng, signal)) for signal in signals]
+        crops, bandwidths = zip(*(self._varied(rng, signal) for signal in signals), strict=True)
         crops = [self._augment(rng, crop) * (rng.random() >= self.data.mute) for crop in crops]
-        return self._limit(torch.stack(crops), signals)
+        return self._limit(torch.stack(crops), bandwidths)
 
-    def _limit(self, sources: Tensor, signals: Sequence[Signal]) -> Tensor:
-        """Silence above what all of the files can hold, where a missing sound is no sign of a missing source."""
-        spectral, bandwidth = self.config.spectral, min(signal.track.bandwidth for signal in signals)
+    def _limit(self, sources: Tensor, bandwidths: Sequence[float]) -> Tensor:
+        """Silence above what all of the sources can hold, where a missing sound is no sign of a missing source."""
+        spectral, bandwidth = self.config.spectral, min(bandwidths)
         if bandwidth < spectral.sample_rate / 2:
             sources[..., spectral.bin_of(0.95 * bandwidth) :, :] = 0
         return sources
@@ -138,14 +140,29 @@ class Batches(Dataset):
             if mixture.track.song != rest.track.song:
                 break
             rest = rests.draw(rng)
-        first, second = (self._equalise(rng, self._crop(rng, signal)) for signal in (mixture, rest))
+        (first, _), (second, _) = (self._varied(rng, signal) for signal in (mixture, rest))
         return self._augment(rng, first), self._augment(rng, second)
 
     def _start(self, rng: np.random.Generator, signal: Signal) -> int:
         return int(rng.integers(signal.track.frames - self.frames + 1))
 
-    def _crop(self, rng: np.random.Generator, signal: Signal) -> Tensor:
-        return signal.crop(self._start(rng, signal), self.frames, self.bins)
+    def _ratio(self, rng: np.random.Generator) -> float:
+        """What to multiply frequencies with, to transpose a source."""
+        semitones = self.data.transpose
+        return 2 ** (rng.uniform(-semitones, semitones) / 12) if semitones else 1.0
+
+    def _crop(self, signal: Signal, start: int, ratio: float) -> Tensor:
+        if ratio == 1:
+            return signal.crop(start, self.frames, self.bins)
+        bins = min(math.ceil(self.bins / ratio) + 1, self.config.spectral.bins)
+        return transposed(signal.crop(start, self.frames, bins), ratio, self.bins)
+
+    def _varied(self, rng: np.random.Generator, signal: Signal) -> tuple[Tensor, float]:
+        """A crop from anywhere in a signal, transposed and equalised; and up to where it has sound, in hertz."""
+        start, ratio = self._start(rng, signal), self._ratio(rng)
+        crop = self._crop(signal, start, ratio)
+        crop = equalised(crop, rng, self.data.equalise) if self.data.equalise else crop
+        return crop, signal.track.bandwidth * ratio
 
     def _augment(self, rng: np.random.Generator, crop: Tensor) -> Tensor:
         """Random level, polarity, and left and right swapped: `[..., 2 channels, bins, frames]`."""
@@ -153,16 +170,6 @@ class Batches(Dataset):
         if rng.random() < self.data.swap:
             crop = crop.flip(-3)
         return crop * gain
-
-    def _equalise(self, rng: np.random.Generator, crop: Tensor) -> Tensor:
-        """A smooth random equaliser: gains in decibels at octaves, joined by straight lines over log frequency."""
-        if not self.data.equalise:
-            return crop
-        octaves = np.log2(1 + np.arange(self.bins))
-        knots = np.arange(int(octaves[-1]) + 2)
-        gains = rng.uniform(-self.data.equalise, self.data.equalise, len(knots))
-        factors = 10 ** (np.interp(octaves, knots, gains) / 20)
-        return crop * torch.from_numpy(factors.astype(np.float32))[:, None]
 
 
 def _all_filled(pools: Pools, has_rest: bool) -> bool:

@@ -56,6 +56,8 @@ class DataSettings:
     """Probability of silencing a source of a remix."""
     equalise: float = 0.0
     """Largest gain, in decibels, of a smooth random equaliser on every source of a remix."""
+    transpose: float = 0.0
+    """Most semitones that a source of a remix, or a whole song, is moved up or down by, at the same tempo."""
     workers: int = 1
 
     def __post_init__(self):
@@ -70,7 +72,8 @@ class DataSettings:
         require(all(share >= 0 for share in self.pairs.values()), "data.pairs must give shares of at least 0")
         require(sum(self.pairs.values()) <= 1, "data.pairs must give shares of at most 1 together")
         require(0 < self.gain[0] <= self.gain[1], "data.gain must be two factors, the smaller one first")
-        require(self.equalise >= 0 and self.workers >= 0, "data.equalise and data.workers must be at least 0")
+        for key in ("equalise", "transpose", "workers"):
+            require(getattr(self, key) >= 0, f"data.{key} must be at least 0")
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,8 @@ class Config:
 
     targets: tuple[str, ...] = ("vocals",)
     """The stems to take out of a song: one, or several."""
+    weights: str | None = None
+    """A file that train.py wrote, to go on learning from; null: to start from nothing."""
     seed: int = 0
     spectral: SpectralSettings = field(default_factory=SpectralSettings)
     data: DataSettings = field(default_factory=DataSettings)

@@ -69,6 +69,8 @@ class Trainer:
             self._restore(load_state(output / LAST))
         elif (output / LAST).exists():
             raise UserError(f"{output} holds a training run already: go on with --resume, or name another --output.")
+        elif config.weights:
+            self._start_from(Path(config.weights))
         else:
             self._measure_input()
         self.objective = self._share(GeneratorObjective(self.network, config.losses))
@@ -165,6 +167,16 @@ class Trainer:
                     f"{name} is not finite at step {self.step}: the last good checkpoint is {self.output / LAST}; "
                     "lower schedule.learning_rate, or try schedule.precision=fp32."
                 )
+
+    def _start_from(self, path: Path) -> None:
+        """Take over finished weights. Raises `UserError` when they are of another kind of network."""
+        config, _ = read_facts(path)
+        for key in ("targets", "spectral", "generator"):
+            if (theirs := getattr(config, key)) != (ours := getattr(self.config, key)):
+                raise UserError(f"weights: {path} has {key}: {theirs}, but the config asks for {ours}.")
+        weights = load_network(path, self.device).state_dict()
+        self.network.load_state_dict(weights)
+        self.average.module.load_state_dict(weights)
 
     def _measure_input(self) -> None:
         """Let every bin reach the generator centred and of unit variance, as measured on whole first batches."""

@@ -213,11 +213,49 @@ def test_the_equaliser_is_smooth_and_keeps_within_its_gain(folder, name):
     decibels = 20 * torch.log10(signals.abs().amax(dim=(1, 2, 3)) / LEVEL)
     assert decibels.abs().max() < 6.1 and decibels.std() > 1
 
-    white = torch.ones(2, BINS, 1, dtype=torch.complex64)
-    gains = batches._equalise(np.random.default_rng(0), white)
-    assert (gains[0] == gains[1]).all()
-    steps = 20 * torch.log10(gains.abs()[0, 16:, 0]).diff()
-    assert steps.abs().max() < 12 * math.log2(17 / 16) + 1e-3  # at most 12 dB an octave
+
+def sounding(source: Tensor) -> float:
+    """Where the sine of a source lies, as the centre of its energy, in bins."""
+    energy = source.abs().square().sum(dim=(0, 2))
+    return float((energy * torch.arange(BINS)).sum() / energy.sum())
+
+
+def test_sources_of_remixes_are_transposed_each_on_its_own(folder):
+    batches = make_batches(folder, remix=1, mute=0, transpose=1.0)
+    examples = [sources for step in range(10) for sources in batches[step]["sources"]]
+
+    def ratio(source: Tensor, first: int) -> float:
+        """Songs are 8 bins apart, and a semitone is 2 bins at most: the nearest one it is."""
+        return min((sounding(source) / (first + 8 * n) for n in range(SONGS)), key=lambda ratio: abs(ratio - 1))
+
+    ratios = np.array([[ratio(vocals, 4), ratio(rest, 8)] for vocals, rest in examples])
+    assert np.abs(12 * np.log2(ratios)).max() < 1.1
+    assert (np.abs(12 * np.log2(ratios)).mean(axis=0) > 0.3).all()  # 0.5 expected
+    assert abs(np.corrcoef(ratios.T)[0, 1]) < 0.5
+
+
+def test_the_sources_of_one_song_are_transposed_together(folder):
+    batches = make_batches(folder, remix=0, transpose=1.0)
+    ratios = []
+    for step in range(10):
+        for vocals, rest in batches[step]["sources"]:
+            ratio = (sounding(rest) - sounding(vocals)) / 4  # they are 4 bins apart
+            song = round((sounding(vocals) / ratio - 4) / 8)
+            ratios.append(sounding(vocals) / (4 + 8 * song))
+            assert sounding(rest) / (8 + 8 * song) == pytest.approx(ratios[-1], abs=0.01)
+    assert np.abs(12 * np.log2(ratios)).mean() > 0.3
+
+
+def test_a_transposed_file_still_ends_where_it_ends(folder):
+    """Two semitones down, a file of 2000 Hz ends at 1782 Hz."""
+    batches = make_batches(folder, remix=0, transpose=2.0)
+    for step in range(10):
+        for vocals, rest in batches[step]["sources"]:
+            ratio = (sounding(rest) - sounding(vocals)) / 4
+            edge = 0.95 * NARROW * ratio / 31.25
+            is_narrow = round((sounding(vocals) / ratio - 4) / 8) == SONGS - 1
+            silent = (vocals + rest)[:, math.ceil(edge) + 2 :].abs().max() == 0
+            assert silent == is_narrow
 
 
 def test_above_what_a_file_can_hold_every_source_is_silent(folder):

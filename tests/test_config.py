@@ -105,6 +105,7 @@ def test_unknown_keys_and_other_types_are_named_with_the_file(write, text, sente
         "data.crop_frames=0",
         "data.remix=1.1",
         "data.swap=-0.1",
+        "data.transpose=-1",
         "data.gain=[1, 0.5]",
         "data.workers=-1",
         "generator.bins=4096",

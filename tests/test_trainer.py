@@ -243,6 +243,30 @@ def test_a_run_for_several_targets(configure, tmp_path):
     assert load_network(tmp_path / "run" / BEST).sources == stems
 
 
+def test_a_run_goes_on_from_finished_weights(configure, tmp_path):
+    """With next to no learning rate it ends with the weights, and the input's measures, that it started from."""
+    Trainer(configure(), tmp_path / "first", CPU).run()
+    still = configure({"learning_rate": 1e-9}, weights=str(tmp_path / "first" / BEST), seed=1)
+    Trainer(still, tmp_path / "second", CPU).run()
+    first, second = (load_network(tmp_path / run / BEST).state_dict() for run in ("first", "second"))
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=1e-6, rtol=1e-3)
+    (tmp_path / "first" / BEST).unlink()
+    Trainer(still, tmp_path / "second", CPU, resume=True)  # its own checkpoint has all that it takes
+
+
+def test_weights_of_another_kind_of_network_are_refused(configure, tmp_path):
+    Trainer(configure(), tmp_path / "first", CPU).run()
+    weights = str(tmp_path / "first" / BEST)
+    wider = configure(weights=weights, generator={"bins": 96, "bins_per_band": 4, "widths": [6, 12]})
+    with pytest.raises(UserError, match=r"has generator: .*, but the config asks for "):
+        Trainer(wider, tmp_path / "second", CPU)
+    store = make_store(tmp_path / "store", parts=("mixture", "drums"))
+    drums = configure(weights=weights, targets=["drums"], losses={}, data={"stores": {str(store): 1}})
+    with pytest.raises(UserError, match=r"has targets: \('vocals',\), but the config asks for \('drums',\)\."):
+        Trainer(drums, tmp_path / "second", CPU)
+
+
 def test_the_average_follows_the_weights(configure, tmp_path):
     trainer = Trainer(configure(schedule={"average": 0.75}), tmp_path, CPU)
     expected = None
