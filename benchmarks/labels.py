@@ -35,6 +35,7 @@ from separation.checkpoint import read_facts
 from separation.config import Config, LossWeights, load_config
 from separation.errors import UserError, run_script
 from separation.evaluation import MIXTURE_SDR, can_be_scored
+from separation.files import PARTIAL
 from separation.pools import training_tracks
 from separation.tracks import DATASETS, find_tracks
 from separation.trainer import BEST, LAST, decisive_differences
@@ -136,7 +137,7 @@ async def carry_out(folder: Path, train: Sequence[str | Path], test: Sequence[st
         await call(folder / "log.txt", REPOSITORY / "train.py", "--output", folder, *train, *resume)
     finally:
         (folder / MINUTES).write_text(str(minutes + (time.perf_counter() - start) / 60), encoding="utf-8")
-    partial = folder / "scores.partial"
+    partial = folder / (SCORES.parent.name + PARTIAL)
     await call(folder / "log.txt", REPOSITORY / "test.py", "--weights", folder / BEST, "--output", partial, *test)
     partial.rename(folder / SCORES.parent)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from separation.decoders import BLOCK, AudioInfo, open_decoder
 from separation.errors import UserError
+from separation.files import PARTIAL
 from separation.resample import resample
 
 FORMATS = {
@@ -121,7 +122,7 @@ class AudioWriter:
         tags: Mapping[str, str] | None = None,
     ):
         self.path = Path(path)
-        self.partial = self.path.with_name(self.path.name + ".partial")
+        self.partial = self.path.with_name(self.path.name + PARTIAL)
         format, subtype = find_format(self.path, bits)
         self.full_scale = FULL_SCALE.get(subtype)
         if format == "wav" and samples * channels * 4 > WAV_LIMIT:

@@ -10,11 +10,14 @@ from safetensors import SafetensorError
 
 from separation.errors import UserError
 
+PARTIAL = ".partial"
+"""What the name of a file or folder ends with until it is whole."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file to write to, which takes the place of `path` when it is whole. Raises `UserError` when that fails."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from separation.errors import UserError
+from separation.files import PARTIAL, replacing
 from separation.spectral import Spectral, SpectralSettings
 from separation.stems import PARTS
 
 SETTINGS_FILE = "settings.json"
 TRACK_FILE = "track.json"
-PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,8 @@ def create_store(folder: Path, settings: SpectralSettings) -> None:
     if (folder / SETTINGS_FILE).exists():
         check_settings(read_settings(folder), settings, f"the store {folder}")
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / (SETTINGS_FILE + PARTIAL)
-    partial.write_text(json.dumps(asdict(settings), indent=2), encoding="utf-8")
-    partial.rename(folder / SETTINGS_FILE)
+    with replacing(folder / SETTINGS_FILE) as partial:
+        partial.write_text(json.dumps(asdict(settings), indent=2), encoding="utf-8")
 
 
 def write_track(
