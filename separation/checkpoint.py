@@ -62,7 +62,7 @@ def read_facts(path: str | Path) -> tuple[Config, dict[str, Any]]:
 
 def _read_weights(path: Path) -> tuple[Config, dict[str, Any], dict[str, torch.Tensor]]:
     if not path.is_file():
-        raise UserError(f"there are no weights at {path}: train some with train.py, or name others with --weights.")
+        raise UserError(f"there are no weights at {path}: train some with train.py, or name others.")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -213,7 +213,7 @@ class Config:
     targets: tuple[str, ...] = ("vocals",)
     """The stems to take out of a song: one, or several."""
     weights: str | None = None
-    """A file that train.py wrote, to go on learning from; null: to start from nothing."""
+    """Weights to go on from, of the same targets, STFT and generator; null: to start from nothing."""
     seed: int = 0
     spectral: SpectralSettings = field(default_factory=SpectralSettings)
     data: DataSettings = field(default_factory=DataSettings)
