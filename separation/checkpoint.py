@@ -43,15 +43,23 @@ def save_weights(path: str | Path, network: MaskingNetwork, config: Config, **fa
         save_file(tensors, partial, metadata)
 
 
-def load_network(path: str | Path, device: str | torch.device = "cpu") -> MaskingNetwork:
-    """The network of a weights file, ready to separate. Raises `UserError` when it is missing, damaged or foreign."""
-    config, _, tensors = _read_weights(Path(path))
+def load_weights(path: str | Path, device: str | torch.device = "cpu") -> tuple[MaskingNetwork, Config, dict[str, Any]]:
+    """The network of a weights file, ready to separate, the config it was trained with, and the facts saved about it.
+
+    Raises `UserError` when the file is missing, damaged or foreign.
+    """
+    config, facts, tensors = _read_weights(Path(path))
     network = build_network(config)
     try:
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except RuntimeError as error:
         raise UserError(f"{path}: the weights do not fit the settings saved with them: the file is damaged.") from error
-    return network.to(device).eval()
+    return network.to(device).eval(), config, facts
+
+
+def load_network(path: str | Path, device: str | torch.device = "cpu") -> MaskingNetwork:
+    """The network alone; see `load_weights`."""
+    return load_weights(path, device)[0]
 
 
 def read_facts(path: str | Path) -> tuple[Config, dict[str, Any]]:

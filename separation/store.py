@@ -116,7 +116,7 @@ def create_store(folder: Path, settings: SpectralSettings) -> None:
     if (folder / SETTINGS_FILE).exists():
         check_settings(read_settings(folder), settings, f"the store {folder}")
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # here, for a file in its place is another mistake than a full disk
     with replacing(folder / SETTINGS_FILE) as partial:
         partial.write_text(json.dumps(asdict(settings), indent=2), encoding="utf-8")
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from models import Discriminator
 from separation.batches import Batch, Batches, load
 from separation.calibration import soften
-from separation.checkpoint import build_network, load_network, load_state, read_facts, save_state, save_weights
+from separation.checkpoint import build_network, load_state, load_weights, save_state, save_weights
 from separation.config import Config, ScheduleSettings
 from separation.errors import UserError
 from separation.objective import DiscriminatorObjective, GeneratorObjective, Teacher
@@ -170,13 +170,12 @@ class Trainer:
 
     def _start_from(self, path: Path) -> None:
         """Take over finished weights. Raises `UserError` when they are of another kind of network."""
-        config, _ = read_facts(path)
+        start, config, _ = load_weights(path, self.device)
         for key in ("targets", "spectral", "generator"):
             if (theirs := getattr(config, key)) != (ours := getattr(self.config, key)):
                 raise UserError(f"weights: {path} has {key}: {theirs}, but the config asks for {ours}.")
-        weights = load_network(path, self.device).state_dict()
-        self.network.load_state_dict(weights)
-        self.average.module.load_state_dict(weights)
+        self.network.load_state_dict(start.state_dict())
+        self.average.module.load_state_dict(start.state_dict())
 
     def _measure_input(self) -> None:
         """Let every bin reach the generator centred and of unit variance, as measured on whole first batches."""
@@ -208,8 +207,7 @@ class Trainer:
 
     def _soften(self) -> dict[str, float]:
         """Make the masks of the best weights as soft as scores best; the validation medians then."""
-        config, facts = read_facts(self.output / BEST)
-        network = load_network(self.output / BEST, self.device)
+        network, config, facts = load_weights(self.output / BEST, self.device)
         softness, scores = soften(network, self.songs, self.schedule.softness)
         facts |= {"softness": softness, "validation_sdr": medians(scores)}
         save_weights(self.output / BEST, network, config, **facts)
