@@ -8,21 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from models.blocks import Block, FrameNorm
+from models.bands import BandMerge, BandSplit, Zones, spread
+from models.blocks import Block
 
 
 class Generator(nn.Module):
     """A TFC-TDF U-Net whose masks are shares of the mixture: in [0, 1], and over the targets at most 1 together.
 
-    The first convolution strides over frequency, `bins_per_band` bins to a band; every level below halves frames and
-    bands. Bins from `bins` up get the mean mask of the top bands, so nothing there is lost or silenced.
+    Bins are gathered to bands first; every level below halves frames and bands. Bins above the highest zone get the
+    mean mask of the top bands, so nothing there is lost or silenced.
 
     Args:
         targets: how many targets the mixture is shared out to.
         exhaustive: whether the targets are all there is, and share the whole mixture out; else there is a rest.
         views: compressed magnitudes a bin comes with (left, right, middle, side).
-        bins: lowest bins of the spectrogram that the network looks at.
-        bins_per_band: stride of the first convolution over frequency.
+        zones: which bins of the spectrogram the network looks at, and how many make a band; see `models.bands`.
         widths: channels of each level of the U-Net, from the top down.
         blocks: TFC-TDF blocks on each side of each level.
         squeeze: how much narrower the hidden layer of a TDF is than its bands.
@@ -36,28 +36,25 @@ class Generator(nn.Module):
         targets: int,
         exhaustive: bool = False,
         views: int = 4,
-        bins: int = 1536,
-        bins_per_band: int = 8,
+        zones: Zones = ((256, 2), (768, 8), (1536, 16)),
         widths: tuple[int, ...] = (32, 64, 96, 128),
         blocks: int = 1,
         squeeze: int = 8,
     ):
         super().__init__()
-        if bins_per_band % 2:
-            raise ValueError(f"bins_per_band must be even, not {bins_per_band}")
-        coarsest = bins_per_band * 2 ** (len(widths) - 1)
-        if bins % coarsest:
-            raise ValueError(f"bins must be a multiple of {coarsest} (bins_per_band x 2 a level), not {bins}")
+        spreads = spread(zones)
+        count = sum(zone.bands for zone in spreads)
+        if count % 2 ** (len(widths) - 1):
+            raise ValueError(f"the bands must be a multiple of {2 ** (len(widths) - 1)} (2 a level), not {count}")
         self.targets, self.exhaustive, self.blocks = targets, exhaustive, blocks
-        self.bins, self.bins_per_band = bins, bins_per_band
-        bands = [bins // bins_per_band // 2**level for level in range(len(widths))]
+        self.zones, self.bins = spreads, spreads[-1].end
+        bands = [count // 2**level for level in range(len(widths))]
 
         # What a bin usually holds; set from the training data, so that every bin arrives centred and of unit variance.
-        self.register_buffer("input_mean", torch.zeros(views, bins))
-        self.register_buffer("input_scale", torch.ones(views, bins))
+        self.register_buffer("input_mean", torch.zeros(views, self.bins))
+        self.register_buffer("input_scale", torch.ones(views, self.bins))
 
-        margin = bins_per_band // 2
-        self.inlet = nn.Conv2d(views, widths[0], (3, 2 * bins_per_band), (1, bins_per_band), padding=(1, margin))
+        self.inlet = BandSplit(views, widths[0], spreads)
 
         def level(index: int) -> nn.Sequential:
             return nn.Sequential(*(Block(widths[index], bands[index], squeeze) for _ in range(blocks)))
@@ -68,16 +65,7 @@ class Generator(nn.Module):
         self.bottom = level(len(steps))
         self.up = nn.ModuleList(nn.ConvTranspose2d(lower, upper, 2, 2) for upper, lower in steps)
         self.decoder = nn.ModuleList(level(index) for index in range(len(steps)))
-        self.outlet = nn.Sequential(
-            FrameNorm(widths[0]),
-            nn.ConvTranspose2d(
-                widths[0],
-                targets * self.audio_channels,
-                (1, 2 * bins_per_band),
-                (1, bins_per_band),
-                padding=(0, margin),
-            ),
-        )
+        self.outlet = BandMerge(widths[0], targets * self.audio_channels, spreads)
 
     @property
     def stride(self) -> int:
@@ -110,7 +98,7 @@ class Generator(nn.Module):
         masks = self.shares(logits.float())
         if bins == self.bins:
             return masks
-        count = self.top_bands * self.bins_per_band
+        count = self.top_bands * self.zones[-1].width
         top = masks.narrow(dim, self.bins - count, count).mean(dim, keepdim=True)
         above = [-1] * masks.dim()
         above[dim] = bins - self.bins
@@ -127,7 +115,7 @@ class Generator(nn.Module):
     @torch.no_grad()
     def scale_logits(self, factor: float) -> None:
         """Make every mask softer (`factor` below 1) or harder from now on."""
-        for parameter in self.outlet[-1].parameters():
+        for parameter in self.outlet.layers.parameters():
             parameter *= factor
 
     def logits(self, views: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d
 
+from models.bands import BandMerge, BandSplit, overlapping
 from models.blocks import Block, FrameNorm
 from models.generator import Generator
 
@@ -32,21 +33,13 @@ class GeneratorStream:
         self.generator, self.dtype = generator, dtype
         self.scale = generator.input_scale[:, None]
         self.shift = -generator.input_mean[:, None] * self.scale
-        band = generator.bins_per_band
-        self.inlet = convolution(
-            generator.inlet.weight, generator.inlet.bias, dtype, stride=(1, band), padding=(0, band // 2)
-        )
+        self.inlet = BandSplitStream(generator.inlet, dtype)
         self.encoder = [[BlockStream(block, dtype) for block in level] for level in generator.encoder]
         self.down = [convolution(layer.weight, layer.bias, dtype, stride=2) for layer in generator.down]
         self.bottom = [BlockStream(block, dtype) for block in generator.bottom]
         self.up = [convolution(layer.weight, layer.bias, dtype, conv_transpose2d, stride=2) for layer in generator.up]
         self.decoder = [[BlockStream(block, dtype) for block in level] for level in generator.decoder]
-        # As a transposed convolution, the outlet adds up halves of bands; as a plain one, it is several times faster.
-        norm, outlet = generator.outlet
-        halves = (outlet.weight * norm.scale[..., None]).unflatten(-1, (2, band))
-        weight = halves.flip(-2).permute(1, 4, 0, 2, 3).flatten(0, 1)
-        self.outlet = convolution(weight, None, dtype, padding=(0, 1))
-        self.outlet_bias = outlet.bias[:, None, None]
+        self.outlet = BandMergeStream(generator.outlet, dtype)
 
         # A level begins at an even frame, and what skips the levels below it waits for them.
         self.before = History(2)
@@ -75,11 +68,44 @@ class GeneratorStream:
         x = run(self.bottom, x)
         for skip, level, up in zip(self.skips, reversed(self.decoder), reversed(self.up), strict=True):
             x = run(level, up(x) + skip.delay(skips.pop()))
-        x = self.outlet(x) * inverse_rms(x)
-        targets, channels = self.generator.targets, self.generator.audio_channels
-        x = x.unflatten(-1, (targets * channels, -1)).permute(2, 0, 1, 3).flatten(2)
-        margin = self.generator.bins_per_band // 2
-        return (x[..., margin:-margin] + self.outlet_bias).unflatten(0, (targets, channels))
+        return self.outlet(x).unflatten(0, (self.generator.targets, self.generator.audio_channels))
+
+
+class BandSplitStream:
+    """A `BandSplit`: `[frames, bins, views]` to `[frames - 2, bands, channels]`."""
+
+    def __init__(self, split: BandSplit, dtype: torch.dtype):
+        self.zones = split.zones
+        self.layers = [
+            convolution(layer.weight, layer.bias, dtype, stride=(1, zone.width))
+            for layer, zone in zip(split.layers, split.zones, strict=True)
+        ]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        pieces = zip(self.layers, overlapping(x.transpose(-1, -2), self.zones), strict=True)
+        return torch.cat([layer(piece.transpose(-1, -2)) for layer, piece in pieces], dim=1)
+
+
+class BandMergeStream:
+    """A `BandMerge`: `[frames, bands, channels]` to `[outputs, frames, bins]`."""
+
+    def __init__(self, merge: BandMerge, dtype: torch.dtype):
+        self.zones = merge.zones
+        self.layers, self.biases = [], []
+        # As a transposed convolution, it adds up halves of bands; as a plain one, it is several times faster.
+        for zone, layer in zip(merge.zones, merge.layers, strict=True):
+            halves = (layer.weight * merge.norm.scale[..., None]).unflatten(-1, (2, zone.width))
+            weight = halves.flip(-2).permute(1, 4, 0, 2, 3).flatten(0, 1)
+            self.layers.append(convolution(weight, None, dtype, padding=(0, 1)))
+            self.biases.append(layer.bias[:, None, None])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        scale, merged = inverse_rms(x), []
+        bands = x.split([zone.bands for zone in self.zones], dim=1)
+        for zone, layer, bias, piece in zip(self.zones, self.layers, self.biases, bands, strict=True):
+            bins = (layer(piece) * scale).unflatten(-1, (len(bias), -1)).permute(2, 0, 1, 3).flatten(2)
+            merged.append(bins[..., zone.width // 2 : -(zone.width // 2)] + bias)
+        return torch.cat(merged, dim=-1)
 
 
 class BlockStream:

@@ -80,17 +80,22 @@ class DataSettings:
 class GeneratorSettings:
     """Sizes of the generator; see `models.Generator`."""
 
-    bins: int = 1536
-    bins_per_band: int = 8
+    zones: tuple[tuple[int, int], ...] = ((256, 2), (768, 8), (1536, 16))
+    """Up to which bin the network looks at how many bins to a band, from the lowest up."""
     widths: tuple[int, ...] = (32, 64, 96, 128)
     blocks: int = 1
     squeeze: int = 8
 
     def __post_init__(self):
-        for key in ("bins", "bins_per_band", "squeeze"):
-            require(getattr(self, key) > 0, f"generator.{key} must be at least 1")
+        require(bool(self.zones), "generator.zones must name at least one zone")
+        require(self.squeeze > 0, "generator.squeeze must be at least 1")
         require(self.blocks >= 0, "generator.blocks must be at least 0")
         require(bool(self.widths) and min(self.widths) > 0, "generator.widths must name a width for each level")
+
+    @property
+    def bins(self) -> int:
+        """Lowest bins of the spectrogram, that the network looks at."""
+        return self.zones[-1][0]
 
 
 @dataclass(frozen=True)
@@ -230,11 +235,15 @@ class Config:
         for target in self.data.pairs:
             one_of(target, self.targets, "data.pairs")
         require(self.seed >= 0, "seed must be at least 0")
-        require(self.generator.bins <= self.spectral.bins, "generator.bins must be at most spectral.n_fft / 2 + 1")
+        require(
+            self.generator.bins <= self.spectral.bins, "generator.zones must end at bin spectral.n_fft / 2 + 1 at most"
+        )
         require(not self.losses.teacher or self.schedule.average > 0, "losses.teacher needs schedule.average above 0")
         patch = self.discriminator.patch if self.losses.adversarial else 1
         require(self.data.crop_frames >= patch, f"data.crop_frames must be at least {patch} for these discriminators")
-        require(self.generator.bins >= patch, f"generator.bins must be at least {patch} for these discriminators")
+        require(
+            self.generator.bins >= patch, f"generator.zones must end at bin {patch} at least for these discriminators"
+        )
 
     def adversarial_at(self, step: int) -> bool:
         """Whether a step has adversarial terms, if it has unlabelled music."""

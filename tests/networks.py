@@ -21,7 +21,7 @@ PAPER = CIRCULAR | dict.fromkeys(("adversarial_rest", "adversarial_mixture"), 10
 
 
 def tiny_config(targets: tuple[str, ...] = ("vocals",)) -> Config:
-    generator = GeneratorSettings(bins=192, bins_per_band=6, widths=(6, 8, 8), squeeze=4)
+    generator = GeneratorSettings(zones=((96, 4), (192, 8)), widths=(6, 8, 8), squeeze=4)
     return Config(targets=targets, spectral=FAST, generator=generator)
 
 

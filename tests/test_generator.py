@@ -18,7 +18,7 @@ SIZES = [
 def random_generator(targets: int = 1, **sizes) -> Generator:
     """A small generator whose every layer does something."""
     torch.manual_seed(0)
-    sizes = {"bins": 64, "bins_per_band": 4, "widths": (6, 8, 8), "squeeze": 2} | sizes
+    sizes = {"zones": ((32, 2), (64, 4)), "widths": (6, 8, 8), "squeeze": 2} | sizes
     generator = Generator(targets, **sizes).eval()
     for parameter in generator.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
@@ -50,8 +50,8 @@ def test_targets_that_are_not_everything_leave_a_rest(targets):
 
 @torch.no_grad()
 def test_bins_above_the_network_get_the_mean_mask_of_the_top_bands():
-    masks = random_generator(bins=64, bins_per_band=2)(random_views(8), 90)
-    top = masks[..., 64 - 8 * 2 : 64, :].mean(dim=-2)
+    masks = random_generator(zones=((32, 2), (64, 4)))(random_views(8), 90)
+    top = masks[..., 64 - 8 * 4 : 64, :].mean(dim=-2)
     for bin in (64, 77, 89):
         torch.testing.assert_close(masks[..., bin, :], top)
 
@@ -105,7 +105,7 @@ def test_silence_gives_masks_that_are_numbers():
 
 
 def test_every_parameter_learns():
-    generator = Generator(2, bins=64, bins_per_band=4, widths=(6, 8, 8))
+    generator = Generator(2, zones=((32, 4), (64, 8)), widths=(6, 8, 8))
     masks = generator(random_views(8), 64)
     masks[:, 0].square().sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in generator.parameters())
@@ -113,15 +113,15 @@ def test_every_parameter_learns():
 
 def test_an_untrained_generator_shares_out_evenly_enough_to_learn():
     torch.manual_seed(0)
-    masks = Generator(4, bins=64, bins_per_band=4, widths=(6, 8, 8))(random_views(8), 64)
+    masks = Generator(4, zones=((32, 4), (64, 8)), widths=(6, 8, 8))(random_views(8), 64)
     assert masks.min() > 0.02 and masks.max() < 0.9
 
 
 @pytest.mark.parametrize(
     ("sizes", "complaint"),
     [
-        ({"bins": 72, "bins_per_band": 4, "widths": (4, 4, 4, 4)}, "bins must be a multiple of 32"),
-        ({"bins": 63, "bins_per_band": 3, "widths": (4,)}, "bins_per_band must be even"),
+        ({"zones": ((64, 4),), "widths": (4, 4, 4, 4, 4, 4)}, "bands must be a multiple of 32 .*, not 16"),
+        ({"zones": ((63, 3),), "widths": (4,)}, "even number of bins, not 3"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(sizes, complaint):

@@ -48,7 +48,7 @@ def music(tmp_path_factory) -> SimpleNamespace:
             "unlabelled_batch_size": 1,
             "workers": 0,
         },
-        "generator": {"bins": 96, "bins_per_band": 4, "widths": [6, 8]},
+        "generator": {"zones": [[32, 2], [96, 8]], "widths": [6, 8]},
         "discriminator": {"widths": [4, 8], "scales": 2},
         "schedule": {"steps": 4, "warmup": 1, "precision": "fp32", "unlabelled_every": 2},
     }

@@ -11,7 +11,7 @@ from models.streaming import GeneratorStream, History
 def random_generator(**sizes) -> Generator:
     """A small generator whose every layer does something."""
     torch.manual_seed(0)
-    generator = Generator(**{"targets": 2, "bins": 96, "bins_per_band": 6, "widths": (6, 8, 8), "squeeze": 4, **sizes})
+    generator = Generator(**{"targets": 2, "zones": ((32, 4), (96, 8)), "widths": (6, 8, 8), "squeeze": 4, **sizes})
     for parameter in generator.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     generator.input_mean += 0.2
@@ -32,7 +32,15 @@ def streamed(generator: Generator, sound: Tensor, size: int, dtype: torch.dtype 
     return torch.cat([stream(piece) for piece in sound.split(size, dim=1)], dim=2), stream.lag
 
 
-SIZES = [{}, {"widths": (6, 8)}, {"widths": (6,)}, {"blocks": 2}, {"blocks": 0}, {"bins_per_band": 4, "targets": 1}]
+SIZES = [
+    {},
+    {"widths": (6, 8)},
+    {"widths": (6,)},
+    {"blocks": 2},
+    {"blocks": 0},
+    {"zones": ((96, 4),), "targets": 1},
+    {"zones": ((16, 2), (64, 4), (96, 8)), "widths": (6, 8)},
+]
 
 
 @torch.no_grad()

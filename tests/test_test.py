@@ -20,7 +20,7 @@ RATE = 8000
 def write_weights(path, targets):
     torch.manual_seed(0)
     spectral = SpectralSettings(RATE, n_fft=256, hop=64)
-    generator = GeneratorSettings(bins=96, bins_per_band=6, widths=(8, 8))
+    generator = GeneratorSettings(zones=((96, 6),), widths=(8, 8))
     config = Config(targets=targets, spectral=spectral, generator=generator)
     save_weights(path, build_network(config), config)
     return path

@@ -95,7 +95,7 @@ def tiny(tmp_path_factory) -> Path:
     settings = {
         "spectral": {"sample_rate": TINY.sample_rate, "n_fft": TINY.n_fft, "hop": TINY.hop},
         "data": {"stores": {str(store): 1}, "crop_frames": 16, "batch_size": 4, "unlabelled_batch_size": 2},
-        "generator": {"bins": 96, "bins_per_band": 4, "widths": [6, 8]},
+        "generator": {"zones": [[32, 2], [96, 8]], "widths": [6, 8]},
         "discriminator": {"widths": [4, 8], "scales": 2},
         "losses": PAPER,
         "schedule": {"steps": 60, "warmup": 5, "precision": "fp32", "average": 0.9, "checkpoint_every": 2},

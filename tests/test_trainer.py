@@ -32,7 +32,7 @@ def configure(store):
     def make_config(schedule: dict | None = None, **sections) -> Config:
         values = {
             "spectral": {"sample_rate": TINY.sample_rate, "n_fft": TINY.n_fft, "hop": TINY.hop},
-            "generator": {"bins": 96, "bins_per_band": 4, "widths": [6, 8]},
+            "generator": {"zones": [[32, 2], [96, 8]], "widths": [6, 8]},
             "discriminator": {"widths": [4, 8], "scales": 2},
             "losses": PAPER,
             "schedule": {
@@ -258,7 +258,7 @@ def test_a_run_goes_on_from_finished_weights(configure, tmp_path):
 def test_weights_of_another_kind_of_network_are_refused(configure, tmp_path):
     Trainer(configure(), tmp_path / "first", CPU).run()
     weights = str(tmp_path / "first" / BEST)
-    wider = configure(weights=weights, generator={"bins": 96, "bins_per_band": 4, "widths": [6, 12]})
+    wider = configure(weights=weights, generator={"zones": [[32, 2], [96, 8]], "widths": [6, 12]})
     with pytest.raises(UserError, match=r"has generator: .*, but the config asks for "):
         Trainer(wider, tmp_path / "second", CPU)
     store = make_store(tmp_path / "store", parts=("mixture", "drums"))

@@ -1,0 +1,82 @@
+"""Frequency bins become bands, and back: narrow bands where notes lie close together, wide ones above.
+
+A band of 20 Hz tells one note of a bass or of a low voice from the next; one of 170 Hz does for what lies above 8 kHz,
+and costs an eighth. (Tong et al., "SCNet: Sparse compression network for music source separation", ICASSP 2024.)
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from models.blocks import FrameNorm
+
+Zones = tuple[tuple[int, int], ...]
+"""Zones of bands of the same width, from the lowest up: the bin that a zone ends before, and the bins to a band."""
+
+
+class Zone(NamedTuple):
+    """The bins from `first` up to, and without, `end`, in bands of `width` bins."""
+
+    first: int
+    end: int
+    width: int
+
+    @property
+    def bands(self) -> int:
+        return (self.end - self.first) // self.width
+
+
+def spread(zones: Zones) -> list[Zone]:
+    """The zones with their first bins. Raises ValueError when bands do not fill them."""
+    spreads = []
+    for (first, _), (end, width) in pairwise(((0, 0), *zones)):
+        if width < 2 or width % 2:
+            raise ValueError(f"a zone's bands must be of an even number of bins, not {width}")
+        if end <= first or (end - first) % width:
+            raise ValueError(f"a zone from bin {first} to {end} cannot be filled with bands of {width} bins")
+        spreads.append(Zone(first, end, width))
+    return spreads
+
+
+class BandSplit(nn.Module):
+    """`[batch, views, frames, bins]` to `[batch, channels, frames, bands]`: every band sees half of each neighbour."""
+
+    def __init__(self, views: int, channels: int, zones: list[Zone]):
+        super().__init__()
+        self.zones = zones
+        self.layers = nn.ModuleList(
+            nn.Conv2d(views, channels, (3, 2 * zone.width), (1, zone.width), padding=(1, 0)) for zone in zones
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        pieces = zip(self.layers, overlapping(x, self.zones), strict=True)
+        return torch.cat([layer(piece) for layer, piece in pieces], dim=-1)
+
+
+class BandMerge(nn.Module):
+    """`[batch, channels, frames, bands]` to `[batch, outputs, frames, bins]`, with a norm before."""
+
+    def __init__(self, channels: int, outputs: int, zones: list[Zone]):
+        super().__init__()
+        self.zones = zones
+        self.norm = FrameNorm(channels)
+        self.layers = nn.ModuleList(
+            nn.ConvTranspose2d(channels, outputs, (1, 2 * zone.width), (1, zone.width), padding=(0, zone.width // 2))
+            for zone in zones
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        pieces = zip(self.layers, self.norm(x).split([zone.bands for zone in self.zones], dim=-1), strict=True)
+        return torch.cat([layer(piece) for layer, piece in pieces], dim=-1)
+
+
+def overlapping(x: Tensor, zones: list[Zone]) -> list[Tensor]:
+    """What each zone sees of the last axis of `x`: its bins, and half a band more on both sides."""
+    margin = max(zone.width for zone in zones) // 2
+    x = pad(x, (margin, margin))
+    return [x[..., margin + z.first - z.width // 2 : margin + z.end + z.width // 2] for z in zones]
