@@ -6,8 +6,8 @@ and costs an eighth. (Tong et al., "SCNet: Sparse compression network for music 
 
 from __future__ import annotations
 
+from collections import namedtuple
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,8 @@ Zones = tuple[tuple[int, int], ...]
 """Zones of bands of the same width, from the lowest up: the bin that a zone ends before, and the bins to a band."""
 
 
-class Zone(NamedTuple):
+class Zone(namedtuple("Zone", ("first", "end", "width"))):
     """The bins from `first` up to, and without, `end`, in bands of `width` bins."""
-
-    first: int
-    end: int
-    width: int
 
     @property
     def bands(self) -> int:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -44,9 +46,8 @@ def test_a_bin_is_seen_by_its_band_and_the_nearer_neighbour(bin):
     changed = spectrum.clone()
     changed[..., bin] += 1
     (bands,) = torch.nonzero((split(changed) - split(spectrum)).abs().amax(dim=(0, 1, 2)), as_tuple=True)
-    seen_from = [0, *ENDS]
     expected = []
-    for band, (first, end) in enumerate(zip(seen_from, ENDS, strict=False)):
+    for band, (first, end) in enumerate(pairwise([0, *ENDS])):
         half = (end - first) // 2
         if first - half <= bin < end + half:
             expected.append(band)

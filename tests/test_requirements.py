@@ -73,4 +73,4 @@ def test_imports_run_one_way(path):
     found = imported(path)
     assert not found & {Path(script).stem for script in SCRIPTS}
     if path.parent.name == "models":
-        assert found <= {"__future__", "collections", "itertools", "models", "torch", "typing"}
+        assert found <= {"__future__", "collections", "itertools", "models", "torch"}
