@@ -98,7 +98,7 @@ class Generator(nn.Module):
         masks = self.shares(logits.float())
         if bins == self.bins:
             return masks
-        count = self.top_bands * self.zones[-1].width
+        count = min(self.top_bands * self.zones[-1].width, self.bins)
         top = masks.narrow(dim, self.bins - count, count).mean(dim, keepdim=True)
         above = [-1] * masks.dim()
         above[dim] = bins - self.bins
