@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from models import Generator
 from separation.config import Config, parse_config
@@ -40,7 +40,7 @@ def save_weights(path: str | Path, network: MaskingNetwork, config: Config, **fa
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
     metadata = {"format": FORMAT, "config": json.dumps(asdict(config)), "facts": json.dumps(facts)}
     with replacing(Path(path)) as partial:
-        save_file(tensors, partial, metadata)
+        partial.write_bytes(save(tensors, metadata))  # save_file would let nobody else read the file
 
 
 def load_weights(path: str | Path, device: str | torch.device = "cpu") -> tuple[MaskingNetwork, Config, dict[str, Any]]:

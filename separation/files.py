@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from separation.errors import UserError
 
 PARTIAL = ".partial"
@@ -22,7 +20,7 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have their own for a full disk
+    except (OSError, RuntimeError) as error:  # torch has its own for a full disk
         raise UserError(f"{path} cannot be written ({error}): make room there, or name another --output.") from error
     finally:
         with suppress(OSError):

@@ -56,15 +56,20 @@ class Trainer:
 
         torch.manual_seed(config.seed)
         self.network = build_network(config).to(device)
-        self.critics = DiscriminatorObjective(*(self._discriminator(n) for n in (len(config.targets), 1))).to(device)
         self.average = AveragedModel(
             self.network, multi_avg_fn=get_ema_multi_avg_fn(self.schedule.average), use_buffers=True
         )
         self.teacher = Teacher(self.average.module, self.schedule.confidence)
         self.optimizer = GeneratorOptimizer(self.network.generator, self.schedule)
-        self.critics_optimizer = torch.optim.Adam(
-            self.critics.parameters(), config.discriminator.learning_rate, betas=(0.5, 0.999)
-        )
+        # What a run is taken up again with.
+        self.parts = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
+        if config.losses.adversarial:
+            self.critics = DiscriminatorObjective(*(self._discriminator(n) for n in (len(config.targets), 1)))
+            self.critics.to(device)
+            self.critics_optimizer = torch.optim.Adam(
+                self.critics.parameters(), config.discriminator.learning_rate, betas=(0.5, 0.999)
+            )
+            self.parts |= {"critics": self.critics, "critics_optimizer": self.critics_optimizer}
         if resume:
             self._restore(load_state(output / LAST))
         elif (output / LAST).exists():
@@ -74,7 +79,7 @@ class Trainer:
         else:
             self._measure_input()
         self.objective = self._share(GeneratorObjective(self.network, config.losses))
-        self.judging = self._share(self.critics)
+        self.judging = self._share(self.critics) if config.losses.adversarial else None
 
     def run(self) -> dict[str, str]:
         """Train to the last step; the best weights' validation medians, in words.
@@ -114,7 +119,8 @@ class Trainer:
         taught = unlabelled and self.config.teacher_at(self.step)
 
         # Generator. Its gradient passes through the discriminators, which stand still meanwhile.
-        self.critics.requires_grad_(False)
+        if adversarial:
+            self.critics.requires_grad_(False)
         with self._precision():
             terms, estimates = self.objective(
                 batch, self.critics if adversarial else None, self.teacher if taught else None
@@ -157,8 +163,9 @@ class Trainer:
     def _set_learning_rate(self) -> None:
         factor = learning_rate_factor(self.step, self.schedule)
         self.optimizer.set_learning_rate(self.schedule.learning_rate * factor)
-        for group in self.critics_optimizer.param_groups:
-            group["lr"] = self.config.discriminator.learning_rate * factor
+        if self.config.losses.adversarial:
+            for group in self.critics_optimizer.param_groups:
+                group["lr"] = self.config.discriminator.learning_rate * factor
 
     def _check(self, terms: dict[str, torch.Tensor]) -> None:
         for name, term in terms.items():
@@ -218,11 +225,7 @@ class Trainer:
             "config": asdict(self.config),
             "step": self.step,
             "best": self.best,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "critics": self.critics.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "critics_optimizer": self.critics_optimizer.state_dict(),
+            **{name: part.state_dict() for name, part in self.parts.items()},
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -232,8 +235,8 @@ class Trainer:
                 "resume with the same config, or name another --output."
             )
         self.step, self.best = state["step"], state["best"]
-        for name in ("network", "average", "critics", "optimizer", "critics_optimizer"):
-            getattr(self, name).load_state_dict(state[name])
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
 
 
 def in_words(scores: dict[str, float]) -> dict[str, str]:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from songs import make_song
 
-from separation import checkpoint
-from separation.checkpoint import load_network, load_state, read_facts, save_state, save_weights
+from separation.checkpoint import build_network, load_network, load_state, read_facts, save_state, save_weights
 from separation.config import GeneratorSettings
 from separation.errors import UserError
 
@@ -53,6 +54,13 @@ def test_weights_are_loaded_as_they_were_saved_in_half_precision(weights, networ
 
 def test_weights_know_their_config_and_the_facts_about_them(weights):
     assert read_facts(weights) == (tiny_config(("drums",)), {"step": 12, "validation_sdr": {"drums": 5.5}})
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere files have no such modes")
+def test_whoever_may_read_the_folder_may_read_the_weights(weights):
+    plain = weights.with_name("plain")
+    plain.touch()
+    assert weights.stat().st_mode == plain.stat().st_mode
 
 
 def test_nothing_but_the_file_is_left_behind(weights):
@@ -111,7 +119,7 @@ def test_settings_that_this_program_does_not_know_are_named(weights):
 def test_sizes_that_do_not_fit_together_are_a_sentence():
     config = replace(tiny_config(), generator=GeneratorSettings(zones=((95, 5),)))
     with pytest.raises(UserError, match=r"the config's generator cannot be built: .* an even number of bins, not 5"):
-        checkpoint.build_network(config)
+        build_network(config)
 
 
 STATE = {
@@ -132,12 +140,13 @@ def test_a_failed_save_keeps_the_file_that_was_there(tmp_path, monkeypatch, netw
     save_state(state, STATE)
     save_weights(weights, network, tiny_config(("drums",)), step=1)
 
-    def fail_half_way(path) -> None:
-        path.write_bytes(b"half")
+    def fail_half_way(path: Path, content: bytes = b"half") -> None:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError("No space left on device")
 
     monkeypatch.setattr(torch, "save", lambda state, path: fail_half_way(path))
-    monkeypatch.setattr(checkpoint, "save_file", lambda tensors, path, metadata: fail_half_way(path))
+    monkeypatch.setattr(Path, "write_bytes", fail_half_way)
     with pytest.raises(UserError, match="cannot be written"):
         save_state(state, {**STATE, "step": 4})
     with pytest.raises(UserError, match="cannot be written"):
