@@ -3,8 +3,8 @@
     python benchmarks/separation.py --seconds 180 --runs 3 --peer-python peers/bin/python
 
 Start-up is the time that one second of sound takes, the real-time factor what each further second adds, and memory the
-most that the largest process held. All are medians over the runs; ratios are to this project's two stems. Peers take
-part that the interpreter --peer-python has installed.
+most that the largest process held: medians over the runs, from which the factor is reckoned. Ratios are to this
+project's two stems. Peers take part that the interpreter --peer-python has installed.
 """
 
 from __future__ import annotations
@@ -84,10 +84,13 @@ def main() -> None:
         for _ in range(arguments.runs):
             for name, command in commands.items():
                 (start_up, _), (whole, memory) = (measure(command, song, folder) for song in songs)
-                runs[name].append((start_up, (whole - start_up) / (arguments.seconds - 1), memory))
-                print(f"{name}: {start_up:.1f} s + {runs[name][-1][1]:.4f} of the song, {memory:.0f} MB", flush=True)
+                runs[name].append((start_up, whole, memory))
+                print(f"{name}: {start_up:.1f} s for 1 s, {whole:.1f} s for all, {memory:.0f} MB", flush=True)
 
-    medians = {name: [median(column) for column in zip(*figures, strict=True)] for name, figures in runs.items()}
+    medians = {}
+    for name, figures in runs.items():
+        start_up, whole, memory = (median(column) for column in zip(*figures, strict=True))
+        medians[name] = start_up, (whole - start_up) / (arguments.seconds - 1), memory
     print(f"\n| {arguments.seconds} s | start-up in s | real-time factor | peak memory in MB |\n|---|---|---|---|")
     for name, figures in medians.items():
         ratios = [figure / ours for figure, ours in zip(figures, medians["two stems"], strict=True)]
