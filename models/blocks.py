@@ -51,16 +51,16 @@ class FrequencyBranch(nn.Sequential):
 
 
 class Block(nn.Module):
-    """A TFC-TDF block: both branches are residual, and begin as the identity."""
+    """A TFC-TDF block, or without `squeeze` a TFC block: its branches are residual, and begin as the identity."""
 
-    def __init__(self, channels: int, bands: int, squeeze: int):
+    def __init__(self, channels: int, bands: int, squeeze: int | None):
         super().__init__()
         self.convolution = ConvolutionBranch(channels)
-        self.frequency = FrequencyBranch(channels, bands, squeeze)
+        self.frequency = FrequencyBranch(channels, bands, squeeze) if squeeze else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.convolution(x)
-        return x + self.frequency(x)
+        return x + self.frequency(x) if self.frequency else x
 
 
 def start_silent(layer: nn.Conv2d | nn.Linear) -> None:

@@ -25,6 +25,8 @@ class Generator(nn.Module):
         zones: which bins of the spectrogram the network looks at, and how many make a band; see `models.bands`.
         widths: channels of each level of the U-Net, from the top down.
         blocks: TFC-TDF blocks on each side of each level.
+        decoder_levels: how many levels, from the top down, have blocks on the way up; None: all.
+        frequency_levels: how many levels, from the top down, have TDFs in their blocks; None: all.
         squeeze: how much narrower the hidden layer of a TDF is than its bands.
     """
 
@@ -39,6 +41,8 @@ class Generator(nn.Module):
         zones: Zones = ((256, 2), (768, 8), (1536, 16)),
         widths: tuple[int, ...] = (32, 64, 96, 128),
         blocks: int = 1,
+        decoder_levels: int | None = None,
+        frequency_levels: int | None = None,
         squeeze: int = 8,
     ):
         super().__init__()
@@ -46,7 +50,7 @@ class Generator(nn.Module):
         count = sum(zone.bands for zone in spreads)
         if count % 2 ** (len(widths) - 1):
             raise ValueError(f"the bands must be a multiple of {2 ** (len(widths) - 1)} (2 a level), not {count}")
-        self.targets, self.exhaustive, self.blocks = targets, exhaustive, blocks
+        self.targets, self.exhaustive = targets, exhaustive
         self.zones, self.bins = spreads, spreads[-1].end
         bands = [count // 2**level for level in range(len(widths))]
 
@@ -56,15 +60,17 @@ class Generator(nn.Module):
 
         self.inlet = BandSplit(views, widths[0], spreads)
 
-        def level(index: int) -> nn.Sequential:
-            return nn.Sequential(*(Block(widths[index], bands[index], squeeze) for _ in range(blocks)))
+        def level(index: int, blocks: int = blocks) -> nn.Sequential:
+            tdf = frequency_levels is None or index < frequency_levels
+            return nn.Sequential(*(Block(widths[index], bands[index], squeeze if tdf else None) for _ in range(blocks)))
 
         steps = list(pairwise(widths))
+        rising = len(steps) if decoder_levels is None else decoder_levels
         self.encoder = nn.ModuleList(level(index) for index in range(len(steps)))
         self.down = nn.ModuleList(nn.Conv2d(upper, lower, 2, 2) for upper, lower in steps)
         self.bottom = level(len(steps))
         self.up = nn.ModuleList(nn.ConvTranspose2d(lower, upper, 2, 2) for upper, lower in steps)
-        self.decoder = nn.ModuleList(level(index) for index in range(len(steps)))
+        self.decoder = nn.ModuleList(level(index, blocks if index < rising else 0) for index in range(len(steps)))
         self.outlet = BandMerge(widths[0], targets * self.audio_channels, spreads)
 
     @property
@@ -76,9 +82,9 @@ class Generator(nn.Module):
     def context(self) -> int:
         """Frames on either side that a frame's mask can depend on (half the receptive field)."""
         frames = 1  # the inlet
-        for index in range(len(self.down)):
-            frames += (4 * self.blocks + 1) * 2**index  # two sides of 3x3 pairs, and the pooled neighbour
-        return frames + 2 * self.blocks * self.stride
+        for index, (falling, rising) in enumerate(zip(self.encoder, self.decoder, strict=True)):
+            frames += (2 * len(falling) + 2 * len(rising) + 1) * 2**index  # pairs of 3x3, and the pooled neighbour
+        return frames + 2 * len(self.bottom) * self.stride
 
     def forward(self, views: Tensor, bins: int) -> Tensor:
         """Masks for a mixture.

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from models.bands import BandMerge, BandSplit, overlapping
-from models.blocks import Block, FrameNorm
+from models.blocks import Block, FrameNorm, FrequencyBranch
 from models.generator import Generator
 
 
@@ -43,17 +43,16 @@ class GeneratorStream:
 
         # A level begins at an even frame, and what skips the levels below it waits for them.
         self.before = History(2)
-        self.evens, self.skips, self.lag = [], [], 1
-        lag_of_blocks, lags = BlockStream.lag * generator.blocks, []
-        for _ in self.encoder:
+        self.evens, self.skips, self.lag, lags = [], [], 1, []
+        for level in self.encoder:
             self.evens.append(History(self.lag % 2))
-            self.lag += self.lag % 2 + lag_of_blocks
+            self.lag += self.lag % 2 + BlockStream.lag * len(level)
             lags.append(self.lag)
             self.lag //= 2
-        self.lag += lag_of_blocks
-        for lag in reversed(lags):
+        self.lag += BlockStream.lag * len(self.bottom)
+        for lag, level in zip(reversed(lags), reversed(self.decoder), strict=True):
             self.skips.append(History(2 * self.lag - lag))
-            self.lag = 2 * self.lag + lag_of_blocks
+            self.lag = 2 * self.lag + BlockStream.lag * len(level)
 
     @torch.no_grad()
     def __call__(self, views: Tensor) -> Tensor:
@@ -117,16 +116,26 @@ class BlockStream:
         norm, first, self.activation, second = block.convolution
         self.first = convolution(first.weight * norm.scale, first.bias, dtype, padding=(0, 1))
         self.second = convolution(second.weight, second.bias, dtype, padding=(0, 1))
-        norm, squeeze, _, stretch = block.frequency
-        self.scale = norm.scale.flatten()
-        self.squeeze, self.squeeze_bias = squeeze.weight.to(dtype), squeeze.bias[:, None]
-        self.stretch, self.stretch_bias = stretch.weight.to(dtype), stretch.bias[:, None].to(dtype)
         self.before = History(2 * self.lag)
+        self.frequency = block.frequency and FrequencyStream(block.frequency, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         x = self.before(x)
         y = self.second(self.activation(self.first(x * inverse_rms(x).to(x.dtype))))
         x = y.add_(x[self.lag : -self.lag])
+        return self.frequency(x) if self.frequency else x
+
+
+class FrequencyStream:
+    """A `FrequencyBranch`, with what it is added to."""
+
+    def __init__(self, branch: FrequencyBranch, dtype: torch.dtype):
+        norm, squeeze, self.activation, stretch = branch
+        self.scale = norm.scale.flatten()
+        self.squeeze, self.squeeze_bias = squeeze.weight.to(dtype), squeeze.bias[:, None]
+        self.stretch, self.stretch_bias = stretch.weight.to(dtype), stretch.bias[:, None].to(dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
         y = self.activation((self.squeeze @ x) * (inverse_rms(x) * self.scale) + self.squeeze_bias)
         return torch.baddbmm(x, self.stretch.expand(len(x), -1, -1), y.to(x.dtype)).add_(self.stretch_bias)
 

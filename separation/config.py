@@ -84,12 +84,17 @@ class GeneratorSettings:
     """Up to which bin the network looks at how many bins to a band, from the lowest up."""
     widths: tuple[int, ...] = (32, 64, 96, 128)
     blocks: int = 1
+    decoder_levels: int | None = None
+    """How many levels, from the top down, have blocks on the way up; null: all."""
+    frequency_levels: int | None = None
+    """How many levels, from the top down, look at all frequencies at once; null: all."""
     squeeze: int = 8
 
     def __post_init__(self):
         require(bool(self.zones), "generator.zones must name at least one zone")
         require(self.squeeze > 0, "generator.squeeze must be at least 1")
-        require(self.blocks >= 0, "generator.blocks must be at least 0")
+        for key in ("blocks", "decoder_levels", "frequency_levels"):
+            require((getattr(self, key) or 0) >= 0, f"generator.{key} must be at least 0")
         require(bool(self.widths) and min(self.widths) > 0, "generator.widths must name a width for each level")
 
     @property

@@ -12,6 +12,8 @@ SIZES = [
     {"widths": (4, 4, 4, 4), "blocks": 1},
     {"widths": (6,), "blocks": 1},
     {"widths": (4, 4), "blocks": 0},
+    {"widths": (6, 8, 8), "decoder_levels": 1, "frequency_levels": 1},
+    {"widths": (6, 8, 8), "decoder_levels": 0, "frequency_levels": 0},
 ]
 
 
