@@ -41,8 +41,8 @@ class Generator(nn.Module):
         zones: Zones = ((256, 2), (768, 8), (1536, 16)),
         widths: tuple[int, ...] = (32, 64, 96, 128),
         blocks: int = 1,
-        decoder_levels: int | None = None,
-        frequency_levels: int | None = None,
+        decoder_levels: int | None = 1,
+        frequency_levels: int | None = 1,
         squeeze: int = 8,
     ):
         super().__init__()

@@ -84,9 +84,9 @@ class GeneratorSettings:
     """Up to which bin the network looks at how many bins to a band, from the lowest up."""
     widths: tuple[int, ...] = (32, 64, 96, 128)
     blocks: int = 1
-    decoder_levels: int | None = None
+    decoder_levels: int | None = 1
     """How many levels, from the top down, have blocks on the way up; null: all."""
-    frequency_levels: int | None = None
+    frequency_levels: int | None = 1
     """How many levels, from the top down, look at all frequencies at once; null: all."""
     squeeze: int = 8
 

@@ -110,6 +110,7 @@ def test_unknown_keys_and_other_types_are_named_with_the_file(write, text, sente
         "data.workers=-1",
         "generator.zones=[[4096, 8]]",
         "generator.zones=[]",
+        "generator.decoder_levels=-1",
         "generator.zones=[256, 768]",
         "generator.widths=[]",
         "generator.widths=[8, 0]",

@@ -12,7 +12,7 @@ SIZES = [
     {"widths": (4, 4, 4, 4), "blocks": 1},
     {"widths": (6,), "blocks": 1},
     {"widths": (4, 4), "blocks": 0},
-    {"widths": (6, 8, 8), "decoder_levels": 1, "frequency_levels": 1},
+    {"widths": (6, 8, 8), "decoder_levels": None, "frequency_levels": None},
     {"widths": (6, 8, 8), "decoder_levels": 0, "frequency_levels": 0},
 ]
 

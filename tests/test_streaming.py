@@ -38,7 +38,7 @@ SIZES = [
     {"widths": (6,)},
     {"blocks": 2},
     {"blocks": 0},
-    {"decoder_levels": 1, "frequency_levels": 1},
+    {"decoder_levels": None, "frequency_levels": None},
     {"decoder_levels": 0, "frequency_levels": 0},
     {"zones": ((96, 4),), "targets": 1},
     {"zones": ((16, 2), (64, 4), (96, 8)), "widths": (6, 8)},
