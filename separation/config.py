@@ -194,7 +194,8 @@ class ScheduleSettings:
     """SDR in dB, as foretold by its masks, that the teacher's label of a mixture must have to be used."""
     average: float = 0.998
     """Decay of the moving average of the weights, which is what gets validated and shipped; 0: none."""
-    precision: str = "bf16"
+    precision: str = "auto"
+    """What the networks compute in: `fp32`, `bf16`, or `auto` for whichever is faster on the device."""
     softness: tuple[float, ...] = (1.0, 0.8, 0.65, 0.5, 0.4, 0.35, 0.3)
     """Factors tried on the log-shares of the best weights at the end of the run; none: they stay as learned."""
     validate_every: int = 500
@@ -204,7 +205,7 @@ class ScheduleSettings:
 
     def __post_init__(self):
         one_of(self.decay, ("cosine", "halving", "constant"), "schedule.decay")
-        one_of(self.precision, ("bf16", "fp32"), "schedule.precision")
+        one_of(self.precision, ("auto", "bf16", "fp32"), "schedule.precision")
         for key in ("steps", "halve_every", "unlabelled_every", "validate_every", "checkpoint_every"):
             require(getattr(self, key) > 0, f"schedule.{key} must be at least 1")
         require(all(factor > 0 for factor in self.softness), "schedule.softness must hold factors above 0")
@@ -223,7 +224,8 @@ class Config:
     targets: tuple[str, ...] = ("vocals",)
     """The stems to take out of a song: one, or several."""
     weights: str | None = None
-    """Weights to go on from, of the same targets, STFT and generator; null: to start from nothing."""
+    """Weights to go on from, of the same targets, STFT and generator, which may have blocks and TDFs in more levels;
+    null: to start from nothing."""
     seed: int = 0
     spectral: SpectralSettings = field(default_factory=SpectralSettings)
     data: DataSettings = field(default_factory=DataSettings)

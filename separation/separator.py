@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from separation.checkpoint import load_network, pretrained
-from separation.device import choose_device, release_cuda_libraries
+from separation.device import choose_device, choose_precision, release_cuda_libraries
 from separation.errors import UserError
 from separation.masking import MaskingNetwork
 from separation.resample import resample_blocks
@@ -55,8 +55,7 @@ class Separator:
         self.context = -(-network.context // stride) * stride
         self.chunk = -(-chunk_frames // stride) * stride
         self.device = network.spectral.window.device
-        bf16 = precision == "bf16" or (precision == "auto" and is_bf16_fast(self.device))
-        self.dtype = torch.bfloat16 if bf16 else torch.float32
+        self.dtype = choose_precision(precision, self.device)
 
     @classmethod
     def load(
@@ -224,11 +223,3 @@ def check_channels(channels: int) -> None:
     """Raise `UserError` unless a song with so many channels can be separated."""
     if channels not in (1, 2):
         raise UserError(f"a song with {channels} channels cannot be separated: mix it down to stereo first.")
-
-
-def is_bf16_fast(device: torch.device) -> bool:
-    """Whether a device computes in bf16 itself; others only imitate it, slowly."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

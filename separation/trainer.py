@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from separation.batches import Batch, Batches, load
 from separation.calibration import soften
 from separation.checkpoint import build_network, load_state, load_weights, save_state, save_weights
 from separation.config import Config, ScheduleSettings
+from separation.device import choose_precision
 from separation.errors import UserError
 from separation.objective import DiscriminatorObjective, GeneratorObjective, Teacher
 from separation.optimizer import GeneratorOptimizer
@@ -43,6 +44,7 @@ class Trainer:
     def __init__(self, config: Config, output: Path, device: torch.device, resume: bool = False):
         self.config, self.output, self.device = config, output, device
         self.schedule = config.schedule
+        self.dtype = choose_precision(self.schedule.precision, device)
         self.rank, self.processes = processes()
         self.step, self.best = 0, -math.inf
         try:
@@ -60,7 +62,7 @@ class Trainer:
             self.network, multi_avg_fn=get_ema_multi_avg_fn(self.schedule.average), use_buffers=True
         )
         self.teacher = Teacher(self.average.module, self.schedule.confidence)
-        self.optimizer = GeneratorOptimizer(self.network.generator, self.schedule)
+        self.optimizer = GeneratorOptimizer(self.network.generator, self.schedule, self.dtype)
         # What a run is taken up again with.
         self.parts = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
         if config.losses.adversarial:
@@ -156,8 +158,7 @@ class Trainer:
 
     @contextmanager
     def _precision(self):
-        enabled = self.schedule.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             yield
 
     def _set_learning_rate(self) -> None:
@@ -176,13 +177,19 @@ class Trainer:
                 )
 
     def _start_from(self, path: Path) -> None:
-        """Take over finished weights. Raises `UserError` when they are of another kind of network."""
+        """Take over finished weights, without the blocks and TDFs of lower levels that the config leaves out.
+
+        Raises `UserError` when they are of another kind of network.
+        """
         start, config, _ = load_weights(path, self.device)
+        state, own = start.state_dict(), self.network.state_dict()
+        levels = {key: getattr(self.config.generator, key) for key in ("decoder_levels", "frequency_levels")}
+        fitting = config if own.keys() - state else replace(config, generator=replace(config.generator, **levels))
         for key in ("targets", "spectral", "generator"):
-            if (theirs := getattr(config, key)) != (ours := getattr(self.config, key)):
-                raise UserError(f"weights: {path} has {key}: {theirs}, but the config asks for {ours}.")
-        self.network.load_state_dict(start.state_dict())
-        self.average.module.load_state_dict(start.state_dict())
+            if getattr(fitting, key) != (ours := getattr(self.config, key)):
+                raise UserError(f"weights: {path} has {key}: {getattr(config, key)}, but the config asks for {ours}.")
+        for network in (self.network, self.average.module):
+            network.load_state_dict({name: state[name] for name in own})
 
     def _measure_input(self) -> None:
         """Let every bin reach the generator centred and of unit variance, as measured on whole first batches."""

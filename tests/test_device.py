@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, environment
 
-from separation.device import choose_device
+from separation.device import choose_device, choose_precision
 from separation.errors import UserError
 
 RELEASE = """
@@ -35,6 +35,22 @@ def test_a_missing_gpu_is_said_to_be_missing(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="no CUDA device"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx2": True, "avx512_f": True}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True, "avx512_bf16": False}, torch.bfloat16),
+        ({}, torch.float32),
+    ],
+)
+def test_bf16_is_chosen_only_where_the_processor_has_it(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert choose_precision("auto", torch.device("cpu")) == expected
+    assert choose_precision("bf16", torch.device("cpu")) == torch.bfloat16
+    assert choose_precision("fp32", torch.device("cpu")) == torch.float32
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="there is no /proc")

@@ -10,7 +10,7 @@ from networks import random_network
 
 from models import Generator
 from separation.config import ScheduleSettings
-from separation.optimizer import GeneratorOptimizer, hidden_kernels
+from separation.optimizer import GeneratorOptimizer, Muon, hidden_kernels
 
 
 @pytest.fixture
@@ -47,6 +47,24 @@ def test_hidden_layers_learn_in_all_directions_alike(generator):
         step = (kernel.detach() - before[id(kernel)]).flatten(1)
         sizes = torch.linalg.svdvals(step) / (1e-2 * 0.2 * math.sqrt(max(step.shape)))
         assert sizes.min() > 0.3 and sizes.max() < 1.4
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 1e-5), (torch.float32, 0.03)])
+def test_muon_is_that_of_torch_but_for_its_precision(dtype, tolerance):
+    torch.manual_seed(0)
+    start = [torch.randn(shape) for shape in ((8, 24), (24, 8), (16, 16))]
+    ours, theirs = ([matrix.clone() for matrix in start] for _ in range(2))
+    optimizers = (
+        Muon(ours, lr=0.01, weight_decay=0.1, dtype=dtype),
+        torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = other.grad = torch.randn_like(one)
+        for optimizer in optimizers:
+            optimizer.step()
+    for before, one, other in zip(start, ours, theirs, strict=True):
+        assert (one - other).norm() < tolerance * (other - before).norm()
 
 
 def test_all_other_weights_get_steps_of_adamw(generator):

@@ -254,6 +254,23 @@ def test_a_run_goes_on_from_finished_weights(configure, tmp_path):
     Trainer(still, tmp_path / "second", CPU, resume=True)  # its own checkpoint has all that it takes
 
 
+def test_weights_may_have_blocks_in_levels_that_the_config_leaves_out(configure, tmp_path):
+    """But not the other way round."""
+    sizes = {"zones": [[32, 2], [96, 8]], "widths": [6, 8]}
+    full, thin = (sizes | {"decoder_levels": levels, "frequency_levels": levels} for levels in (None, 0))
+    Trainer(configure(generator=full), tmp_path / "full", CPU).run()
+    weights = tmp_path / "full" / BEST
+    pruned = configure({"learning_rate": 1e-9}, weights=str(weights), generator=thin)
+    Trainer(pruned, tmp_path / "pruned", CPU).run()
+    before, after = (load_network(tmp_path / run / BEST).state_dict() for run in ("full", "pruned"))
+    assert after.keys() < before.keys()
+    for name, tensor in after.items():
+        torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=1e-3)
+    wider = configure(weights=str(tmp_path / "pruned" / BEST), generator=full)
+    with pytest.raises(UserError, match=r"decoder_levels=0.*, but the config asks for .*decoder_levels=None"):
+        Trainer(wider, tmp_path / "wider", CPU)
+
+
 def test_weights_of_another_kind_of_network_are_refused(configure, tmp_path):
     Trainer(configure(), tmp_path / "first", CPU).run()
     weights = str(tmp_path / "first" / BEST)
