@@ -63,6 +63,13 @@ def main() -> None:
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter of the peers (default: this one)")
     parser.add_argument("--untrained", action="store_true", help="time four stems with untrained weights")
     arguments = parser.parse_args()
+    if arguments.song:
+        try:
+            duration = soundfile.info(arguments.song).duration
+        except (OSError, soundfile.SoundFileError):
+            parser.error(f"--song {arguments.song} cannot be read: name a wav, flac or mp3 that is there.")
+        if duration < arguments.seconds:
+            parser.error(f"--song {arguments.song} lasts {duration:.0f} s: give one of --seconds {arguments.seconds}.")
 
     with TemporaryDirectory() as folder:
         songs = [write_song(Path(folder, f"{s}.wav"), s, arguments.song) for s in (1, arguments.seconds)]
