@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from separation.config import Config, load_config
-from separation.device import choose_device
+from separation.device import choose_device, use_huge_pages
 from separation.errors import run_script
 from separation.trainer import BEST, Trainer, processes
 
@@ -48,6 +48,7 @@ def training_device(name: str, config: Config) -> torch.device:
 def main() -> None:
     arguments = parse_arguments()
     config = load_config(arguments.config, arguments.set)
+    use_huge_pages()
     device = training_device(arguments.device, config)
     rank, count = processes()
     if count > 1:

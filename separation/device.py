@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import sys
 from pathlib import Path
@@ -35,6 +36,15 @@ def is_bf16_native(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def use_huge_pages() -> None:
+    """Let torch ask for pages of 2 MB for large tensors (on Linux), unless the environment says otherwise.
+
+    A step of training makes hundreds of large tensors, and waits for every page of each. Torch reads this variable at
+    its first large tensor, as do processes that are started later.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def release_cuda_libraries() -> None:

@@ -53,8 +53,8 @@ class StoredTrack:
         stop = self.frames if frames is None else start + frames
         # Opened anew each time: an array that stays mapped keeps a file open, and a store has thousands of them.
         stored = np.load(self.folder / f"{part}.npy", mmap_mode="r")
-        halves = np.array(stored[start:stop, :, :bins], dtype=np.float32)
-        spectrogram = torch.view_as_complex(torch.from_numpy(halves)).permute(1, 2, 0)
+        halves = torch.from_numpy(np.array(stored[start:stop, :, :bins]))
+        spectrogram = torch.view_as_complex(halves.float()).permute(1, 2, 0)
         return spectrogram.expand(2, -1, -1)
 
 

@@ -25,6 +25,17 @@ image = torch.nn.functional.conv2d(torch.ones(1, 1, 8, 8), torch.ones(1, 1, 3, 3
 print(before - after, image.sum().item(), torch.cuda.is_available())
 """
 
+ASK_FOR_HUGE_PAGES = """
+import sys
+import torch
+from separation.device import use_huge_pages
+
+if sys.argv[1] == "huge":
+    use_huge_pages()
+tensor = torch.ones(64 << 20, dtype=torch.uint8)
+print(any(line.startswith("VmFlags") and " hg" in line for line in open("/proc/self/smaps")))
+"""
+
 
 def test_the_device_is_as_asked():
     assert choose_device("cpu").type == "cpu"
@@ -61,3 +72,15 @@ def test_the_libraries_of_cuda_leave_memory_and_torch_works_on():
     assert float(total) == 36 * 9 and available == str(torch.cuda.is_available())
     if torch.version.cuda:
         assert int(freed) > 20_000
+
+
+@pytest.mark.skipif(
+    not (Path("/sys/kernel/mm/transparent_hugepage").is_dir() and Path("/proc/self/smaps").is_file()),
+    reason="this system has no huge pages to ask for",
+)
+@pytest.mark.parametrize(("choice", "asked"), [("huge", "True"), ("plain", "False")])
+def test_large_tensors_ask_for_huge_pages_where_they_should(choice, asked):
+    variables = {name: value for name, value in environment().items() if name != "THP_MEM_ALLOC_ENABLE"}
+    command = [sys.executable, "-c", ASK_FOR_HUGE_PAGES, choice]
+    run = subprocess.run(command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == asked
