@@ -37,16 +37,15 @@ class Batches(Dataset):
 
     def __init__(self, config: Config, pools: Pools, rank: int = 0, processes: int = 1):
         data = config.data
-        if data.batch_size % processes or data.unlabelled_batch_size % processes:
-            raise UserError(
-                f"data.batch_size and data.unlabelled_batch_size must be multiples of the {processes} processes."
-            )
         self.config, self.data, self.pools = config, data, pools
         self.bins, self.frames = config.generator.bins, data.crop_frames
         self.has_rest = rest_name(config.targets) is not None
         self.supervised = config.losses.supervised and _all_filled(pools, self.has_rest)
         self.semi_supervised = config.losses.semi_supervised
         self.own = slice(rank, None, processes)
+        for key, taken in (("batch_size", self.supervised), ("unlabelled_batch_size", self.semi_supervised)):
+            if taken and getattr(data, key) % processes:
+                raise UserError(f"data.{key} must be a multiple of the {processes} processes.")
         if self.semi_supervised and not (len(pools.mixtures) and all(len(p) for p in pools.rests_without.values())):
             raise UserError(
                 "the losses for unlabelled music need mixtures, and music without each target: "

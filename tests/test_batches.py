@@ -345,7 +345,8 @@ def test_songs_without_labels_train_without_the_supervised_terms(folder):
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"processes": 3}, "must be multiples of the 3 processes"),
+        ({"processes": 3}, r"data\.batch_size must be a multiple of the 3 processes"),
+        ({"processes": 3, "batch_size": 3}, r"data\.unlabelled_batch_size must be a multiple of the 3 processes"),
         ({"labelled": 0}, "need mixtures, and music without each target"),
         (
             {"labelled": 0, "remaining": "split", "schedule": {"unlabelled_every": 2}},
@@ -356,6 +357,11 @@ def test_songs_without_labels_train_without_the_supervised_terms(folder):
 def test_what_cannot_work_is_refused(folder, settings, complaint):
     with pytest.raises(UserError, match=complaint):
         make_batches(folder, **settings)
+
+
+def test_processes_share_only_what_is_used(folder):
+    """A run without losses for unlabelled music has no use for the size of its batches."""
+    assert make_batches(folder, processes=3, batch_size=3, losses={})[0].keys() == {"sources", "known"}
 
 
 @pytest.mark.parametrize("losses", [{"teacher": 1}, {"adversarial_rest": 1}, {"teacher": 1, "adversarial_rest": 1}])
