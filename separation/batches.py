@@ -75,15 +75,14 @@ class Batches(Dataset):
         if self.supervised:
             rngs = [np.random.default_rng([self.config.seed, step, i]) for i in range(self.data.batch_size)]
             examples = [self._labelled(rng) for rng in rngs[self.own]]
-            sources, known = zip(*examples, strict=True)
-            batch["sources"], batch["known"] = stacked(sources), torch.stack(known)
+            batch["sources"], batch["known"] = (torch.stack(parts) for parts in zip(*examples, strict=True))
         if self.semi_supervised and step % self.config.schedule.unlabelled_every == 0:
             target = step // self.config.schedule.unlabelled_every % len(self.config.targets)
             rests = self.pools.rests_without[self.config.targets[target]]
             first, last = self.data.batch_size, self.data.batch_size + self.data.unlabelled_batch_size
             rngs = [np.random.default_rng([self.config.seed, step, i]) for i in range(first, last)]
             pairs = [self._unlabelled(rng, rests) for rng in rngs[self.own]]
-            batch["mixtures"], batch["rests"] = (stacked(signals) for signals in zip(*pairs, strict=True))
+            batch["mixtures"], batch["rests"] = (torch.stack(signals) for signals in zip(*pairs, strict=True))
             batch["target"] = torch.tensor(target)
         return batch
 
@@ -107,7 +106,7 @@ class Batches(Dataset):
             start, ratio = self._start(rng, signals[0]), self._ratio(rng)
             crops = [self._crop(signal, start, ratio) for signal in signals]
             # The sources of one song keep their balance.
-            sources = self._limit(self._augment(rng, stacked(crops)), [track.bandwidth * ratio])
+            sources = self._limit(self._augment(rng, torch.stack(crops)), [track.bandwidth * ratio])
         return sources, torch.ones(len(targets))
 
     def _pair(self, rng: np.random.Generator, target: str) -> tuple[Tensor, Tensor]:
@@ -124,7 +123,7 @@ class Batches(Dataset):
         """Crops of several songs, each augmented on its own: `[signals, 2 channels, bins, frames]`."""
         crops, bandwidths = zip(*(self._varied(rng, signal) for signal in signals), strict=True)
         crops = [self._augment(rng, crop) * (rng.random() >= self.data.mute) for crop in crops]
-        return self._limit(stacked(crops), bandwidths)
+        return self._limit(torch.stack(crops), bandwidths)
 
     def _limit(self, sources: Tensor, bandwidths: Sequence[float]) -> Tensor:
         """Silence above what all of the sources can hold, where a missing sound is no sign of a missing source."""
@@ -175,14 +174,6 @@ class Batches(Dataset):
 def _all_filled(pools: Pools, has_rest: bool) -> bool:
     """Whether every source of a remix has somewhere to come from."""
     return all(len(pool) for pool in pools.targets.values()) and (len(pools.rests) > 0 or not has_rest)
-
-
-def stacked(signals: Sequence[Tensor]) -> Tensor:
-    """`torch.stack` of `[..., bins, frames]`, with bins side by side in memory, as in the store and in the networks.
-
-    To turn them round takes several times as long as to copy them.
-    """
-    return torch.stack([signal.mT for signal in signals]).mT
 
 
 def load(batches: Batches, first: int) -> DataLoader:
