@@ -24,7 +24,7 @@ class Generator(nn.Module):
         views: compressed magnitudes a bin comes with (left, right, middle, side).
         zones: which bins of the spectrogram the network looks at, and how many make a band; see `models.bands`.
         widths: channels of each level of the U-Net, from the top down.
-        blocks: TFC-TDF blocks on each side of each level.
+        blocks: TFC-TDF blocks on each side of each level, from the top down; levels past the last number have as many.
         decoder_levels: how many levels, from the top down, have blocks on the way up; None: all.
         frequency_levels: how many levels, from the top down, have TDFs in their blocks; None: all.
         squeeze: how much narrower the hidden layer of a TDF is than its bands.
@@ -40,7 +40,7 @@ class Generator(nn.Module):
         views: int = 4,
         zones: Zones = ((256, 2), (768, 8), (1536, 16)),
         widths: tuple[int, ...] = (32, 64, 96, 128),
-        blocks: int = 1,
+        blocks: tuple[int, ...] = (1,),
         decoder_levels: int | None = 1,
         frequency_levels: int | None = 1,
         squeeze: int = 8,
@@ -60,9 +60,10 @@ class Generator(nn.Module):
 
         self.inlet = BandSplit(views, widths[0], spreads)
 
-        def level(index: int, blocks: int = blocks) -> nn.Sequential:
+        def level(index: int) -> nn.Sequential:
             tdf = frequency_levels is None or index < frequency_levels
-            return nn.Sequential(*(Block(widths[index], bands[index], squeeze if tdf else None) for _ in range(blocks)))
+            count = blocks[min(index, len(blocks) - 1)]
+            return nn.Sequential(*(Block(widths[index], bands[index], squeeze if tdf else None) for _ in range(count)))
 
         steps = list(pairwise(widths))
         rising = len(steps) if decoder_levels is None else decoder_levels
@@ -70,7 +71,7 @@ class Generator(nn.Module):
         self.down = nn.ModuleList(nn.Conv2d(upper, lower, 2, 2) for upper, lower in steps)
         self.bottom = level(len(steps))
         self.up = nn.ModuleList(nn.ConvTranspose2d(lower, upper, 2, 2) for upper, lower in steps)
-        self.decoder = nn.ModuleList(level(index, blocks if index < rising else 0) for index in range(len(steps)))
+        self.decoder = nn.ModuleList(level(index) if index < rising else nn.Sequential() for index in range(len(steps)))
         self.outlet = BandMerge(widths[0], targets * self.audio_channels, spreads)
 
     @property

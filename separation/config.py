@@ -83,7 +83,8 @@ class GeneratorSettings:
     zones: tuple[tuple[int, int], ...] = ((256, 2), (768, 8), (1536, 16))
     """Up to which bin the network looks at how many bins to a band, from the lowest up."""
     widths: tuple[int, ...] = (32, 64, 96, 128)
-    blocks: int = 1
+    blocks: tuple[int, ...] = (1,)
+    """How many blocks each level has on either side, from the top down; levels past the last number have as many."""
     decoder_levels: int | None = 1
     """How many levels, from the top down, have blocks on the way up; null: all."""
     frequency_levels: int | None = 1
@@ -93,8 +94,9 @@ class GeneratorSettings:
     def __post_init__(self):
         require(bool(self.zones), "generator.zones must name at least one zone")
         require(self.squeeze > 0, "generator.squeeze must be at least 1")
-        for key in ("blocks", "decoder_levels", "frequency_levels"):
+        for key in ("decoder_levels", "frequency_levels"):
             require((getattr(self, key) or 0) >= 0, f"generator.{key} must be at least 0")
+        require(bool(self.blocks) and min(self.blocks) >= 0, "generator.blocks must hold numbers of at least 0")
         require(bool(self.widths) and min(self.widths) > 0, "generator.widths must name a width for each level")
 
     @property
@@ -224,8 +226,8 @@ class Config:
     targets: tuple[str, ...] = ("vocals",)
     """The stems to take out of a song: one, or several."""
     weights: str | None = None
-    """Weights to go on from, of the same targets, STFT and generator, which may have blocks and TDFs in more levels;
-    null: to start from nothing."""
+    """Weights to go on from, of the same targets, STFT and generator, which may have other numbers of blocks and TDFs:
+    those that the config leaves out are dropped, those that it adds begin silent. null: to start from nothing."""
     seed: int = 0
     spectral: SpectralSettings = field(default_factory=SpectralSettings)
     data: DataSettings = field(default_factory=DataSettings)

@@ -34,6 +34,9 @@ LAST, BEST = "last.pt", "best.safetensors"
 HARMLESS = ("data.workers", "schedule.devices", "schedule.validate_every", "schedule.checkpoint_every")
 """The settings that a run may change when it is taken up again: no weight depends on them."""
 
+GROWING = ("blocks", "decoder_levels", "frequency_levels")
+"""The sizes of the generator that may differ from those of the weights that a run goes on from."""
+
 
 class Trainer:
     """A training run in the folder `output`: `last.pt` to take it up again, `best.safetensors` to separate with.
@@ -177,19 +180,20 @@ class Trainer:
                 )
 
     def _start_from(self, path: Path) -> None:
-        """Take over finished weights, without the blocks and TDFs of lower levels that the config leaves out.
+        """Take over finished weights, but for blocks and TDFs that one of the two networks lacks.
 
-        Raises `UserError` when they are of another kind of network.
+        Those that the config adds begin silent, so the network grows from where it was. Raises `UserError` when the
+        weights are of another kind of network.
         """
         start, config, _ = load_weights(path, self.device)
-        state, own = start.state_dict(), self.network.state_dict()
-        levels = {key: getattr(self.config.generator, key) for key in ("decoder_levels", "frequency_levels")}
-        fitting = config if own.keys() - state else replace(config, generator=replace(config.generator, **levels))
-        for key in ("targets", "spectral", "generator"):
-            if getattr(fitting, key) != (ours := getattr(self.config, key)):
-                raise UserError(f"weights: {path} has {key}: {getattr(config, key)}, but the config asks for {ours}.")
+        generator = replace(config.generator, **{key: getattr(self.config.generator, key) for key in GROWING})
+        for key, theirs in (("targets", config.targets), ("spectral", config.spectral), ("generator", generator)):
+            if theirs != (ours := getattr(self.config, key)):
+                raise UserError(f"weights: {path} has {key}: {theirs}, but the config asks for {ours}.")
+        own = self.network.state_dict()
+        state = own | {name: tensor for name, tensor in start.state_dict().items() if name in own}
         for network in (self.network, self.average.module):
-            network.load_state_dict({name: state[name] for name in own})
+            network.load_state_dict(state)
 
     def _measure_input(self) -> None:
         """Let every bin reach the generator centred and of unit variance, as measured on whole first batches."""

@@ -7,11 +7,11 @@ from models import Generator
 from models.generator import pad_frames
 
 SIZES = [
-    {"widths": (6, 8, 8), "blocks": 1},
-    {"widths": (4, 6), "blocks": 2},
-    {"widths": (4, 4, 4, 4), "blocks": 1},
-    {"widths": (6,), "blocks": 1},
-    {"widths": (4, 4), "blocks": 0},
+    {"widths": (6, 8, 8)},
+    {"widths": (4, 6), "blocks": (2,)},
+    {"widths": (4, 4, 4, 4), "blocks": (1, 2)},
+    {"widths": (6,)},
+    {"widths": (4, 4), "blocks": (0,)},
     {"widths": (6, 8, 8), "decoder_levels": None, "frequency_levels": None},
     {"widths": (6, 8, 8), "decoder_levels": 0, "frequency_levels": 0},
 ]

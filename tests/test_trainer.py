@@ -254,8 +254,7 @@ def test_a_run_goes_on_from_finished_weights(configure, tmp_path):
     Trainer(still, tmp_path / "second", CPU, resume=True)  # its own checkpoint has all that it takes
 
 
-def test_weights_may_have_blocks_in_levels_that_the_config_leaves_out(configure, tmp_path):
-    """But not the other way round."""
+def test_a_run_may_leave_out_blocks_of_the_weights_that_it_goes_on_from(configure, tmp_path):
     sizes = {"zones": [[32, 2], [96, 8]], "widths": [6, 8]}
     full, thin = (sizes | {"decoder_levels": levels, "frequency_levels": levels} for levels in (None, 0))
     Trainer(configure(generator=full), tmp_path / "full", CPU).run()
@@ -266,9 +265,24 @@ def test_weights_may_have_blocks_in_levels_that_the_config_leaves_out(configure,
     assert after.keys() < before.keys()
     for name, tensor in after.items():
         torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=1e-3)
-    wider = configure(weights=str(tmp_path / "pruned" / BEST), generator=full)
-    with pytest.raises(UserError, match=r"decoder_levels=0.*, but the config asks for .*decoder_levels=None"):
-        Trainer(wider, tmp_path / "wider", CPU)
+
+
+def test_a_run_may_add_blocks_to_the_weights_that_it_goes_on_from(configure, tmp_path):
+    """At first they change next to nothing, and they learn."""
+    sizes = {"zones": [[32, 2], [96, 8]], "widths": [6, 8]}
+    Trainer(configure(generator=sizes), tmp_path / "first", CPU).run()
+    weights = tmp_path / "first" / BEST
+    grown = configure(weights=str(weights), generator=sizes | {"blocks": [1, 2], "frequency_levels": None})
+    trainer = Trainer(grown, tmp_path / "grown", CPU)
+    start, before = load_network(weights), trainer.network.state_dict()
+    added = before.keys() - start.state_dict().keys()
+    assert {name.split(".")[1] for name in added} == {"bottom"}
+    song = torch.randn(1, 2, 257, 16, dtype=torch.complex64)
+    torch.testing.assert_close(trainer.network(song), start(song), atol=0.01, rtol=0)
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    trainer.run()
+    after = trainer.network.state_dict()
+    assert all(not torch.equal(after[name], before[name]) for name in added)
 
 
 def test_weights_of_another_kind_of_network_are_refused(configure, tmp_path):
