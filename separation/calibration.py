@@ -8,11 +8,10 @@ al., "On calibration of modern neural networks", ICML 2017): it costs nothing la
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 
 from separation.masking import MaskingNetwork
 from separation.store import StoredTrack
-from separation.validation import Scores, validate
+from separation.validation import Scores, mean_of, validate
 
 
 def soften(network: MaskingNetwork, tracks: Sequence[StoredTrack], factors: Sequence[float]) -> tuple[float, Scores]:
@@ -26,10 +25,10 @@ def soften(network: MaskingNetwork, tracks: Sequence[StoredTrack], factors: Sequ
         tried[factor] = validate(network, tracks)
         network.generator.scale_logits(1 / factor)
 
-    def mean_sdr(factor: float) -> float:
-        values = [song[target] for song in tried[factor].values() for target in network.targets if target in song]
-        return fmean(values) if values else -abs(factor - 1)
+    def merit(factor: float) -> float:
+        mean = mean_of(network.targets, tried[factor])
+        return -abs(factor - 1) if mean is None else mean
 
-    best = max(tried, key=mean_sdr)
+    best = max(tried, key=merit)
     network.generator.scale_logits(best)
     return best, tried[best]

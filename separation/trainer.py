@@ -27,7 +27,7 @@ from separation.optimizer import GeneratorOptimizer
 from separation.pools import open_pools
 from separation.report import Report
 from separation.spectral import compress
-from separation.validation import medians, validate, validation_tracks
+from separation.validation import mean_of, medians, validate, validation_tracks
 
 LAST, BEST = "last.pt", "best.safetensors"
 
@@ -213,12 +213,12 @@ class Trainer:
     def _validate(self, report: Report) -> dict[str, float]:
         """Score the averaged weights on the validation songs, and keep them if they are the best."""
         network = self.average.module.eval() if self.schedule.average else self.network.eval()
-        scores = medians(validate(network, self.songs))
+        songs = validate(network, self.songs)
+        scores, mean = medians(songs), mean_of(self.config.targets, songs)
         report.validation(self.step, scores, network, self.songs)
-        targets = [scores[target] for target in self.config.targets if target in scores]
-        score = sum(targets) / len(targets) if targets else self.step  # with nothing to compare, the latest is the best
-        if score > self.best:
-            self.best = score
+        merit = self.step if mean is None else mean  # with nothing to compare, the latest is the best
+        if merit > self.best:
+            self.best = merit
             save_weights(self.output / BEST, network, self.config, step=self.step, validation_sdr=scores)
         self.network.train()
         return scores

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import torch
 from torch import Tensor
@@ -55,3 +55,12 @@ def medians(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """The median over songs of each source's SDR, in dB."""
     sources = {source: None for song in scores.values() for source in song}
     return {source: median(song[source] for song in scores.values() if source in song) for source in sources}
+
+
+def mean_of(targets: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> float | None:
+    """The mean SDR of the targets over all songs, in dB; None when no song has any of them.
+
+    What to choose by: with few songs medians move by several times as much as the songs do.
+    """
+    values = [song[target] for song in scores.values() for target in targets if target in song]
+    return fmean(values) if values else None

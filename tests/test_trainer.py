@@ -319,6 +319,15 @@ def test_the_best_weights_are_kept_and_not_the_latest(configure, tmp_path, monke
     assert load_state(tmp_path / LAST)["best"] == 6.0
 
 
+def test_the_best_weights_are_those_with_the_best_mean_over_songs(configure, tmp_path, monkeypatch):
+    songs = iter([(1.0, 5.0, 5.5), (3.0, 4.5, 5.0)])  # the median falls, the mean rises
+    monkeypatch.setattr(
+        "separation.trainer.validate", lambda *_: {name: {"vocals": sdr} for name, sdr in zip("abc", next(songs))}
+    )
+    Trainer(configure(), tmp_path, CPU).run()
+    assert read_facts(tmp_path / BEST)[1] == {"step": 6, "validation_sdr": {"vocals": 4.5}}
+
+
 def test_without_validation_songs_the_latest_weights_are_kept(configure, tmp_path):
     folder = make_store(tmp_path / "store", valid=0)
     Trainer(configure(data={"stores": {str(folder): 1}}), tmp_path / "run", CPU).run()

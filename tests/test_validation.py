@@ -9,7 +9,7 @@ from songs import add_track, make_song
 from torch import Tensor
 
 from separation.store import Store
-from separation.validation import medians, sdr, validate, validation_tracks
+from separation.validation import mean_of, medians, sdr, validate, validation_tracks
 
 
 def test_sdr_is_the_energy_of_the_reference_against_that_of_the_error():
@@ -37,6 +37,13 @@ def test_medians_are_over_the_songs_that_have_a_source():
     }
     assert medians(scores) == {"vocals": 3.0, "accompaniment": 6.0}
     assert medians({}) == {}
+
+
+def test_the_mean_is_over_all_songs_and_targets():
+    scores = {"one": {"vocals": 1.0, "other": 9.0}, "two": {"vocals": 3.0, "drums": 8.0}, "three": {"other": 0.0}}
+    assert mean_of(["vocals", "drums"], scores) == 4.0
+    assert mean_of(["bass"], scores) is None
+    assert mean_of(["vocals"], {}) is None
 
 
 @pytest.fixture(scope="module")
