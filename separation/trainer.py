@@ -186,10 +186,11 @@ class Trainer:
         weights are of another kind of network.
         """
         start, config, _ = load_weights(path, self.device)
-        generator = replace(config.generator, **{key: getattr(self.config.generator, key) for key in GROWING})
-        for key, theirs in (("targets", config.targets), ("spectral", config.spectral), ("generator", generator)):
-            if theirs != (ours := getattr(self.config, key)):
-                raise UserError(f"weights: {path} has {key}: {theirs}, but the config asks for {ours}.")
+        sizes = {key: getattr(self.config.generator, key) for key in GROWING}
+        fitting = replace(config, generator=replace(config.generator, **sizes))
+        for key in ("targets", "spectral", "generator"):
+            if getattr(fitting, key) != (ours := getattr(self.config, key)):
+                raise UserError(f"weights: {path} has {key}: {getattr(config, key)}, but the config asks for {ours}.")
         own = self.network.state_dict()
         state = own | {name: tensor for name, tensor in start.state_dict().items() if name in own}
         for network in (self.network, self.average.module):

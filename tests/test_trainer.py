@@ -288,8 +288,8 @@ def test_a_run_may_add_blocks_to_the_weights_that_it_goes_on_from(configure, tmp
 def test_weights_of_another_kind_of_network_are_refused(configure, tmp_path):
     Trainer(configure(), tmp_path / "first", CPU).run()
     weights = str(tmp_path / "first" / BEST)
-    wider = configure(weights=weights, generator={"zones": [[32, 2], [96, 8]], "widths": [6, 12]})
-    with pytest.raises(UserError, match=r"has generator: .*, but the config asks for "):
+    wider = configure(weights=weights, generator={"zones": [[32, 2], [96, 8]], "widths": [6, 12], "blocks": [2]})
+    with pytest.raises(UserError, match=r"has generator: .*blocks=\(1,\).*, but the config asks for .*blocks=\(2,\)"):
         Trainer(wider, tmp_path / "second", CPU)
     store = make_store(tmp_path / "store", parts=("mixture", "drums"))
     drums = configure(weights=weights, targets=["drums"], losses={}, data={"stores": {str(store): 1}})
