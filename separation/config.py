@@ -225,9 +225,11 @@ class Config:
 
     targets: tuple[str, ...] = ("vocals",)
     """The stems to take out of a song: one, or several."""
-    weights: str | None = None
+    weights: tuple[str, ...] = ()
     """Weights to go on from, of the same targets, STFT and generator, which may have other numbers of blocks and TDFs:
-    those that the config leaves out are dropped, those that it adds begin silent. null: to start from nothing."""
+    those that the config leaves out are dropped, those that it adds begin silent. Of several their mean, which beats
+    each of them when they went on from the same weights (Wortsman et al., Model soups, ICML 2022). None named: to
+    start from nothing."""
     seed: int = 0
     spectral: SpectralSettings = field(default_factory=SpectralSettings)
     data: DataSettings = field(default_factory=DataSettings)
@@ -322,7 +324,8 @@ def _parse(kind: Any, value: Any, key: str) -> Any:
             return None
         return _parse(next(option for option in arguments if option is not type(None)), value, key)
     if origin is tuple:
-        require(isinstance(value, list | tuple), f"{key} must be a list, not {value!r}")
+        if not isinstance(value, list | tuple):
+            value = [] if value is None else [value]  # nothing is a list of none, a lone value a list of one
         item, *others = arguments
         length = None if others == [Ellipsis] else len(arguments)
         require(length in (None, len(value)), f"{key} must have {length} values, not {len(value)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -80,7 +81,7 @@ class Trainer:
         elif (output / LAST).exists():
             raise UserError(f"{output} holds a training run already: go on with --resume, or name another --output.")
         elif config.weights:
-            self._start_from(Path(config.weights))
+            self._start_from(config.weights)
         else:
             self._measure_input()
         self.objective = self._share(GeneratorObjective(self.network, config.losses))
@@ -96,6 +97,8 @@ class Trainer:
         shown: dict[str, str] = {}  # the latest value of each loss: not every step has them all
         scores: dict[str, str] = {}
         with bar, closing(report) if report else nullcontext():
+            if report and self.config.weights and self.step == 0:
+                scores = in_words(self._validate(report))  # the best will be no worse than what it went on from
             batches = load(self.batches, self.step)
             for batch in report.timed(batches) if report else batches:
                 terms = self.train_step(
@@ -179,22 +182,29 @@ class Trainer:
                     "lower schedule.learning_rate, or try schedule.precision=fp32."
                 )
 
-    def _start_from(self, path: Path) -> None:
-        """Take over finished weights, but for blocks and TDFs that one of the two networks lacks.
+    def _start_from(self, paths: Sequence[str]) -> None:
+        """Take over the mean of finished weights, but for blocks and TDFs that they or the config lack.
 
         Those that the config adds begin silent, so the network grows from where it was. Raises `UserError` when the
         weights are of another kind of network.
         """
+        own = self.network.state_dict()
+        states = [self._fitting(path) for path in paths]
+        for name in own:
+            if known := [state[name] for state in states if name in state]:
+                own[name] = torch.stack(known).mean(dim=0)
+        for network in (self.network, self.average.module):
+            network.load_state_dict(own)
+
+    def _fitting(self, path: str) -> dict[str, torch.Tensor]:
+        """The tensors of finished weights. Raises `UserError` when they are of another kind of network."""
         start, config, _ = load_weights(path, self.device)
         sizes = {key: getattr(self.config.generator, key) for key in GROWING}
         fitting = replace(config, generator=replace(config.generator, **sizes))
         for key in ("targets", "spectral", "generator"):
             if getattr(fitting, key) != (ours := getattr(self.config, key)):
                 raise UserError(f"weights: {path} has {key}: {getattr(config, key)}, but the config asks for {ours}.")
-        own = self.network.state_dict()
-        state = own | {name: tensor for name, tensor in start.state_dict().items() if name in own}
-        for network in (self.network, self.average.module):
-            network.load_state_dict(state)
+        return start.state_dict()
 
     def _measure_input(self) -> None:
         """Let every bin reach the generator centred and of unit variance, as measured on whole first batches."""

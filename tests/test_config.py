@@ -57,6 +57,8 @@ def test_set_overrides_single_keys(write):
     assert (config.data.labelled, config.targets, config.seed) == (None, ("bass",), 7)
     assert load_config(path, ["schedule.learning_rate=1e-4"]).schedule.learning_rate == 1e-4
     assert load_config(path, ["data.stores={some/store: 1}"]).data.stores == {"some/store": 1.0}
+    for text, weights in (("null", ()), ("a", ("a",)), ("[a, b]", ("a", "b"))):
+        assert load_config(path, [f"weights={text}"]).weights == weights
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_set_overrides_single_keys(write):
         ("schedule: {clip: loud}", ["schedule.clip must be a number, not 'loud'"]),
         ("schedule: {precision: 16}", ["schedule.precision must be a text, not 16"]),
         ("schedule: {betas: [0.9]}", ["schedule.betas must have 2 values, not 1"]),
-        ("schedule: {betas: 0.9}", ["schedule.betas must be a list"]),
+        ("schedule: {betas: 0.9}", ["schedule.betas must have 2 values, not 1"]),
         ("generator: {widths: [8, big]}", ["generator.widths must be a whole number, not 'big'"]),
         ("data: {stores: [a]}", ["data.stores must hold keys and values"]),
         ("data: {stores: {a: many}}", ["data.stores.a must be a number"]),

@@ -254,6 +254,29 @@ def test_a_run_goes_on_from_finished_weights(configure, tmp_path):
     Trainer(still, tmp_path / "second", CPU, resume=True)  # its own checkpoint has all that it takes
 
 
+def test_a_run_goes_on_from_the_mean_of_several_weights(configure, tmp_path):
+    for seed, name in enumerate(("one", "other")):
+        Trainer(configure(seed=seed), tmp_path / name, CPU).run()
+    paths = [str(tmp_path / name / BEST) for name in ("one", "other")]
+    trainer = Trainer(configure(weights=paths), tmp_path / "mean", CPU)
+    one, other = (load_network(path).state_dict() for path in paths)
+    for network in (trainer.network, trainer.average.module):
+        for name, tensor in network.state_dict().items():
+            torch.testing.assert_close(tensor, (one[name] + other[name]) / 2)
+
+
+def test_weights_that_a_run_goes_on_from_stay_the_best_until_they_are_beaten(configure, tmp_path, monkeypatch):
+    Trainer(configure(), tmp_path / "first", CPU).run()
+    first = tmp_path / "first" / BEST
+    scores = iter([6.0, 4.0, 5.0])
+    monkeypatch.setattr("separation.trainer.validate", lambda *_: {"song": {"vocals": next(scores)}})
+    Trainer(configure(weights=str(first)), tmp_path / "second", CPU).run()
+    best = tmp_path / "second" / BEST
+    assert read_facts(best)[1] == {"step": 0, "validation_sdr": {"vocals": 6.0}}
+    for name, tensor in load_network(first).state_dict().items():
+        torch.testing.assert_close(load_network(best).state_dict()[name], tensor)
+
+
 def test_a_run_may_leave_out_blocks_of_the_weights_that_it_goes_on_from(configure, tmp_path):
     sizes = {"zones": [[32, 2], [96, 8]], "widths": [6, 8]}
     full, thin = (sizes | {"decoder_levels": levels, "frequency_levels": levels} for levels in (None, 0))
