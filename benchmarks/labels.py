@@ -21,7 +21,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -123,7 +123,7 @@ def check_songs(labels: int, labelled: Mapping[str, set[str]], target: str, data
 def is_finished(folder: Path, config: Config) -> bool:
     """Whether a run has its scores. Raises `UserError` when it was trained with other settings than `config`."""
     finished = (folder / SCORES).exists()
-    if finished and decisive_differences(asdict(read_facts(folder / BEST)[0]), asdict(config)):
+    if finished and decisive_differences(read_facts(folder / BEST)[0], config):
         raise UserError(f"{folder} was trained with other settings: move it away, or name another --output.")
     return finished
 

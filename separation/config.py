@@ -324,10 +324,11 @@ def _parse(kind: Any, value: Any, key: str) -> Any:
             return None
         return _parse(next(option for option in arguments if option is not type(None)), value, key)
     if origin is tuple:
-        if not isinstance(value, list | tuple):
-            value = [] if value is None else [value]  # nothing is a list of none, a lone value a list of one
         item, *others = arguments
         length = None if others == [Ellipsis] else len(arguments)
+        if length is None and not isinstance(value, list | tuple):
+            value = [] if value is None else [value]  # nothing is a list of none, a lone value a list of one
+        require(isinstance(value, list | tuple), f"{key} must be a list, not {value!r}")
         require(length in (None, len(value)), f"{key} must have {length} values, not {len(value)}")
         return tuple(_parse(item, entry, key) for entry in value)
     if origin is dict:

@@ -20,7 +20,7 @@ from models import Discriminator
 from separation.batches import Batch, Batches, load
 from separation.calibration import soften
 from separation.checkpoint import build_network, load_state, load_weights, save_state, save_weights
-from separation.config import Config, ScheduleSettings
+from separation.config import Config, ScheduleSettings, parse_config
 from separation.device import choose_precision
 from separation.errors import UserError
 from separation.objective import DiscriminatorObjective, GeneratorObjective, Teacher
@@ -251,7 +251,8 @@ class Trainer:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        if changed := decisive_differences(state["config"], asdict(self.config)):
+        before = parse_config(state["config"], str(self.output / LAST))
+        if changed := decisive_differences(before, self.config):
             raise UserError(
                 f"{self.output / LAST} was trained with other settings ({', '.join(changed)}): "
                 "resume with the same config, or name another --output."
@@ -281,9 +282,9 @@ def processes() -> tuple[int, int]:
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
-def decisive_differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Dotted names of the settings that differ between two configs, as mappings, and that weights depend on."""
-    return [name for name in _differences(before, now) if name not in HARMLESS]
+def decisive_differences(before: Config, now: Config) -> list[str]:
+    """Dotted names of the settings that differ between two configs, and that weights depend on."""
+    return [name for name in _differences(asdict(before), asdict(now)) if name not in HARMLESS]
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
@@ -293,10 +294,6 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") 
         old, new = before.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             names += _differences(old, new, f"{prefix}{name}.")
-        elif _plain(old) != _plain(new):
+        elif old != new:
             names.append(prefix + name)
     return names
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -74,7 +74,7 @@ def test_set_overrides_single_keys(write):
         ("schedule: {clip: loud}", ["schedule.clip must be a number, not 'loud'"]),
         ("schedule: {precision: 16}", ["schedule.precision must be a text, not 16"]),
         ("schedule: {betas: [0.9]}", ["schedule.betas must have 2 values, not 1"]),
-        ("schedule: {betas: 0.9}", ["schedule.betas must have 2 values, not 1"]),
+        ("schedule: {betas: 0.9}", ["schedule.betas must be a list"]),
         ("generator: {widths: [8, big]}", ["generator.widths must be a whole number, not 'big'"]),
         ("data: {stores: [a]}", ["data.stores must hold keys and values"]),
         ("data: {stores: {a: many}}", ["data.stores.a must be a number"]),

@@ -12,7 +12,7 @@ from songs import TINY, make_store
 from torch import Tensor
 
 from separation import losses
-from separation.checkpoint import load_network, load_state, read_facts
+from separation.checkpoint import load_network, load_state, read_facts, save_state
 from separation.config import Config, ScheduleSettings, parse_config
 from separation.errors import UserError
 from separation.trainer import BEST, LAST, Trainer, learning_rate_factor
@@ -127,6 +127,15 @@ def test_resuming_with_other_settings_names_them(configure, tmp_path):
     other = configure(schedule={"steps": 2, "betas": [0.5, 0.9]}, seed=3)
     with pytest.raises(UserError, match=r"other settings \(schedule.betas, schedule.steps, seed\)"):
         Trainer(other, tmp_path, CPU, resume=True)
+
+
+def test_a_run_is_taken_up_whichever_way_its_settings_were_written(configure, tmp_path):
+    Trainer(configure(schedule={"steps": 1}), tmp_path, CPU).run()
+    state = load_state(tmp_path / LAST)
+    assert state["config"]["weights"] == ()
+    state["config"]["weights"] = None  # as it was before there could be several
+    save_state(tmp_path / LAST, state)
+    assert Trainer(configure(schedule={"steps": 1}), tmp_path, CPU, resume=True).step == 1
 
 
 def test_a_run_may_be_taken_up_with_other_workers_and_intervals(configure, tmp_path):
