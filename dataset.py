@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from separation.build import build_store, bytes_needed, check_disk, in_units, plan_store
+from separation.audio.spectral import SpectralSettings
+from separation.dataset.build import build_store, bytes_needed, check_disk, in_units, plan_store
+from separation.dataset.tracks import DATASETS, download_sample, find_tracks
 from separation.errors import UserError, run_script
-from separation.spectral import SpectralSettings
 from separation.stems import STEMS
-from separation.tracks import DATASETS, download_sample, find_tracks
 from separation.workers import default_workers
 
 

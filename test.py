@@ -7,9 +7,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from separation.dataset.tracks import DATASETS, SUBSETS, find_tracks
 from separation.errors import UserError, run_script
-from separation.evaluation import TARGETS, can_be_scored, evaluate_tracks, load_separator, save_csv, save_json, table
-from separation.tracks import DATASETS, SUBSETS, find_tracks
+from separation.scoring.evaluation import (
+    TARGETS,
+    can_be_scored,
+    evaluate_tracks,
+    load_separator,
+    save_csv,
+    save_json,
+    table,
+)
 from separation.workers import default_workers
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from separation.config import Config, load_config
-from separation.device import choose_device, use_huge_pages
 from separation.errors import run_script
-from separation.trainer import BEST, Trainer, processes
+from separation.network.device import choose_device, use_huge_pages
+from separation.training.config import load_config
+from separation.training.trainer import BEST, Trainer, processes
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -33,14 +33,12 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def training_device(name: str, config: Config) -> torch.device:
+def training_device(name: str) -> torch.device:
     """The device of this process: under torchrun each one takes a CUDA device of its own."""
     device = choose_device(name)
     if device.type == "cpu":
         return device
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    devices = config.schedule.devices
-    device = torch.device("cuda", devices[local % len(devices)] if devices else local)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     torch.cuda.set_device(device)  # or every process would also open the first one
     return device
 
@@ -49,7 +47,7 @@ def main() -> None:
     arguments = parse_arguments()
     config = load_config(arguments.config, arguments.set)
     use_huge_pages()
-    device = training_device(arguments.device, config)
+    device = training_device(arguments.device)
     rank, count = processes()
     if count > 1:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -16,9 +16,9 @@ from statistics import median
 from tqdm import tqdm
 
 from separation import Separator
+from separation.dataset.tracks import DATASETS, SUBSETS, Track, find_tracks
 from separation.errors import UserError, run_script
 from separation.stems import ACCOMPANIMENT, STEMS
-from separation.tracks import DATASETS, SUBSETS, Track, find_tracks
 
 
 def parts_without(track: Track, stem: str) -> tuple[str, ...]:

@@ -47,8 +47,8 @@ PEERS = {
 
 UNTRAINED = """
 import sys
-from separation.checkpoint import build_network, save_weights
-from separation.config import Config
+from separation.network.checkpoint import build_network, save_weights
+from separation.training.config import Config
 from separation.stems import STEMS
 config = Config(targets=STEMS)
 save_weights(sys.argv[1], build_network(config), config)

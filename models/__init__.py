@@ -1,6 +1,6 @@
 """The networks, and nothing but the networks: they need torch alone."""
 
-from models.discriminator import Discriminator
-from models.generator import Generator
+from .discriminator import Discriminator
+from .generator import Generator
 
 __all__ = ["Discriminator", "Generator"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from models.blocks import FrameNorm
+from .blocks import FrameNorm
 
 Zones = tuple[tuple[int, int], ...]
 """Zones of bands of the same width, from the lowest up: the bin that a zone ends before, and the bins to a band."""

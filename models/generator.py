@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from models.bands import BandMerge, BandSplit, Zones, spread
-from models.blocks import Block
+from .bands import BandMerge, BandSplit, Zones, spread
+from .blocks import Block
 
 
 class Generator(nn.Module):

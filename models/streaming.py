@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d
 
-from models.bands import BandMerge, BandSplit, overlapping
-from models.blocks import Block, FrameNorm, FrequencyBranch
-from models.generator import Generator
+from .bands import BandMerge, BandSplit, overlapping
+from .blocks import Block, FrameNorm, FrequencyBranch
+from .generator import Generator
 
 
 class GeneratorStream:

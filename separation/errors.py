@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 
@@ -11,12 +10,8 @@ class UserError(Exception):
     """Something the user can put right. The message is one sentence: what is wrong with what, and what to do."""
 
 
-def run_script(main: Callable[[], int | None], leave_at_once: bool = False) -> None:
-    """Run a script's `main` and exit with its code; a `UserError` is printed as one sentence and exits with 1.
-
-    A script that has closed all its files and processes may `leave_at_once`, without the half second in which torch's
-    libraries are read in again only to be torn down.
-    """
+def run_script(main: Callable[[], int | None]) -> None:
+    """Run a script's `main` and exit with its code; a `UserError` is printed as one sentence and exits with 1."""
     try:
         code = main() or 0
     except UserError as error:
@@ -25,8 +20,4 @@ def run_script(main: Callable[[], int | None], leave_at_once: bool = False) -> N
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         code = 130
-    if leave_at_once:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
     sys.exit(code)

@@ -10,7 +10,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeVar
-from unittest.mock import patch
 
 from separation.errors import UserError
 
@@ -36,11 +35,9 @@ def run_jobs(
     if workers <= 1:
         yield from ((job, _attempt(work, job)) for job in jobs)
         return
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _listen_to_interrupts)
     try:
-        # torch and numpy alike read it when they are loaded; who has set it knows better.
-        with patch.dict(os.environ, threads | os.environ), _interrupts_ignored():
+        with _threads_shared(workers), _interrupts_ignored():
             futures = {pool.submit(_attempt, work, job): job for job in jobs}
         for future in as_completed(futures):
             yield futures[future], future.result()
@@ -48,6 +45,20 @@ def run_jobs(
         raise UserError("a worker process was killed, perhaps for want of memory: give fewer --workers.") from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _threads_shared(workers: int) -> Iterator[None]:
+    """Processes started in here have a share of the processors' threads each; who has set a number knows better."""
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    # torch and numpy alike read it when they are loaded
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from songs import make_song
+from music import make_song
 from torch import Tensor
 
 from separation.stems import STEMS

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from separation.checkpoint import build_network, save_weights
-from separation.config import Config, GeneratorSettings
-from separation.masking import MaskingNetwork
-from separation.spectral import Spectral, SpectralSettings
+from separation.audio.spectral import Spectral, SpectralSettings
+from separation.network.checkpoint import build_network, load_weights, save_weights
+from separation.network.config import GeneratorSettings
+from separation.network.masking import MaskingNetwork
 from separation.stems import source_names
+from separation.training.config import Config, parse_config
 
 FAST = SpectralSettings(sample_rate=44100, n_fft=512, hop=128)
 
@@ -38,6 +40,12 @@ def random_weights(path: Path, targets: tuple[str, ...] = ("vocals",)) -> Path:
     """The weights file of `random_network`."""
     save_weights(path, random_network(targets), tiny_config(targets))
     return path
+
+
+def read_facts(path: Path) -> tuple[Config, dict[str, Any]]:
+    """The config that weights were trained with, and what else is said about them."""
+    facts = dict(load_weights(path).provenance)
+    return parse_config(facts.pop("config"), str(path)), facts
 
 
 class BandSplit(nn.Module):

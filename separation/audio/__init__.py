@@ -1,0 +1,1 @@
+"""Audio in and out: decoding, writing, resampling, and the project's one STFT."""

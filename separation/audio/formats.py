@@ -1,0 +1,17 @@
+"""What audio files are called, and where one signal of theirs lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".aiff", ".aif", ".ogg", ".opus", ".m4a", ".aac", ".mp3", ".wma")
+"""What a file of a plain folder may end with; of two files for the same part the earlier suffix here is taken."""
+
+
+@dataclass(frozen=True)
+class AudioFile:
+    """Where one signal lies: a file, and which of its audio streams."""
+
+    path: Path
+    stream: int = 0

@@ -1,0 +1,40 @@
+"""What a stored track holds, as signals to crop from: its mixture, a target of it, or the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from separation.dataset.store import StoredTrack
+from separation.stems import MIXTURE, rest_parts
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Something that a track holds: the sum of its parts, each with its sign, times a gain."""
+
+    track: StoredTrack
+    parts: tuple[tuple[str, int], ...]
+    gain: float = 1.0
+
+    def crop(self, start: int, frames: int, bins: int) -> Tensor:
+        """Complex `[2 channels, bins, frames]` from frame `start`."""
+        return self.gain * sum(sign * self.track.crop(part, start, frames, bins) for part, sign in self.parts)
+
+
+def mixture_of(track: StoredTrack) -> Signal | None:
+    """The whole song; None when the track is a lone stem or a lone accompaniment."""
+    return Signal(track, ((MIXTURE, 1),)) if MIXTURE in track.parts else None
+
+
+def target_of(track: StoredTrack, target: str) -> Signal | None:
+    """The isolated target; None when the track has none."""
+    return Signal(track, ((target, 1),)) if target in track.parts else None
+
+
+def rest_of(track: StoredTrack, targets: Sequence[str]) -> Signal | None:
+    """The song without `targets`; None when nobody can tell."""
+    parts = rest_parts(track.parts, targets)
+    return Signal(track, tuple(parts.items())) if parts else None

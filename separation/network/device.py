@@ -1,0 +1,45 @@
+"""Where networks run, and in which precision."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from separation.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` (the GPU if there is one), `cpu` or `cuda`. Raises `UserError` when CUDA is asked for and missing."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("--device cuda: no CUDA device is available here; use --device cpu or auto.")
+    return torch.device("cuda" if name != "cpu" and available else "cpu")
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """What networks compute in: `fp32`, `bf16`, or `auto` for bf16 where the device computes in it itself.
+
+    Others only imitate it: a step of training on a CPU without it takes ten times as long as in fp32.
+    """
+    if name == "auto":
+        name = "bf16" if is_bf16_native(device) else "fp32"
+    return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+
+
+def is_bf16_native(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.6
+        return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def use_huge_pages() -> None:
+    """Let torch ask for pages of 2 MB for large tensors (on Linux), unless the environment says otherwise.
+
+    A step of training makes hundreds of large tensors, and waits for every page of each. Torch reads this variable at
+    its first large tensor, as do processes that are started later.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

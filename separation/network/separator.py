@@ -1,0 +1,210 @@
+"""A waveform of any length becomes stems, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from separation.audio.resample import resample_blocks
+from separation.errors import UserError
+from separation.network.checkpoint import load_network
+from separation.network.device import choose_device, choose_precision
+from separation.network.masking import MaskingNetwork
+from separation.network.pretrained import default_weights
+from separation.stems import rest_name
+
+
+class Separator:
+    """Takes songs apart with a masking network.
+
+        separator = Separator.load()
+        stems = separator(waveform, sample_rate)
+
+    A song goes through the network as a stream, in which every frame is computed once, with all the frames that it
+    depends on, so the stems do not depend on where the chunks begin. The last source of the network, like the rest of a
+    target, is not computed but what the others leave of the song: the sources sum to the song, at any sample rate.
+
+    Args:
+        network: the trained network; it is used where it is.
+        stems: names of the stems to give, each one of `available_stems`; by default the sources of the network.
+        chunk_frames: frames separated at a time: more take more memory.
+        precision: of the network: `fp32`, `bf16`, or `auto` for whichever is faster on its device.
+
+    Raises:
+        UserError: the network has no such stem.
+    """
+
+    def __init__(
+        self,
+        network: MaskingNetwork,
+        stems: Sequence[str] | None = None,
+        chunk_frames: int = 128,
+        precision: str = "auto",
+    ):
+        self.network = network
+        self.stems = tuple(dict.fromkeys(stems or network.sources))
+        missing = [stem for stem in self.stems if stem not in available_stems(network)]
+        if missing:
+            choices = ", ".join(available_stems(network))
+            raise UserError(f"these weights do not separate {' and '.join(missing)}: choose among {choices}.")
+        self.masked = masked_targets(network, self.stems)
+        stride = network.stride
+        self.context = -(-network.context // stride) * stride
+        self.chunk = -(-chunk_frames // stride) * stride
+        self.device = network.spectral.window.device
+        self.dtype = choose_precision(precision, self.device)
+
+    @classmethod
+    def load(
+        cls, weights: str | Path | None = None, device: str = "auto", stems: Sequence[str] | None = None
+    ) -> Separator:
+        """The separator of a weights file, by default of shipped weights for these stems, on `auto`, `cpu` or `cuda`.
+
+        Raises `UserError` when the weights are missing, damaged or foreign, or do not separate these stems.
+        """
+        return cls(load_network(weights or default_weights(stems or ()), choose_device(device)), stems)
+
+    def __call__(self, waveform: Tensor, sample_rate: int) -> dict[str, Tensor]:
+        """The stems of a waveform `[1 or 2 channels, samples]`, by name, each of its shape and sample rate.
+
+        Raises `UserError` as `stream` does.
+        """
+        pieces = list(self.stream(waveform.float().split(1 << 16, dim=-1), sample_rate))
+        return {stem: torch.cat([waveform[:, :0], *(piece[stem] for piece in pieces)], dim=-1) for stem in self.stems}
+
+    def stream(self, blocks: Iterable[Tensor], sample_rate: int | None = None) -> Iterator[dict[str, Tensor]]:
+        """The stems of a song that comes in blocks `[1 or 2 channels, n]`, as blocks by name.
+
+        The blocks that come out are as long together as those that went in, but not one by one. `sample_rate` is in
+        hertz, by default the network's.
+
+        Raises `UserError` when there are more than two channels, or samples that are not numbers.
+        """
+        own_rate = self.network.settings.sample_rate
+        rate = sample_rate or own_rate
+        waiting = Queue()
+
+        def heard() -> Iterator[Tensor]:
+            for block in blocks:
+                check_waveform(block)
+                waiting.put(block)
+                yield block.expand(2, -1)
+
+        targets = self._targets(resample_blocks(heard(), rate, own_rate))
+        for block in resample_blocks((target.flatten(0, 1) for target in targets), own_rate, rate):
+            song = waiting.take(block.shape[-1])
+            yield self._stems(song, block[:, : song.shape[-1]])
+        # Resampled back, a song can have lost a sample at its end.
+        if len(waiting):
+            song = waiting.take(len(waiting))
+            yield self._stems(song, song.new_zeros(2 * len(self.masked), song.shape[-1]))
+
+    def _stems(self, song: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """The stems of a piece `[channels, n]` of a song, from its masked targets `[targets * 2, n]`."""
+        targets = targets.unflatten(0, (-1, 2))
+        if len(song) == 1:
+            targets = targets.mean(dim=1, keepdim=True)
+        stems = dict(zip(self.masked, targets, strict=True))
+        *others, last = self.network.sources
+        if self.masked == tuple(others):
+            stems[last] = song - targets.sum(dim=0)
+        for target in set(self.network.targets) & set(stems):
+            stems.setdefault(rest_name([target]), song - stems[target])
+        return {stem: stems[stem] for stem in self.stems}
+
+    @torch.no_grad()
+    def _targets(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The masked targets of a song `[2, n]` at the network's rate, as blocks `[targets, 2, n]`.
+
+        They go on past the end of the song, by less than a stride of frames.
+        """
+        spectral, hop, tail = self.network.spectral, self.network.settings.hop, 0.0
+        stream = self.network.stream(self.dtype, self.masked)
+        skipped = (self.context + stream.lag) * hop + self.network.settings.padding
+        for piece in self._pieces(blocks, stream.lag):
+            spectrogram = spectral.analyse(piece.to(self.device))
+            waveform = spectral.synthesise(stream(spectrogram)).cpu()
+            if not is_finite(waveform):
+                raise UserError("the song is so loud that its numbers overflow: scale its samples to at most 1.")
+            samples = spectrogram.shape[-1] * hop
+            waveform[..., :-samples] += tail
+            waveform, tail = waveform[..., :samples], waveform[..., samples:]
+            yield waveform[..., skipped:]
+            skipped = max(0, skipped - samples)
+
+    def _pieces(self, blocks: Iterable[Tensor], lag: int) -> Iterator[Tensor]:
+        """A song `[2, n]` in pieces of a chunk of frames, each with the samples that frames share with the next.
+
+        Silence stands in for what the first frames depend on, and for the `lag` frames that let the last ones out.
+        """
+        settings = self.network.settings
+        hop, padding, chunk = settings.hop, settings.padding, self.chunk * settings.hop
+        buffer = torch.zeros(2, self.context * hop + padding)
+        samples, missing = 0, self.context + lag
+        for block in blocks:
+            samples += block.shape[-1]
+            buffer = torch.cat([buffer, block], dim=-1)
+            while buffer.shape[-1] >= chunk + padding:
+                yield buffer[:, : chunk + padding]
+                buffer, missing = buffer[:, chunk:], missing - self.chunk
+        if samples:
+            frames = settings.frames(samples) + missing
+            rest = -(-frames // self.network.stride) * self.network.stride * hop
+            buffer = pad(buffer, (0, rest + padding - buffer.shape[-1]))
+            for start in range(0, rest, chunk):
+                yield buffer[:, start : start + chunk + padding]
+
+
+class Queue:
+    """Samples `[channels, n]` that wait, first in, first out."""
+
+    def __init__(self):
+        self._samples: Tensor | None = None
+
+    def __len__(self) -> int:
+        return 0 if self._samples is None else self._samples.shape[-1]
+
+    def put(self, block: Tensor) -> None:
+        self._samples = block if self._samples is None else torch.cat([self._samples, block], dim=-1)
+
+    def take(self, count: int) -> Tensor:
+        """The first `count` samples, or as many as there are."""
+        taken, self._samples = self._samples[:, :count], self._samples[:, count:]
+        return taken
+
+
+def available_stems(network: MaskingNetwork) -> tuple[str, ...]:
+    """The stems that a network can give: its sources, and for each target what is left without it."""
+    rests = (rest_name([target]) for target in network.targets)
+    return tuple(dict.fromkeys((*network.sources, *rests)))
+
+
+def masked_targets(network: MaskingNetwork, stems: Sequence[str]) -> tuple[str, ...]:
+    """The targets whose masks are needed for some of the `available_stems`, in the order of the network."""
+    *others, last = network.sources
+    needed = [target for target in network.targets if target in stems or rest_name([target]) in stems]
+    if len(needed) == len(network.sources) or (last in stems and last not in network.targets):
+        return tuple(others)
+    return tuple(needed)
+
+
+def check_waveform(waveform: Tensor) -> None:
+    """Raise `UserError` unless `[channels, n]` is something that can be separated."""
+    check_channels(len(waveform))
+    if not is_finite(waveform):
+        raise UserError("the song has samples that are not numbers: export it anew.")
+
+
+def is_finite(waveform: Tensor) -> bool:
+    """Whether all samples are numbers: `isfinite().all()`, but many times faster."""
+    return bool((waveform * 0).sum() == 0)
+
+
+def check_channels(channels: int) -> None:
+    """Raise `UserError` unless a song with so many channels can be separated."""
+    if channels not in (1, 2):
+        raise UserError(f"a song with {channels} channels cannot be separated: mix it down to stereo first.")

@@ -1,0 +1,1 @@
+"""Step 3: weights and test songs become scores."""

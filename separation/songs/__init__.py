@@ -1,0 +1,1 @@
+"""Step 4: songs become stems, and a page to listen to them."""

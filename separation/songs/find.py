@@ -1,0 +1,119 @@
+"""Which songs a user means: files, folders, globs, datasets, or nothing at all; and the name that each one goes by."""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from separation.audio.formats import AUDIO_SUFFIXES, AudioFile
+from separation.errors import UserError
+
+CUSTOM = Path("input")
+DATASETS = {
+    "MUSDB18": ("test/*.stem.mp4", "test/*/mixture.wav"),
+    "DSD100": ("Mixtures/Test/*/mixture.wav",),
+}
+"""Where the test songs of a dataset lie in `data/<DATASET>`."""
+
+SONG_SUFFIXES = (*AUDIO_SUFFIXES, ".aifc", ".au", ".caf", ".m4b", ".mka", ".mkv", ".mov", ".mp4", ".w64", ".webm")
+"""What a file in a folder ends with, if it is to count as a song."""
+
+STEM_MP4 = ".stem.mp4"
+"""The end of a file that holds a song and its stems, the song first."""
+
+
+@dataclass(frozen=True)
+class Song:
+    """A song to separate: the name of its folder of stems, and where it lies."""
+
+    name: str
+    file: AudioFile
+
+
+def find_songs(inputs: Sequence[str]) -> tuple[list[Song], list[Path]]:
+    """The songs that `inputs` name, each once and with a name of its own; and the files in their folders that are none.
+
+    An input is a file, a folder, a glob, `custom` (the folder `input`), or a dataset (its test songs). Without any, it
+    is the first dataset that is there, or else the short song that the stempeg package ships. Raises `UserError` when
+    an input has no songs.
+    """
+    found, others = [], []
+    for name in inputs or [default_input()]:
+        if name in DATASETS:
+            found += _test_songs(name)
+            continue
+        for path in _expand(name):
+            if path.is_dir():
+                files = _files_in(path)
+                songs = [file for file in files if file.suffix.lower() in SONG_SUFFIXES]
+                if not songs:
+                    raise UserError(f"there are no songs in the folder {path}: put wav, flac, mp3, ogg or m4a there.")
+                others += [file for file in files if file not in songs]
+                found += [Song(_title(file), AudioFile(file)) for file in songs]
+            else:
+                found.append(Song(_title(path), AudioFile(path)))
+    return list(_name_apart(found)), others
+
+
+def default_input() -> str:
+    """What is separated when the user names nothing."""
+    for dataset, patterns in DATASETS.items():
+        if any(any((Path("data") / dataset).glob(pattern)) for pattern in patterns):
+            return dataset
+    package = importlib.util.find_spec("stempeg")
+    songs = sorted(Path(package.origin).parent.glob(f"data/*{STEM_MP4}")) if package else []
+    if not songs:
+        raise UserError("there is nothing to separate: name songs with --input.")
+    return str(songs[0])
+
+
+def _test_songs(dataset: str) -> list[Song]:
+    root = Path("data") / dataset
+    paths = sorted(path for pattern in DATASETS[dataset] for path in root.glob(pattern))
+    if not paths:
+        raise UserError(f"{root} has no test songs: put the dataset there, or name songs.")
+    return [Song(path.parent.name if path.stem == "mixture" else _title(path), AudioFile(path)) for path in paths]
+
+
+def _expand(name: str) -> list[Path]:
+    if name == "custom":
+        return [CUSTOM]
+    path = Path(name).expanduser()
+    if path.exists() or not glob.has_magic(name):
+        return [path]
+    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 (may be absolute)
+    files = [match for match in matches if not match.is_dir()]
+    if not files:
+        raise UserError(f"--input {name} matches no files.")
+    return files
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"the folder {folder} can't be read: {error.strerror}.") from error
+
+
+def _title(path: Path) -> str:
+    title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_MP4) else path.stem
+    return title if title.strip(".") else path.name  # ".." would be another folder
+
+
+def _name_apart(songs: Iterable[Song]) -> Iterator[Song]:
+    """Each file once; of songs with the same name, the second is called "name (2)", and so on."""
+    files, names = set(), set()
+    for song in songs:
+        place = (song.file.path.resolve(), song.file.stream)
+        if place in files:
+            continue
+        name, count = song.name, 1
+        while name.casefold() in names:
+            count += 1
+            name = f"{song.name} ({count})"
+        files.add(place)
+        names.add(name.casefold())
+        yield Song(name, song.file)

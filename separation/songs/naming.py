@@ -1,0 +1,70 @@
+"""Where the stems of songs go: a pattern of names becomes a path for each stem, and no two of them the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
+from string import Formatter
+
+from separation.audio.io import FORMATS
+from separation.errors import UserError
+from separation.songs.find import Song
+
+PATTERN = "{song}/{stem}.{ext}"
+"""What stems are called by default."""
+
+FIELDS = ("song", "stem", "ext")
+
+
+class Naming:
+    """The paths of stems: `folder`, and below it the pattern with its fields filled in; it may leave out its `.{ext}`.
+
+    Raises `UserError` when the pattern has unknown fields, leads out of the folder, or names no file of the format.
+    """
+
+    def __init__(self, folder: Path, format: str = "wav", pattern: str = PATTERN):
+        self.folder, self.format, self.pattern = folder, format, complete(pattern, format)
+
+    def path(self, song: str, stem: str) -> Path:
+        """Where a stem of a song goes. That of the stem "*" stands for all stems of the song."""
+        return self.folder / self.pattern.format(song=song, stem=stem, ext=self.format)
+
+    def paths(self, song: str, stems: Iterable[str]) -> dict[str, Path]:
+        """Where each stem of a song goes, by its name."""
+        return {stem: self.path(song, stem) for stem in stems}
+
+    def check(self, songs: Iterable[Song], stems: Sequence[str]) -> None:
+        """Raise `UserError` when two stems would go to one file, or one to where a song lies."""
+        songs = list(songs)
+        originals, taken = {song.file.path.resolve() for song in songs}, set()
+        for path in (path for song in songs for path in self.paths(song.name, stems).values()):
+            if path.resolve() in originals:
+                raise UserError(f"{path} is a song, and one of the stems would take its place: name another --output.")
+            if (key := str(path).casefold()) in taken:  # some systems take a.wav and A.wav for one file
+                raise UserError(
+                    f"--name {self.pattern} calls several stems {path}: tell them apart by {{song}} and {{stem}}."
+                )
+            taken.add(key)
+
+
+def complete(pattern: str, format: str) -> str:
+    """The pattern, with the end for the format if it has none. Raises `UserError` when it cannot be used."""
+    try:
+        fields = [part[1:] for part in Formatter().parse(pattern) if part[1] is not None]
+    except ValueError as error:
+        raise UserError(f"--name {pattern} cannot be understood ({error}): write it like {PATTERN}.") from error
+    for field, spec, conversion in fields:
+        if field not in FIELDS or spec or conversion:
+            known = ", ".join(f"{{{name}}}" for name in FIELDS)
+            raise UserError(f"--name {pattern} has a field {{{field}}}: there are only {known}.")
+    end = PurePath(pattern).suffix.lower()
+    if end[1:] in FORMATS and end[1:] != format:
+        raise UserError(f"--name {pattern} ends in {end}, but stems are written as {format}: choose it by --format.")
+    if end not in (".{ext}", f".{format}"):
+        pattern += ".{ext}"
+    example = PurePath(pattern.format(song="song", stem="stem", ext=format))
+    if example.anchor or ".." in example.parts:
+        raise UserError(f"--name {pattern} leads out of the folder of the stems: choose that folder by --output.")
+    if not example.suffix:
+        raise UserError(f"--name {pattern} names no file: write it like {PATTERN}.")
+    return pattern

@@ -1,0 +1,184 @@
+"""The file of a song becomes the files of its stems, as a stream."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+from torch import Tensor
+
+from separation.audio.formats import AudioFile
+from separation.audio.io import FULL_SCALE, AudioInfo, AudioReader, AudioWriter, find_format
+from separation.errors import UserError
+from separation.network.separator import Separator, check_channels
+
+CLIPS = ("rescale", "clamp", "none")
+
+Stems = dict[str, Tensor]
+"""A piece of a song: `[channels, n]` for each stem, by name."""
+
+
+@dataclass(frozen=True)
+class StemFormat:
+    """How stems are written: the format and its bits (see `separation.audio.io.FORMATS`), and what becomes of clipping.
+
+    Where samples lie beyond full scale, `clip` makes all stems of the song quieter alike (`rescale`), cuts them off
+    (`clamp`) or leaves them (`none`); by default it is `none` for floating point and `clamp` for the others.
+    `full_scale` is in quantisation steps, None for formats without. Raises `UserError` when these do not go together.
+    """
+
+    format: str = "wav"
+    bits: str | None = None
+    clip: str | None = None
+    full_scale: int | None = field(init=False)
+
+    def __post_init__(self):
+        _, subtype = find_format(Path(f"stem.{self.format}"), self.bits)
+        object.__setattr__(self, "full_scale", FULL_SCALE.get(subtype))
+        if self.clip is None:
+            object.__setattr__(self, "clip", "none" if subtype == "FLOAT" else "clamp")
+        if self.clip == "none" and self.full_scale:
+            raise UserError("--clip none needs --format wav --bits 32f: other numbers end at full scale.")
+
+
+@dataclass
+class Tally:
+    """What was heard of a stem: the sum of its squares, and how many of its samples lay beyond full scale."""
+
+    samples: int = 0
+    energy: float = 0.0
+    beyond: int = 0
+
+    def hear(self, waveform: Tensor) -> None:
+        self.samples += waveform.numel()
+        if not waveform.numel():
+            return
+        signal = waveform.flatten()
+        self.energy += float(signal.dot(signal))
+        low, high = signal.aminmax()
+        if max(-low, high) > 1:  # rare, and counting is slow
+            self.beyond += int((signal.abs() > 1).sum())
+
+    @property
+    def level(self) -> float:
+        """Root mean square in dBFS: 0 at full scale, minus infinity for silence."""
+        return 10 * math.log10(self.energy / self.samples) if self.energy else -math.inf
+
+
+@dataclass(frozen=True)
+class RenderReport:
+    """What became of a song: its length and the time that it took, in seconds; the gain of `rescale`; and its stems."""
+
+    seconds: float
+    elapsed: float
+    gain: float
+    stems: Mapping[str, Tally]
+
+    def __str__(self) -> str:
+        """One line: the length, the time taken as a share of it, and the level of each stem."""
+        minutes, seconds = divmod(round(self.seconds), 60)
+        levels = ", ".join(f"{stem} {tally.level:.1f} dBFS" for stem, tally in self.stems.items())
+        line = f"{minutes}:{seconds:02} in {self.elapsed / self.seconds:.3f} of its length: {levels}"
+        if self.gain < 1:
+            line += f"; all stems {self.gain:.3f} times as loud as in the song, lest they clip"
+        beyond = sum(tally.beyond for tally in self.stems.values())
+        return line + (f"; beyond full scale: {beyond} samples" if beyond else "")
+
+
+def render(
+    separator: Separator,
+    song: AudioFile,
+    paths: Mapping[str, Path],
+    form: StemFormat,
+    progress: Callable[[int, int], None] = lambda done, samples: None,
+) -> RenderReport:
+    """Separate `song` and write each stem of the separator to its path in `paths`, whole or not at all.
+
+    `progress` is told how many samples are done, and how many the song is said to have (0 if it does not say). Raises
+    `UserError` when the song cannot be read or separated, or its stems not written.
+    """
+    started, gain = perf_counter(), 1.0
+    tallies = {stem: Tally() for stem in paths}
+    folders = _missing_folders(paths.values())
+    try:
+        with AudioReader(song.path, song.stream) as reader, ExitStack() as stack:
+            info = reader.info
+            check_channels(info.channels)
+            writers = {}
+            for stem, path in paths.items():
+                writer = AudioWriter(path, info.sample_rate, info.channels, info.samples, form.bits, reader.tags)
+                writers[stem] = stack.enter_context(writer)
+            pieces = separator.stream(reader, info.sample_rate)
+            pieces = _watch(pieces, lambda done: progress(done, info.samples))
+            if form.clip == "rescale":
+                beside = next(iter(paths.values())).parent
+                scratch = Path(stack.enter_context(TemporaryDirectory(prefix=".", dir=beside)))
+                gain, pieces = rescale(pieces, scratch, info)
+            for stems in pieces:
+                if form.full_scale:
+                    stems = round_together(stems, form.full_scale)
+                for stem, waveform in stems.items():
+                    tallies[stem].hear(waveform)
+                    writers[stem].write(waveform.clamp(-1, 1) if form.clip == "clamp" else waveform)
+    finally:
+        for folder in folders:
+            with suppress(OSError):
+                folder.rmdir()  # does nothing where there are stems
+    seconds = next(iter(tallies.values())).samples / info.channels / info.sample_rate
+    return RenderReport(seconds, perf_counter() - started, gain, tallies)
+
+
+def round_together(stems: Stems, full_scale: int) -> Stems:
+    """Round stems to 1 / `full_scale` so that their sum is rounded only once: each hands its error on to the next."""
+    rounded, error = {}, 0.0
+    for stem, waveform in stems.items():
+        wanted = (waveform.double() * full_scale).add_(error)
+        steps = wanted.round()
+        error = wanted.sub_(steps)
+        rounded[stem] = steps.div_(full_scale)
+    return rounded
+
+
+def rescale(pieces: Iterable[Stems], scratch: Path, info: AudioInfo) -> tuple[float, Iterator[Stems]]:
+    """The gain, at most 1, that brings the loudest sample of all stems to full scale, and the stems with that gain.
+
+    It is not known before the song has ended, so the stems wait in files in the folder `scratch`.
+    """
+    peak, writers = 1.0, {}
+    with ExitStack() as stack:
+        for stems in pieces:
+            for stem, waveform in stems.items():
+                if stem not in writers:
+                    writer = AudioWriter(scratch / f"{stem}.wav", info.sample_rate, info.channels, info.samples, "32f")
+                    writers[stem] = stack.enter_context(writer)
+                peak = max(peak, float(waveform.abs().amax()) if waveform.numel() else 0.0)
+                writers[stem].write(waveform)
+    return 1 / peak, _scaled({stem: writer.path for stem, writer in writers.items()}, 1 / peak)
+
+
+def _scaled(paths: Mapping[str, Path], gain: float) -> Iterator[Stems]:
+    with ExitStack() as stack:
+        readers = [stack.enter_context(AudioReader(path)) for path in paths.values()]
+        for waveforms in zip(*readers, strict=True):
+            yield {stem: waveform * gain for stem, waveform in zip(paths, waveforms, strict=True)}
+
+
+def _missing_folders(paths: Iterable[Path]) -> list[Path]:
+    """The folders that are yet to be made for `paths`, each before those that it lies in."""
+    # Path.exists would raise for a folder that may not be entered: the writers have a sentence for that.
+    missing = {folder for path in paths for folder in path.parents if not os.path.exists(folder)}  # noqa: PTH110
+    return sorted(missing, key=lambda folder: len(folder.parts), reverse=True)
+
+
+def _watch(pieces: Iterable[Stems], tell: Callable[[int], None]) -> Iterator[Stems]:
+    done = 0
+    for stems in pieces:
+        yield stems
+        done += next(iter(stems.values())).shape[-1]
+        tell(done)

@@ -1,0 +1,1 @@
+"""Step 2: a store and a config become weights."""

@@ -1,0 +1,162 @@
+"""Which song may give what: every stored song, by the stems it has and by the labels it may use."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from separation.audio.spectral import SpectralSettings
+from separation.dataset.signals import Signal, mixture_of, rest_of, target_of
+from separation.dataset.store import Store, StoredTrack, check_settings
+from separation.errors import UserError
+from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS
+from separation.training.config import DataSettings
+
+LEVELS = {MIXTURE: -17, "vocals": -22, "drums": -24, "bass": -24, "other": -23, ACCOMPANIMENT: -19}
+"""How loud a song is in training, and a part that comes without its song, in dB of full scale: MUSDB18's medians."""
+
+SILENT = -80
+"""Level, in dB of full scale, below which there is nothing to make louder."""
+
+
+def levelled(signal: Signal) -> Signal:
+    """The same, as loud as MUSDB18: how loud a collection was mastered is no part of its music.
+
+    The parts of a song keep their balance.
+    """
+    track = signal.track
+    gain = LEVELS[track.parts[0]] - track.level if track.level > SILENT else 0
+    return replace(signal, gain=10 ** (gain / 20))
+
+
+class Pool:
+    """Signals to draw from: a store by its share, then a song, then a variant of it, each with the same chance.
+
+    So a long album or a folder of many short takes weighs no more than its share. All come levelled.
+    """
+
+    def __init__(self, shares: Mapping[str, float]):
+        self._shares = shares
+        self._songs: dict[str, dict[str, list[Signal]]] = {}
+
+    def add(self, store: str, signal: Signal) -> None:
+        self._songs.setdefault(store, {}).setdefault(signal.track.song, []).append(levelled(signal))
+
+    def __len__(self) -> int:
+        return sum(len(songs) for songs in self._songs.values())
+
+    def draw(self, rng: np.random.Generator) -> Signal:
+        stores = list(self._songs)
+        shares = np.array([self._shares[store] for store in stores])
+        songs = self._songs[stores[rng.choice(len(stores), p=shares / shares.sum())]]
+        variants = songs[list(songs)[rng.integers(len(songs))]]
+        return variants[rng.integers(len(variants))]
+
+
+@dataclass
+class Pools:
+    """What the training songs of all stores give.
+
+    `labelled` holds the tracks with every target and the rest; `targets` and `rests` what may be remixed; `mixtures`
+    and `rests_without` what the terms for unlabelled music take: mixtures, and music that lacks one of the targets.
+    """
+
+    labelled: Pool
+    targets: dict[str, Pool]
+    rests: Pool
+    mixtures: Pool
+    rests_without: dict[str, Pool]
+    labelled_songs: list[str] = field(default_factory=list)
+
+
+def open_pools(targets: Sequence[str], data: DataSettings, spectral: SpectralSettings, bandwidth: float) -> Pools:
+    """Sort the training songs of the stores in `data` by what they give.
+
+    Unlabelled music has no mask for the bins that its files cannot hold: tracks below `bandwidth`, in hertz, are used
+    with labels only. Raises `UserError` when a store is missing, or has other spectral settings.
+    """
+    tracks = list(training_tracks(data, spectral))
+    labelled_songs = _choose_labelled((track for _, track in tracks if set(targets) & set(track.parts)), data)
+    pools = Pools(
+        labelled=Pool(data.stores),
+        targets={target: Pool(data.stores) for target in targets},
+        rests=Pool(data.stores),
+        mixtures=Pool(data.stores),
+        rests_without={target: Pool(data.stores) for target in targets},
+        labelled_songs=sorted(labelled_songs),
+    )
+    for store, track in tracks:
+        isolated = bool(set(targets) & set(track.parts))
+        if isolated and track.song not in labelled_songs:
+            _add_unlabelled(pools, store, track, targets, data, bandwidth)
+        else:
+            _add_labelled(pools, store, track, targets, bandwidth)
+    return pools
+
+
+def training_tracks(data: DataSettings, spectral: SpectralSettings) -> Iterable[tuple[str, StoredTrack]]:
+    """The tracks that batches may be cropped from, each with its store. Raises `UserError` as `open_pools` does."""
+    for folder in data.stores:
+        store = Store(Path(folder))
+        check_settings(store.settings, spectral, f"the store {folder}")
+        tracks = [track for track in store.tracks("train") if track.frames >= data.crop_frames]
+        if not tracks:
+            raise UserError(
+                f"the store {folder} has no training song of {data.crop_frames} frames or more: "
+                "build it with dataset.py, or lower data.crop_frames."
+            )
+        for track in tracks:
+            yield folder, track
+
+
+def _seeded(song: str, seed: int) -> str:
+    """A random key for a song that does not depend on which other songs there are, so that subsets are nested."""
+    return hashlib.sha256(f"{seed} {song}".encode()).hexdigest()
+
+
+def _choose_labelled(tracks: Iterable[StoredTrack], data: DataSettings) -> set[str]:
+    songs = sorted({track.song for track in tracks}, key=lambda song: _seeded(song, data.labelled_seed))
+    return set(songs[: data.labelled])
+
+
+def _add_labelled(pools: Pools, store: str, track: StoredTrack, targets: Sequence[str], bandwidth: float) -> None:
+    isolated = [target_of(track, target) for target in targets]
+    rest = rest_of(track, targets)
+    for target, signal in zip(targets, isolated, strict=True):
+        if signal:
+            pools.targets[target].add(store, signal)
+    if rest:
+        pools.rests.add(store, rest)
+    whole = rest or set(targets) == set(STEMS)
+    if all(isolated) and whole:
+        pools.labelled.add(store, isolated[0])
+    if track.bandwidth < bandwidth:
+        return
+    # Music that is known to lack the targets is no mixture, even where it comes as one.
+    if (mixture := mixture_of(track)) and (any(isolated) or not rest):
+        pools.mixtures.add(store, mixture)
+    for target in targets:
+        if without := rest_of(track, [target]):
+            pools.rests_without[target].add(store, without)
+
+
+def _add_unlabelled(
+    pools: Pools, store: str, track: StoredTrack, targets: Sequence[str], data: DataSettings, bandwidth: float
+) -> None:
+    """A song whose labels may not be used gives its mixture or its rests, never both (and never its targets)."""
+    if data.remaining == "drop" or track.bandwidth < bandwidth:
+        return
+    gives_rest = data.remaining == "split" and int(_seeded(track.song, data.labelled_seed + 1), 16) % 2
+    if not gives_rest:
+        if mixture := mixture_of(track):
+            pools.mixtures.add(store, mixture)
+        return
+    if rest := rest_of(track, targets):
+        pools.rests.add(store, rest)
+    for target in targets:
+        if without := rest_of(track, [target]):
+            pools.rests_without[target].add(store, without)

@@ -1,0 +1,116 @@
+"""What a training run shows of itself: TensorBoard's scalars, pictures and audio, and the time it waits for data."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from separation.audio.spectral import Spectral
+from separation.dataset.signals import mixture_of
+from separation.dataset.store import StoredTrack
+from separation.network.masking import MaskingNetwork
+from separation.network.separator import Separator
+from separation.training.config import Config
+
+
+class TrainingReport:
+    """Writes TensorBoard's events into `<output>/events`, where `tensorboard --logdir <output>` finds them.
+
+    A machine that only trains may lack TensorBoard and what draws its pictures: nothing is written there.
+    """
+
+    every = 50
+    """Steps between two points of a loss."""
+
+    def __init__(self, output: Path, config: Config, step: int):
+        self.writer = None
+        try:
+            import librosa  # noqa: F401
+            import matplotlib  # noqa: F401
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            print(f"{error.name} is not installed: this run writes nothing for TensorBoard")
+        else:
+            self.writer = SummaryWriter(str(output / "events"), purge_step=step + 1 if step else None)
+            self.writer.add_text("config", f"```json\n{json.dumps(asdict(config), indent=2)}\n```", step)
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+        self.waited = self.worked = 0.0
+
+    def timed(self, batches: Iterable) -> Iterator:
+        """The same batches, with a note of how long the step waited for each and how long it worked on it."""
+        iterator = iter(batches)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            arrived = time.perf_counter()
+            self.waited += arrived - start
+            yield batch
+            self.worked += time.perf_counter() - arrived
+
+    def losses(self, step: int, terms: Mapping[str, float]) -> None:
+        """Note the losses of a step; means over `every` steps are written, each over the steps that had the term."""
+        if not self.writer:
+            return
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+        if step % self.every == 0:
+            for name, value in self.sums.items():
+                self.writer.add_scalar(f"loss/{name}", value / self.counts[name], step)
+            self.writer.add_scalar(
+                "time/share waiting for data", self.waited / (self.waited + self.worked + 1e-9), step
+            )
+            self.writer.add_scalar("time/seconds per step", (self.waited + self.worked) / self.every, step)
+            self.sums, self.counts = {}, {}
+            self.waited = self.worked = 0.0
+
+    def validation(
+        self, step: int, scores: Mapping[str, float], network: MaskingNetwork, songs: Sequence[StoredTrack]
+    ) -> None:
+        """Write validation SDR, and how the first validation song comes apart: pictures, sound and energies."""
+        if not self.writer:
+            return
+        for source, value in scores.items():
+            self.writer.add_scalar(f"validation SDR/{source}", value, step)
+        if not songs:
+            return
+        song, spectral = songs[0], Spectral(network.settings)
+        mixture = mixture_of(song).crop(0, song.frames, network.settings.bins)
+        rate = network.settings.sample_rate
+        waveform = spectral.inverse(mixture, song.samples)[:, : 10 * rate]
+        sources = Separator(network)(waveform, rate)
+        for name, signal in {"mixture": waveform, **sources}.items():
+            self.writer.add_image(f"spectrogram/{name}", picture(spectral(signal), rate), step)
+            self.writer.add_audio(f"audio/{name}", signal.mean(dim=0).clamp(-1, 1), step, rate)
+        # A generator that takes nothing out has collapsed: every L1 term is then zero, and only this shows it.
+        for name, signal in sources.items():
+            share = float(signal.square().sum() / waveform.square().sum().clamp_min(1e-10))
+            self.writer.add_scalar(f"share of the song's energy/{name}", share, step)
+
+    def close(self) -> None:
+        if self.writer:
+            self.writer.close()
+
+
+def picture(spectrogram: Tensor, sample_rate: int) -> Tensor:
+    """A spectrogram as an image: complex `[channels, bins, frames]` to `[3, height, frames]` in [0, 1].
+
+    Height is mel frequency, upwards; brightness spans the 80 dB below full scale.
+    """
+    import librosa
+    from matplotlib import colormaps
+
+    power = spectrogram.abs().square().mean(dim=0).numpy()
+    mel = librosa.feature.melspectrogram(S=power, sr=sample_rate, n_mels=128)
+    level = librosa.power_to_db(mel, ref=1.0, amin=1e-8, top_db=None) / 80 + 1
+    return torch.from_numpy(colormaps["magma"](level[::-1].clip(0, 1))[..., :3].copy()).permute(2, 0, 1)

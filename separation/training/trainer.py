@@ -1,0 +1,275 @@
+"""One training step, and the loop around it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from separation.audio.spectral import compress
+from separation.errors import UserError
+from separation.models import Discriminator
+from separation.network.checkpoint import build_network, load_weights, save_weights
+from separation.network.device import choose_precision
+from separation.training.batches import Batch, Batches, load
+from separation.training.calibration import soften
+from separation.training.config import Config, decisive_differences, parse_config
+from separation.training.objective import DiscriminatorObjective, GeneratorObjective, Teacher
+from separation.training.optimizer import GeneratorOptimizer, learning_rate_factor
+from separation.training.pools import open_pools
+from separation.training.report import TrainingReport
+from separation.training.state import load_state, save_state
+from separation.training.validation import mean_of, medians, validate, validation_tracks
+
+LAST, BEST = "last.pt", "best.safetensors"
+
+GROWING = ("blocks", "decoder_levels", "frequency_levels")
+"""The sizes of the generator that may differ from those of the weights that a run goes on from."""
+
+
+class Trainer:
+    """A training run in the folder `output`: `last.pt` to take it up again, `best.safetensors` to separate with.
+
+    Under torchrun every process has one trainer, and shares the batches out with the others.
+    """
+
+    def __init__(self, config: Config, output: Path, device: torch.device, resume: bool = False):
+        self.config, self.output, self.device = config, output, device
+        self.schedule = config.schedule
+        self.dtype = choose_precision(self.schedule.precision, device)
+        self.rank, self.processes = processes()
+        self.step, self.best = 0, -math.inf
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--output {output} cannot be made a folder: {error.strerror}.") from error
+        band = config.generator.bins * config.spectral.sample_rate / config.spectral.n_fft
+        self.pools = open_pools(config.targets, config.data, config.spectral, min(band, 16_000))
+        self.batches = Batches(config, self.pools, self.rank, self.processes)
+        self.songs = validation_tracks(config.data.stores)
+
+        torch.manual_seed(config.seed)
+        self.network = build_network(config).to(device)
+        self.average = AveragedModel(
+            self.network, multi_avg_fn=get_ema_multi_avg_fn(self.schedule.average), use_buffers=True
+        )
+        self.teacher = Teacher(self.average.module)
+        self.optimizer = GeneratorOptimizer(self.network.generator, self.schedule, self.dtype)
+        # What a run is taken up again with.
+        self.parts = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
+        if config.losses.adversarial:
+            self.critics = DiscriminatorObjective(*(self._discriminator(n) for n in (len(config.targets), 1)))
+            self.critics.to(device)
+            self.critics_optimizer = torch.optim.Adam(
+                self.critics.parameters(), config.discriminator.learning_rate, betas=(0.5, 0.999)
+            )
+            self.parts |= {"critics": self.critics, "critics_optimizer": self.critics_optimizer}
+        if resume:
+            self._restore(load_state(output / LAST))
+        elif (output / LAST).exists():
+            raise UserError(f"{output} holds a training run already: go on with --resume, or name another --output.")
+        elif config.weights:
+            self._start_from(config.weights)
+        else:
+            self._measure_input()
+        self.objective = self._share(GeneratorObjective(self.network, config.losses))
+        self.judging = self._share(self.critics) if config.losses.adversarial else None
+
+    def run(self) -> dict[str, str]:
+        """Train to the last step; the best weights' validation medians, in words.
+
+        Raises `UserError` when a loss is not finite.
+        """
+        report = TrainingReport(self.output, self.config, self.step) if self.rank == 0 else None
+        bar = tqdm(total=self.schedule.steps, initial=self.step, disable=self.rank > 0, dynamic_ncols=True, unit="step")
+        shown: dict[str, str] = {}  # the latest value of each loss: not every step has them all
+        scores: dict[str, str] = {}
+        with bar, closing(report) if report else nullcontext():
+            if report and self.config.weights and self.step == 0:
+                scores = in_words(self._validate(report))  # the best will be no worse than what it went on from
+            batches = load(self.batches, self.step)
+            for batch in report.timed(batches) if report else batches:
+                terms = self.train_step(
+                    {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+                )
+                self.step += 1
+                bar.update()
+                shown |= {name: f"{value:.3g}" for name, value in terms.items()}
+                bar.set_postfix(shown | scores, refresh=False)
+                last = self.step == self.schedule.steps
+                if report:
+                    report.losses(self.step, terms)
+                    if self.step % self.schedule.validate_every == 0 or last:
+                        scores = in_words(self._validate(report))
+                    if last and self.schedule.soften and self.songs:
+                        scores = in_words(self._soften())
+                    if self.step % self.schedule.checkpoint_every == 0 or last:
+                        save_state(self.output / LAST, self._state())
+        return scores
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """Update the generator, then the discriminators, on one batch; the losses by name."""
+        self._set_learning_rate()
+        unlabelled = "mixtures" in batch
+        adversarial = unlabelled and self.config.adversarial_at(self.step)
+        taught = unlabelled and self.config.teacher_at(self.step)
+
+        # Generator. Its gradient passes through the discriminators, which stand still meanwhile.
+        if adversarial:
+            self.critics.requires_grad_(False)
+        with self._precision():
+            terms, estimates = self.objective(
+                batch, self.critics if adversarial else None, self.teacher if taught else None
+            )
+        self._check(terms)
+        total = self.config.losses.total(terms)
+        self.network.zero_grad()
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip)
+        self._check({"gradient": norm})
+        self.optimizer.step()
+        self.average.update_parameters(self.network)
+
+        # Discriminators.
+        if adversarial:
+            self.critics.requires_grad_(True)
+            with self._precision():
+                judged = self.judging(batch, estimates)
+            self._check(judged)
+            self.critics_optimizer.zero_grad(set_to_none=True)
+            sum(judged.values()).backward()
+            self.critics_optimizer.step()
+            terms |= judged
+        return {name: float(term.detach()) for name, term in terms.items()}
+
+    def _discriminator(self, targets: int) -> Discriminator:
+        settings = self.config.discriminator
+        return Discriminator(targets=targets, widths=settings.widths, scales=settings.scales)
+
+    def _share(self, module: nn.Module) -> nn.Module:
+        """Let gradients be averaged over the processes of torchrun, if there are several."""
+        return DistributedDataParallel(module) if self.processes > 1 else module
+
+    @contextmanager
+    def _precision(self):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            yield
+
+    def _set_learning_rate(self) -> None:
+        factor = learning_rate_factor(self.step, self.schedule)
+        self.optimizer.set_learning_rate(self.schedule.learning_rate * factor)
+        if self.config.losses.adversarial:
+            for group in self.critics_optimizer.param_groups:
+                group["lr"] = self.config.discriminator.learning_rate * factor
+
+    def _check(self, terms: dict[str, torch.Tensor]) -> None:
+        for name, term in terms.items():
+            if not torch.isfinite(term):
+                raise UserError(
+                    f"{name} is not finite at step {self.step}: the last good checkpoint is {self.output / LAST}; "
+                    "lower schedule.learning_rate, or try schedule.precision=fp32."
+                )
+
+    def _start_from(self, paths: Sequence[str]) -> None:
+        """Take over the mean of finished weights, but for blocks and TDFs that they or the config lack.
+
+        Those that the config adds begin silent, so the network grows from where it was. Raises `UserError` when the
+        weights are of another kind of network.
+        """
+        own = self.network.state_dict()
+        states = [self._fitting(path) for path in paths]
+        for name in own:
+            if known := [state[name] for state in states if name in state]:
+                own[name] = torch.stack(known).mean(dim=0)
+        for network in (self.network, self.average.module):
+            network.load_state_dict(own)
+
+    def _fitting(self, path: str) -> dict[str, torch.Tensor]:
+        """The tensors of finished weights. Raises `UserError` when they are of another kind of network."""
+        start = load_weights(path, self.device)
+        sizes = {key: getattr(self.config.generator, key) for key in GROWING}
+        fitting = replace(start.settings, generator=replace(start.settings.generator, **sizes))
+        for key in ("targets", "spectral", "generator"):
+            if getattr(fitting, key) != (ours := getattr(self.config, key)):
+                theirs = getattr(start.settings, key)
+                raise UserError(f"weights: {path} has {key}: {theirs}, but the config asks for {ours}.")
+        return start.network.state_dict()
+
+    def _measure_input(self) -> None:
+        """Let every bin reach the generator centred and of unit variance, as measured on whole first batches."""
+        batches = Batches(self.config, self.pools)
+        every = self.schedule.unlabelled_every
+        moments = []
+        for step in range(0, min(16 * every, len(batches)), every):
+            batch = batches[step]
+            views = compress(batch["sources"].sum(dim=1) if "sources" in batch else batch["mixtures"])
+            moments.append(torch.stack([views.mean(dim=(0, 3)), views.square().mean(dim=(0, 3))]))
+        mean, square = torch.stack(moments).mean(dim=0)
+        generator = self.network.generator
+        generator.input_mean.copy_(mean)
+        generator.input_scale.copy_(1 / ((square - mean.square()).clamp_min(0).sqrt() + 0.01))
+        self.average.module.load_state_dict(self.network.state_dict())
+
+    def _validate(self, report: TrainingReport) -> dict[str, float]:
+        """Score the averaged weights on the validation songs, and keep them if they are the best."""
+        network = self.average.module.eval() if self.schedule.average else self.network.eval()
+        songs = validate(network, self.songs)
+        scores, mean = medians(songs), mean_of(self.config.targets, songs)
+        report.validation(self.step, scores, network, self.songs)
+        merit = self.step if mean is None else mean  # with nothing to compare, the latest is the best
+        if merit > self.best:
+            self.best = merit
+            self._save(network, step=self.step, validation_sdr=scores)
+        self.network.train()
+        return scores
+
+    def _soften(self) -> dict[str, float]:
+        """Make the masks of the best weights as soft as scores best; the validation medians then."""
+        best = load_weights(self.output / BEST, self.device)
+        factor, songs = soften(best.network, self.songs, self.schedule.soften)
+        scores = medians(songs)
+        self._save(best.network, step=best.provenance["step"], softened=factor, validation_sdr=scores)
+        return scores
+
+    def _save(self, network: nn.Module, **facts: Any) -> None:
+        provenance = {"config": asdict(self.config), **facts}
+        save_weights(self.output / BEST, network, self.config, provenance, self.config.licence)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "config": asdict(self.config),
+            "step": self.step,
+            "best": self.best,
+            **{name: part.state_dict() for name, part in self.parts.items()},
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        before = parse_config(state["config"], str(self.output / LAST))
+        if changed := decisive_differences(before, self.config):
+            raise UserError(
+                f"{self.output / LAST} was trained with other settings ({', '.join(changed)}): "
+                "resume with the same config, or name another --output."
+            )
+        self.step, self.best = state["step"], state["best"]
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+
+
+def in_words(scores: dict[str, float]) -> dict[str, str]:
+    """SDR by source, in dB, as the progress bar shows it."""
+    return {source: f"{value:.2f} dB" for source, value in scores.items()}
+
+
+def processes() -> tuple[int, int]:
+    """This process's rank and how many there are; torchrun says so in the environment."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

@@ -1,0 +1,311 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+from separation.audio.ffmpeg import provide_ffmpeg
+from separation.audio.io import AudioReader, AudioWriter, probe, read, write
+from separation.errors import UserError
+
+
+def make_song(samples: int = 44100, channels: int = 2) -> Tensor:
+    """Noise under a slow swell, so that no delay goes unnoticed."""
+    noise = torch.randn(channels, samples, generator=torch.Generator().manual_seed(0))
+    return 0.2 * noise * torch.sin(torch.linspace(0, 3.1, samples))
+
+
+def delay(copy: Tensor, song: Tensor) -> int:
+    """Samples by which a lossy copy of a song comes late, where their correlation is largest."""
+    size = 2 * song.shape[-1]
+    correlation = torch.fft.irfft(torch.fft.rfft(copy, size) * torch.fft.rfft(song, size).conj(), size).sum(dim=0)
+    peak = int(correlation.argmax())
+    return peak if peak < song.shape[-1] else peak - size
+
+
+def ffmpeg(*arguments: str | Path) -> bytes:
+    provide_ffmpeg()
+    command = ["ffmpeg", "-v", "error", "-y", *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def decoded_by_ffmpeg(path: Path, stream: int = 0) -> Tensor:
+    samples = np.frombuffer(ffmpeg("-i", path, "-map", f"0:a:{stream}", "-f", "f32le", "-"), dtype=np.float32)
+    return torch.from_numpy(samples.reshape(-1, 2).T.copy())
+
+
+@pytest.fixture
+def encoded(tmp_path):
+    """Encode a song with FFmpeg: `encoded("song.m4a", song, *options)`."""
+
+    def encode(name: str, song: Tensor, *options: str) -> Path:
+        write(tmp_path / "plain.wav", song, 44100, bits="32f")
+        ffmpeg("-i", tmp_path / "plain.wav", *options, tmp_path / name)
+        return tmp_path / name
+
+    return encode
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "step"),
+    [("a.wav", "16", 2**-15), ("a.wav", "24", 2**-23), ("a.flac", "16", 2**-15), ("a.flac", "24", 2**-23)],
+)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_round_trip_is_exact_to_half_a_step(tmp_path, name, bits, step, channels):
+    song = make_song(channels=channels)
+    write(tmp_path / name, song, 48000, bits)
+    copy, rate = read(tmp_path / name)
+    assert rate == 48000
+    torch.testing.assert_close(copy, song, atol=0.5001 * step, rtol=0)
+    write(tmp_path / "again.wav", copy, 48000, bits)
+    assert torch.equal(read(tmp_path / "again.wav")[0], copy)
+
+
+def test_floating_point_keeps_every_sample_even_beyond_full_scale(tmp_path):
+    song = 9 * make_song()
+    write(tmp_path / "a.wav", song, 44100, "32f")
+    assert torch.equal(read(tmp_path / "a.wav")[0], song)
+
+
+def test_whole_numbers_are_cut_off_at_full_scale_and_never_wrap(tmp_path):
+    write(tmp_path / "a.wav", torch.tensor([[1.0, 1.5, -1.0, -1.5]]), 44100)
+    assert read(tmp_path / "a.wav")[0].tolist() == [[1 - 2**-15, 1 - 2**-15, -1, -1]]
+
+
+@pytest.mark.parametrize("name", ["a.ogg", "a.mp3"])
+def test_lossy_files_have_the_songs_length_and_no_delay(tmp_path, name):
+    song = make_song(50001)
+    write(tmp_path / name, song, 44100)
+    copy, _ = read(tmp_path / name)
+    assert copy.shape == song.shape
+    assert delay(copy, song) == 0
+
+
+def test_a_long_ogg_is_written(tmp_path):
+    song = make_song(44100 * 40)
+    write(tmp_path / "a.ogg", song, 44100)
+    assert read(tmp_path / "a.ogg")[0].shape == song.shape
+
+
+@pytest.mark.parametrize("name", ["a.m4a", "a.mp3", "a.aac", "a.opus", "a.wma", "a.mka"])
+def test_decodes_as_ffmpeg_does(encoded, name):
+    path = encoded(name, make_song(50001))
+    song, reference = read(path)[0], decoded_by_ffmpeg(path)
+    assert song.shape == reference.shape
+    assert (song - reference).square().mean() < 1e-6 * reference.square().mean()
+
+
+def test_an_m4a_has_no_delay(encoded):
+    song = make_song(50001)
+    assert delay(read(encoded("a.m4a", song))[0], song) == 0
+
+
+def test_streams_of_a_stem_file_are_chosen_by_number(tmp_path):
+    songs = [make_song(30000), make_song(30000).flip(0).neg()]
+    for number, song in enumerate(songs):
+        write(tmp_path / f"{number}.wav", song, 44100)
+    path = tmp_path / "a.stem.mp4"
+    ffmpeg("-i", tmp_path / "0.wav", "-i", tmp_path / "1.wav", "-map", "0", "-map", "1", path)
+    for number, song in enumerate(songs):
+        copy, _ = read(path, stream=number)
+        assert delay(copy, song) == 0
+        torch.testing.assert_close(copy, decoded_by_ffmpeg(path, number), atol=1e-4, rtol=0)
+    with pytest.raises(UserError, match="2 audio streams"):
+        read(path, stream=2)
+
+
+def test_an_mp3_that_does_not_say_its_length_is_read_to_its_end(encoded):
+    # Seconds of silence in front make every guess from the bit rate of the start wrong.
+    song = torch.cat([torch.zeros(2, 44100 * 3), make_song(44100 * 3)], dim=-1)
+    path = encoded("a.mp3", song, "-q:a", "2", "-write_xing", "0")
+    assert abs(read(path)[0].shape[-1] - song.shape[-1]) < 4000
+    loud = torch.cat([make_song(44100 * 3), torch.zeros(2, 44100 * 3)], dim=-1)
+    assert read(encoded("b.mp3", loud, "-q:a", "2", "-write_xing", "0"))[0].shape[-1] > loud.shape[-1] - 4000
+
+
+def test_padding_after_the_end_of_an_mp3_is_no_damage(encoded):
+    song = make_song(200_000)
+    path = encoded("a.mp3", song)
+    path.write_bytes(path.read_bytes() + bytes(1000))
+    assert read(path)[0].shape == song.shape
+
+
+def test_a_flac_and_a_wav_that_were_written_into_a_pipe_are_read(tmp_path):
+    song = make_song(30000)
+    write(tmp_path / "a.wav", song, 44100)
+    for name in ("pipe.flac", "pipe.wav"):
+        (tmp_path / name).write_bytes(ffmpeg("-i", tmp_path / "a.wav", "-f", name[5:], "-"))
+        assert torch.equal(read(tmp_path / name)[0], read(tmp_path / "a.wav")[0])
+
+
+def test_the_suffix_does_not_decide_what_a_file_is(encoded, tmp_path):
+    song = make_song(30000)
+    path = encoded("a.mp3", song).rename(tmp_path / "a.wav")
+    assert read(path)[0].shape == song.shape
+
+
+def test_reading_resamples(tmp_path):
+    time = torch.arange(48000) / 48000
+    write(tmp_path / "a.wav", torch.sin(2 * torch.pi * 440 * time)[None], 48000, "32f")
+    song, rate = read(tmp_path / "a.wav", 44100)
+    assert (rate, song.shape) == (44100, (1, 44100))
+    expected = torch.sin(2 * torch.pi * 440 * torch.arange(44100) / 44100)[None]
+    torch.testing.assert_close(song[:, 2000:-2000], expected[:, 2000:-2000], atol=1e-3, rtol=0)
+
+
+def test_probe_tells_rate_channels_and_length(tmp_path, encoded):
+    write(tmp_path / "a.wav", make_song(12345, channels=1), 22050)
+    info = probe(tmp_path / "a.wav")
+    assert (info.sample_rate, info.channels, info.samples) == (22050, 1, 12345)
+    info = probe(encoded("a.m4a", make_song(30000)))
+    assert (info.sample_rate, info.channels) == (44100, 2)
+    assert abs(info.samples - 30000) < 100
+
+
+def test_blocks_are_bounded_and_join_to_the_whole(tmp_path, encoded):
+    song = make_song(200_000)
+    write(tmp_path / "a.flac", song, 44100)
+    for path in (tmp_path / "a.flac", encoded("a.m4a", song)):
+        with AudioReader(path) as reader:
+            blocks = list(reader)
+        assert len(blocks) > 1 and all(block.shape[-1] <= 100_000 for block in blocks)
+        assert torch.equal(torch.cat(blocks, dim=-1), read(path)[0])
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_tags_are_kept_and_names_may_be_non_ascii(tmp_path, suffix):
+    path = tmp_path / f"Füße 歌.{suffix}"
+    title = "A title" if suffix == "mp3" else "Ein Tïtel 歌"
+    with AudioWriter(path, 44100, 1, tags={"title": title, "artist": "Someone", "comment": ""}) as writer:
+        writer.write(make_song(channels=1))
+    with AudioReader(path) as reader:
+        assert (reader.tags["title"], reader.tags["artist"]) == (title, "Someone")
+        assert next(iter(reader)).shape[0] == 1
+
+
+def damaged_files(folder: Path) -> dict[str, str]:
+    """Files that cannot be read, and a word of what is wrong with each."""
+    song = make_song(100_000)
+    for name in ("cut.wav", "cut.flac", "cut.mp3"):
+        write(folder / name, song, 44100)
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+    song[1, 70_000] = float("nan")
+    write(folder / "nan.wav", song, 44100, "32f")
+    song[1, 70_000] = float("inf")
+    write(folder / "infinite.wav", song, 44100, "32f")
+    write(folder / "silent.wav", song[:, :0], 44100)
+    (folder / "empty.wav").touch()
+    (folder / "text.mp3").write_text("this is no music\n" * 100)
+    (folder / "noise.m4a").write_bytes(bytes(range(256)) * 50)
+    (folder / "folder.wav").mkdir()
+    return {
+        "cut.wav": "cut short",
+        "cut.flac": "damaged or cut short",
+        "cut.mp3": "cut short",
+        "nan.wav": "no numbers near 1.5 s",
+        "infinite.wav": "no numbers",
+        "silent.wav": "no samples",
+        "empty.wav": "empty",
+        "text.mp3": "no audio",
+        "noise.m4a": "no audio",
+        "folder.wav": "folder",
+        "missing.wav": "does not exist",
+    }
+
+
+def test_what_cannot_be_read_is_named_in_one_sentence(tmp_path):
+    for name, complaint in damaged_files(tmp_path).items():
+        with pytest.raises(UserError, match=complaint) as caught:
+            read(tmp_path / name)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_interrupted_file_leaves_the_old_one_or_none(tmp_path, error):
+    def interrupted(path: Path) -> None:
+        with pytest.raises(error), AudioWriter(path, 44100, 2) as writer:
+            writer.write(make_song())
+            raise error
+
+    interrupted(tmp_path / "new.wav")
+    assert not list(tmp_path.iterdir())
+    write(tmp_path / "old.wav", make_song(100), 44100)
+    interrupted(tmp_path / "old.wav")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.wav"]
+    assert probe(tmp_path / "old.wav").samples == 100
+
+
+def test_what_cannot_be_written_is_named_in_one_sentence(tmp_path):
+    song = make_song(1000)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.wav").mkdir()
+    cases = [
+        ("file/a.wav", 44100, None, "can't be written"),
+        ("folder.wav", 44100, None, "folder"),
+        ("a.xyz", 44100, None, "should end with"),
+        ("a.mp3", 96000, None, "96000 Hz"),
+        ("a.ogg", 44100, "16", "ogg"),
+        ("a.flac", 44100, "32f", "16 or 24 bits"),
+    ]
+    for name, rate, bits, complaint in cases:
+        with pytest.raises(UserError, match=complaint):
+            write(tmp_path / name, song, rate, bits)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.wav"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
+    pytest.importorskip("resource")
+    code = f"""
+import resource, torch
+from separation.audio.io import write
+from separation.errors import UserError
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+for suffix in ("wav", "flac", "ogg", "mp3"):
+    try:
+        write({str(tmp_path / "a")!r} + "." + suffix, torch.rand(2, 44100 * 10) - 0.5, 44100)
+    except UserError as error:
+        print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.count("is the disk full?") == 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_beyond_4_gb_is_not_a_plain_wav(tmp_path):
+    with AudioWriter(tmp_path / "a.wav", 44100, 2, samples=1 << 31, bits="32f") as writer:
+        writer.write(make_song())
+    assert soundfile.info(tmp_path / "a.wav").format == "RF64"
+    assert torch.equal(read(tmp_path / "a.wav")[0], make_song())
+
+
+def test_real_stems_add_up_to_their_mixture(real_musdb):
+    path = sorted((real_musdb / "train").glob("*.stem.mp4"))[0]
+    mixture, *stems = (read(path, stream=stream)[0] for stream in range(5))
+    # The mixture is coded separately; a delay of any stream would leave far more than this.
+    assert (mixture - sum(stems)).square().mean() < 0.01 * mixture.square().mean()
+
+
+def test_mp3_stems_have_one_bit_rate_so_that_a_place_in_the_file_is_a_moment(tmp_path):
+    """Browsers jump in an mp3 by the place in the file: stems of other bit rates would come out of step there."""
+    silence, loud = torch.zeros(2, 44100 * 4), 0.3 * torch.randn(2, 44100 * 4)
+    for name, waveform in (("silence", silence), ("loud", loud)):
+        write(tmp_path / f"{name}.mp3", waveform, 44100)
+    sizes = [(tmp_path / f"{name}.mp3").stat().st_size for name in ("silence", "loud")]
+    assert sizes[0] == sizes[1]
+    assert sizes[0] == pytest.approx(4 * 320_000 / 8, rel=0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text there")
+def test_a_name_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.flac")
+    path.write_bytes(b"anything")
+    with pytest.raises(UserError, match="rename it"):
+        probe(path)

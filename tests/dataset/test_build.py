@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import shutil
+from fractions import Fraction
+
+import pytest
+import torch
+from conftest import make_stems, write_files
+
+from separation.audio.spectral import Spectral, SpectralSettings
+from separation.dataset import build
+from separation.dataset.build import build_store, bytes_needed, check_disk, choose_parts, in_units, plan_store
+from separation.dataset.store import Store
+from separation.dataset.tracks import Track, find_tracks
+from separation.errors import UserError
+from separation.stems import STEMS
+
+SETTINGS = SpectralSettings(n_fft=1024, hop=256)
+
+
+def make_store(folder, root, stems=STEMS, speeds=()):
+    jobs = plan_store(folder, SETTINGS, find_tracks("FOLDER", root), stems, speeds)
+    results = {job.track.name: error for job, error in build_store(folder, SETTINGS, jobs, workers=1)}
+    return Store(folder), results
+
+
+def chosen(files: tuple[str, ...], *stems: str) -> tuple[str, ...]:
+    return choose_parts(Track("song", "train", dict.fromkeys(files)), stems)
+
+
+def test_what_is_stored_of_a_whole_song():
+    whole = ("mixture", *STEMS)
+    assert chosen(whole, "vocals") == ("mixture", "vocals", "accompaniment")
+    assert chosen(whole, "drums") == ("mixture", "drums")
+    assert chosen(whole, "vocals", "bass") == ("mixture", "vocals", "bass", "accompaniment")
+    assert chosen(whole, *STEMS) == whole
+    assert chosen(STEMS, "vocals") == ("mixture", "vocals", "accompaniment")
+
+
+def test_what_is_stored_of_a_song_in_two_parts():
+    assert chosen(("vocals", "accompaniment"), *STEMS) == ("mixture", "vocals", "accompaniment")
+    assert chosen(("vocals", "accompaniment"), "drums") == ("mixture", "accompaniment")
+
+
+def test_an_instrumental_gives_its_accompaniment():
+    assert chosen(("drums", "bass", "other"), "vocals") == ("mixture", "accompaniment")
+
+
+def test_what_is_stored_of_lone_files():
+    assert chosen(("vocals",), "vocals") == ("vocals",)
+    assert chosen(("vocals",), "drums") == ()
+    assert chosen(("accompaniment",), "drums") == ("accompaniment",)
+    assert chosen(("mixture",), "drums") == ("mixture",)
+
+
+def test_the_store_holds_the_spectrograms_of_the_files(tmp_path, song):
+    write_files(tmp_path / "songs" / "whole", song)
+    store, _ = make_store(tmp_path / "store", tmp_path / "songs", ["vocals"])
+    (track,) = store.tracks()
+    assert (track.subset, track.bandwidth, track.samples) == ("train", 22050, song["vocals"].shape[1])
+    expected = {"mixture": sum(song.values()), "vocals": song["vocals"]}
+    expected["accompaniment"] = expected["mixture"] - expected["vocals"]
+    assert set(track.parts) == set(expected)
+    for part, waveform in expected.items():
+        spectrogram = Spectral(SETTINGS)(waveform)
+        error = track.crop(part) - spectrogram
+        assert error.abs().square().sum() < 1e-6 * spectrogram.abs().square().sum()
+
+
+def test_mono_at_16_khz_stays_mono_and_tells_its_bandwidth(tmp_path):
+    voice = make_stems(sample_rate=16000)["vocals"][:1]
+    write_files(tmp_path / "songs" / "clip", {"vocals": voice, "accompaniment": voice.flip(1)}, 16000)
+    store, _ = make_store(tmp_path / "store", tmp_path / "songs")
+    (track,) = store.tracks()
+    assert track.bandwidth == 8000
+    assert abs(track.samples - 2 * 44100) <= 1
+    energy = track.crop("vocals").abs().square().sum((0, 2))
+    assert energy[SETTINGS.bin_of(8300) :].sum() < 1e-4 * energy.sum()
+
+
+def test_faster_songs_are_higher_and_shorter(tmp_path):
+    sine = torch.sin(2 * torch.pi * 1000 * torch.arange(44100) / 44100)[None]
+    write_files(tmp_path / "songs" / "train" / "sine", {"vocals": sine})
+    write_files(tmp_path / "songs" / "valid" / "held out", {"vocals": sine})
+    store, _ = make_store(tmp_path / "store", tmp_path / "songs", speeds=[Fraction("0.8"), Fraction("1.25")])
+    tracks = {track.name: track for track in store.tracks()}
+    assert set(tracks) == {"sine", "sine@0.8", "sine@1.25", "held out"}
+    bandwidths = {"sine": 22050, "sine@0.8": 17640, "sine@1.25": 22050}
+    for name, speed in (("sine", 1), ("sine@0.8", 0.8), ("sine@1.25", 1.25)):
+        track = tracks[name]
+        assert (track.song, track.subset, track.bandwidth) == ("sine", "train", bandwidths[name])
+        assert abs(track.samples - 44100 / speed) <= 1
+        peak = int(track.crop("vocals")[0, :, 20:-20].abs().sum(1).argmax())
+        assert abs(peak * 44100 / 1024 - 1000 * speed) < 44100 / 1024
+
+
+def test_finished_songs_are_kept_and_half_written_ones_built_again(tmp_path, song):
+    for name in ("a", "b"):
+        write_files(tmp_path / "songs" / name, song)
+    store, built = make_store(tmp_path / "store", tmp_path / "songs")
+    assert set(built) == {"a", "b"}
+    shutil.move(store.folder / "b", store.folder / "b.partial")
+    (store.folder / "b.partial" / "bass.npy").unlink()
+    finished = (store.folder / "a" / "track.json").stat().st_mtime_ns
+
+    store, built = make_store(tmp_path / "store", tmp_path / "songs")
+    assert set(built) == {"b"}
+    assert (store.folder / "a" / "track.json").stat().st_mtime_ns == finished
+    assert [track.parts for track in store.tracks()] == [("mixture", *STEMS)] * 2
+    assert not (store.folder / "b.partial").exists()
+
+
+def test_more_stems_and_speeds_are_added_to_what_is_there(tmp_path, song):
+    write_files(tmp_path / "songs" / "a", song)
+    make_store(tmp_path / "store", tmp_path / "songs", ["vocals"])
+    store, built = make_store(tmp_path / "store", tmp_path / "songs", ["drums"])
+    assert set(built) == {"a"}
+    assert store.tracks()[0].parts == ("mixture", "vocals", "drums", "accompaniment")
+    assert make_store(tmp_path / "store", tmp_path / "songs", ["vocals"])[1] == {}
+    store, _ = make_store(tmp_path / "store", tmp_path / "songs", ["vocals"], [Fraction("1.1")])
+    assert {track.name: track.parts for track in store.tracks()} == {
+        "a": ("mixture", "vocals", "drums", "accompaniment"),
+        "a@1.1": ("mixture", "vocals", "drums", "accompaniment"),
+    }
+
+
+def test_a_damaged_song_is_named_and_the_others_are_built(tmp_path, song):
+    write_files(tmp_path / "songs" / "good", song)
+    write_files(tmp_path / "songs" / "bad", song)
+    (tmp_path / "songs" / "bad" / "bass.wav").write_bytes(b"this is no sound")
+    store, results = make_store(tmp_path / "store", tmp_path / "songs")
+    assert results["good"] is None
+    assert "bass.wav" in str(results["bad"])
+    assert [track.name for track in store.tracks()] == ["good"]
+
+
+def test_a_store_with_other_settings_is_refused(tmp_path, song):
+    write_files(tmp_path / "songs" / "a", song)
+    make_store(tmp_path / "store", tmp_path / "songs")
+    with pytest.raises(UserError, match="n_fft=1024"):
+        plan_store(tmp_path / "store", SpectralSettings(), find_tracks("FOLDER", tmp_path / "songs"), STEMS)
+
+
+def test_a_file_where_the_store_should_be_is_a_sentence(tmp_path):
+    (tmp_path / "store").touch()
+    with pytest.raises(UserError, match="cannot be made a store"):
+        plan_store(tmp_path / "store", SETTINGS, [], STEMS)
+
+
+def test_the_size_is_known_before(tmp_path, song):
+    write_files(tmp_path / "songs" / "a", song)
+    write_files(tmp_path / "songs" / "b", {"mixture": song["other"][:1]})
+    jobs = plan_store(tmp_path / "store", SETTINGS, find_tracks("FOLDER", tmp_path / "songs"), STEMS, [Fraction("0.5")])
+    expected = sum(bytes_needed(job, SETTINGS) for job in jobs)
+    store, _ = make_store(tmp_path / "store", tmp_path / "songs", speeds=[Fraction("0.5")])
+    found = sum(path.stat().st_size for path in store.folder.glob("*/*.npy"))
+    assert abs(found - expected) < 0.01 * found
+
+
+def test_a_disk_too_small_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(build.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**10, 0, 2 * 10**9))
+    check_disk(tmp_path, 10**9)
+    with pytest.raises(UserError, match=r"needs 3\.00 GB.*only 2\.00 GB"):
+        check_disk(tmp_path, 3 * 10**9)
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told_for_the_song(tmp_path, song, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    write_files(tmp_path / "songs" / "a", song)
+    monkeypatch.setattr(build, "write_track", fail)
+    _, results = make_store(tmp_path / "store", tmp_path / "songs")
+    assert "No space left" in str(results["a"])
+
+
+def test_sizes_read_well():
+    assert in_units(2_340_000_000) == "2.34 GB"

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from music import TINY, add_track, make_song
+
+from separation.audio.spectral import Spectral, SpectralSettings
+from separation.dataset.store import (
+    Store,
+    check_settings,
+    create_store,
+    level,
+    read_settings,
+    stored_bytes,
+    write_track,
+)
+from separation.errors import UserError
+
+SECONDS = 1.0
+
+
+@pytest.fixture
+def waveforms():
+    song = make_song(0, SECONDS, TINY.sample_rate)
+    return {"mixture": song["mixture"], "vocals": song["vocals"][:1]}
+
+
+@pytest.fixture
+def store(tmp_path, waveforms):
+    add_track(tmp_path / "store", TINY, "song", waveforms, subset="valid", bandwidth=3000.0)
+    return Store(tmp_path / "store")
+
+
+def test_a_track_is_read_as_it_was_written(store, waveforms):
+    (track,) = store.tracks()
+    assert (track.name, track.song, track.subset, track.bandwidth) == ("song", "song", "valid", 3000.0)
+    assert track.parts == ("mixture", "vocals")
+    assert track.samples == waveforms["mixture"].shape[1]
+    expected = Spectral(TINY)(waveforms["mixture"])
+    found = track.crop("mixture")
+    assert found.shape == expected.shape == (2, TINY.bins, track.frames)
+    assert (found - expected).abs().max() < 2**-10 * expected.abs().max()  # half precision
+
+
+def test_a_track_has_the_level_of_its_mixture_or_of_its_lone_part(tmp_path):
+    """Of a full-scale square wave 0 dB, of a full-scale sine 3 dB less."""
+    time = torch.arange(TINY.sample_rate) / TINY.sample_rate
+    sine = torch.sin(2 * math.pi * 100 * time).expand(2, -1)
+    square = sine.sign() + (sine == 0)
+    add_track(tmp_path, TINY, "square", {"accompaniment": 0.1 * sine, "mixture": square, "vocals": 0 * sine})
+    add_track(tmp_path, TINY, "lone sine", {"vocals": sine})
+    add_track(tmp_path, TINY, "lone mono sine", {"drums": 0.1 * sine[:1]})
+    add_track(tmp_path, TINY, "one side", {"accompaniment": sine * torch.tensor([[1], [0]])})
+    add_track(tmp_path, TINY, "silence", {"mixture": 0 * sine})
+    levels = {"square": 0, "lone sine": -3.01, "lone mono sine": -23.01, "one side": -6.02, "silence": -100}
+    assert {track.name: track.level for track in Store(tmp_path).tracks()} == pytest.approx(levels)
+    assert level(0.5 * square) == pytest.approx(-6.02, abs=0.01)
+
+
+def test_the_stored_spectrogram_becomes_the_waveform_again(store, waveforms):
+    (track,) = store.tracks()
+    recovered = Spectral(TINY).inverse(track.crop("mixture"), track.samples)
+    error = recovered - waveforms["mixture"]
+    assert error.square().sum() < 1e-6 * waveforms["mixture"].square().sum()
+
+
+def test_a_crop_is_a_piece_of_the_whole(store):
+    (track,) = store.tracks()
+    whole = track.crop("mixture")
+    assert torch.equal(track.crop("mixture", 5, 10), whole[..., 5:15])
+    assert torch.equal(track.crop("mixture", 5, 10, bins=20), whole[:, :20, 5:15])
+
+
+def test_mono_takes_one_channel_on_disk_and_gives_two(store):
+    (track,) = store.tracks()
+    vocals = track.crop("vocals")
+    assert vocals.shape[0] == 2
+    assert torch.equal(vocals[0], vocals[1])
+    header = 128
+    for part, channels in (("vocals", 1), ("mixture", 2)):
+        size = (track.folder / f"{part}.npy").stat().st_size
+        assert size == stored_bytes(TINY, track.samples, channels) + header
+
+
+def test_parts_of_different_lengths_are_cut_to_the_shortest(tmp_path, waveforms):
+    waveforms["vocals"] = waveforms["vocals"][:, :-777]
+    add_track(tmp_path, TINY, "song", waveforms)
+    (track,) = Store(tmp_path).tracks()
+    assert track.samples == waveforms["vocals"].shape[1]
+    assert track.crop("mixture").shape == track.crop("vocals").shape
+
+
+def test_tracks_of_one_subset(store, waveforms):
+    add_track(store.folder, TINY, "another", waveforms, subset="train")
+    assert [track.name for track in store.tracks()] == ["another", "song"]
+    assert [track.name for track in store.tracks("train")] == ["another"]
+
+
+def test_half_written_tracks_are_not_there(store):
+    shutil.copytree(store.folder / "song", store.folder / "copied.partial")
+    (store.folder / "begun").mkdir()
+    assert [track.name for track in store.tracks()] == ["song"]
+
+
+def test_a_failed_write_keeps_what_was_there(store, waveforms):
+    before = store.tracks()[0].crop("vocals")
+    broken = {"vocals": waveforms["vocals"] * 0, "mixture": torch.zeros(2, 3, 4)}
+    with pytest.raises(Exception):  # noqa: B017 (whatever it was that failed)
+        write_track(store.folder, Spectral(TINY), broken, name="song", song="song", subset="valid", bandwidth=1.0)
+    (track,) = store.tracks()
+    assert torch.equal(track.crop("vocals"), before)
+
+
+def test_a_track_written_again_is_replaced(store, waveforms):
+    add_track(store.folder, TINY, "song", {"vocals": waveforms["vocals"]})
+    (track,) = store.tracks()
+    assert track.parts == ("vocals",)
+    assert not (track.folder / "mixture.npy").exists()
+
+
+def test_other_settings_are_refused(store):
+    other = SpectralSettings(sample_rate=8000, n_fft=512, hop=128)
+    create_store(store.folder, TINY)
+    assert read_settings(store.folder) == TINY
+    with pytest.raises(UserError, match="n_fft=512"):
+        create_store(store.folder, other)
+    with pytest.raises(UserError, match="the checkpoint"):
+        check_settings(TINY, other, "the checkpoint")
+
+
+def test_a_folder_that_is_no_store_is_a_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"dataset\.py"):
+        Store(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"n_fft": 256, "unknown": 1}', "[1, 2"])
+def test_damaged_files_are_named(store, damage):
+    description = store.folder / "song" / "track.json"
+    description.write_text(damage, encoding="utf-8")
+    with pytest.raises(UserError, match=r"track\.json"):
+        store.tracks()
+    if damage != "{}":  # nothing but defaults
+        (store.folder / "settings.json").write_text(damage, encoding="utf-8")
+        with pytest.raises(UserError, match=r"settings\.json"):
+            Store(store.folder)
+
+
+def test_names_beyond_ascii_are_kept(store, waveforms):
+    add_track(store.folder, TINY, "Sigur Rós - ágætis", waveforms)
+    track = store.tracks()[0]
+    assert track.name == "Sigur Rós - ágætis"
+    assert json.loads((track.folder / "track.json").read_text(encoding="utf-8"))["name"] == track.name

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import hear_ctrl_c
+from networks import random_network, random_weights, tiny_config
+
+import create_songs
+from separation.audio.io import probe, read, write
+from separation.errors import UserError
+from separation.network.checkpoint import save_weights
+from separation.songs.page import Page
+from separation.stems import STEMS
+
+SCRIPT = Path(create_songs.__file__)
+
+
+def noise(samples: int, channels: int = 2) -> torch.Tensor:
+    return 0.1 * torch.randn(channels, samples, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return random_weights(tmp_path_factory.mktemp("weights") / "vocals.safetensors")
+
+
+@pytest.fixture
+def create(tmp_path, monkeypatch, weights):
+    """Run the script in this process, in a folder of its own; give its exit code."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> int:
+        monkeypatch.setattr(sys, "argv", ["create_songs.py", "--weights", str(weights), *map(str, arguments)])
+        return create_songs.main()
+
+    return run
+
+
+def command(weights: Path, *arguments: str | Path) -> list[str]:
+    return [sys.executable, str(SCRIPT), "--weights", str(weights), "--threads", "1", *map(str, arguments)]
+
+
+def written(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_songs_of_a_folder_as_a_user_separates_them(tmp_path, weights):
+    """Good songs of many kinds beside bad ones: the good are done, the bad are named, and the exit code says so."""
+    songs = tmp_path / "input"
+    write(songs / "Füße 歌.wav", noise(30000), 44100)
+    write(songs / "mono.flac", noise(48000, 1), 48000)
+    write(songs / "short.wav", noise(441), 44100)
+    (songs / "text.mp3").write_text("this is no music\n" * 100)
+    (songs / "empty.wav").touch()
+    (songs / "notes.txt").write_text("not a song by its name")
+    run = command(weights, "--input", "custom")
+    result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "2 of 5 songs failed" in result.stderr
+    for name in ("text.mp3", "empty.wav", "notes.txt"):
+        assert result.stderr.count(f"input/{name}") == 1
+    assert "outputs/mono/*.wav: 0:01 in" in result.stdout and "dBFS" in result.stdout
+    names = ("Füße 歌", "mono", "short")
+    assert written(tmp_path / "outputs") == {
+        f"{name}/{stem}.wav" for name in names for stem in ("vocals", "accompaniment")
+    }
+    for name, file in zip(names, ("Füße 歌.wav", "mono.flac", "short.wav"), strict=True):
+        song, rate = read(songs / file)
+        stems = [read(tmp_path / "outputs" / name / f"{stem}.wav") for stem in ("vocals", "accompaniment")]
+        assert all(found == rate for _, found in stems)
+        assert torch.equal(stems[0][0] + stems[1][0], song)
+        assert stems[0][0].std() > 0.01 and stems[1][0].std() > 0.01
+
+
+def test_without_options_it_separates_something_real(tmp_path, weights):
+    result = subprocess.run(command(weights), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    (folder,) = (tmp_path / "outputs").iterdir()
+    assert written(folder) == {"vocals.wav", "accompaniment.wav"}
+    assert read(folder / "accompaniment.wav")[0].std() > 0.01
+
+
+def test_ctrl_c_leaves_no_half_written_stem_and_a_page_of_what_is_done(tmp_path, weights):
+    pytest.importorskip("resource")
+    write(tmp_path / "done.wav", noise(20000), 44100)
+    write(tmp_path / "long.flac", torch.zeros(2, 44100 * 300), 44100)
+    process = subprocess.Popen(
+        command(weights, "--input", "done.wav", "long.flac", "--page", "--name", "{stem}/{song}"),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_ctrl_c,
+    )
+    stem = tmp_path / "outputs" / "vocals" / "long.wav.partial"
+    try:
+        while process.poll() is None and not stem.exists():
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in errors and "stopped" in errors
+    files = written(tmp_path / "outputs")
+    assert len(files) == 5 and not [file for file in files if "long" in file or file.endswith(".partial")]
+    assert [song["name"] for song in Page(tmp_path / "outputs").songs()] == ["done"]
+
+
+def test_songs_that_are_done_are_skipped_unless_overwritten(tmp_path, create, capsys):
+    write(tmp_path / "song.wav", noise(30000), 44100)
+    assert create("--input", "song.wav") == 0
+    (tmp_path / "outputs/song/vocals.wav").write_bytes(b"mine")
+    assert create("--input", "song.wav") == 0
+    assert "--overwrite" in capsys.readouterr().out
+    assert (tmp_path / "outputs/song/vocals.wav").read_bytes() == b"mine"
+    assert create("--input", "song.wav", "--overwrite") == 0
+    assert probe(tmp_path / "outputs/song/vocals.wav").samples == 30000
+    (tmp_path / "outputs/song/vocals.wav").unlink()
+    assert create("--input", "song.wav") == 0
+    assert (tmp_path / "outputs/song/vocals.wav").exists()
+
+
+def test_songs_of_one_name_do_not_overwrite_each_other(tmp_path, create):
+    write(tmp_path / "a.wav", noise(20000), 44100)
+    write(tmp_path / "a.flac", noise(30000), 44100)
+    assert create("--input", "a.wav", "a.flac") == 0
+    assert probe(tmp_path / "outputs/a/vocals.wav").samples == 20000
+    assert probe(tmp_path / "outputs/a (2)/vocals.wav").samples == 30000
+
+
+def test_names_follow_the_pattern_and_are_recognised_by_it(tmp_path, create, capsys):
+    write(tmp_path / "a {stem}.wav", noise(20000), 44100)
+    arguments = ("--input", "a {stem}.wav", "--format", "flac", "--name", "{stem}/{song} ({stem}).{ext}")
+    assert create(*arguments) == 0
+    names = {f"{stem}/a {{stem}} ({stem}).flac" for stem in ("vocals", "accompaniment")}
+    assert written(tmp_path / "outputs") == names
+    assert create(*arguments) == 0
+    assert "are there already" in capsys.readouterr().out
+    assert create(*arguments, "--overwrite", "--clip", "rescale") == 0
+    assert written(tmp_path / "outputs") == names
+
+
+def test_the_page_lists_what_is_done_now_and_what_was_done_before(tmp_path, create, capsys):
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / name, noise(20000), 44100)
+    (tmp_path / "c.wav").write_text("no music")
+    assert create("--input", "a.wav") == 0
+    assert not (tmp_path / "outputs/index.html").exists()
+    assert create("--input", "a.wav", "c.wav", "b.wav", "--page") == 1
+    assert (tmp_path / "outputs/index.html").as_uri() in capsys.readouterr().out
+    songs = Page(tmp_path / "outputs").songs()
+    assert [song["name"] for song in songs] == ["a", "b"]
+    assert all(len(song["stems"]) == 2 for song in songs)
+    write(tmp_path / "d.wav", noise(20000), 44100)
+    assert create("--input", "d.wav", "--page", "--name", "{song} - {stem}") == 0
+    assert [song["name"] for song in Page(tmp_path / "outputs").songs()] == ["a", "b", "d"]
+
+
+def test_a_damaged_stem_fails_its_song_and_the_page_has_the_others(tmp_path, create, capsys):
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / name, noise(20000), 44100)
+    assert create("--input", "a.wav", "b.wav") == 0
+    (tmp_path / "outputs/a/vocals.wav").write_text("no music")
+    assert create("--input", "a.wav", "b.wav", "--page") == 1
+    assert "a/vocals.wav is no audio" in capsys.readouterr().err
+    assert [song["name"] for song in Page(tmp_path / "outputs").songs()] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("format", "bits"), [("flac", ["--bits", "24"]), ("mp3", []), ("ogg", []), ("wav", ["--bits", "32f"])]
+)
+def test_formats(tmp_path, create, format, bits):
+    write(tmp_path / "song.wav", noise(30000), 44100)
+    assert create("--input", "song.wav", "--output", "elsewhere", "--format", format, *bits) == 0
+    assert written(tmp_path / "elsewhere") == {f"song/vocals.{format}", f"song/accompaniment.{format}"}
+    assert probe(tmp_path / f"elsewhere/song/vocals.{format}").samples == 30000
+
+
+def test_stems_are_chosen(tmp_path, create):
+    save_weights(tmp_path / "all.safetensors", random_network(STEMS), tiny_config(STEMS))
+    write(tmp_path / "song.wav", noise(20000), 44100)
+    for stems, names in (
+        (["all"], STEMS),
+        (["two"], ("vocals", "accompaniment")),
+        (["bass", "no_drums"], ("bass", "no_drums")),
+    ):
+        arguments = ("--input", "song.wav", "--output", names[0] + names[1], "--weights", "all.safetensors")
+        assert create(*arguments, "--stems", *stems) == 0
+        assert written(tmp_path / (names[0] + names[1])) == {f"song/{name}.wav" for name in names}
+
+
+def test_clipping_is_said(tmp_path, create, capsys):
+    write(tmp_path / "song.wav", 20 * noise(30000), 44100, "32f")
+    create("--input", "song.wav")
+    assert "beyond full scale" in capsys.readouterr().out
+    create("--input", "song.wav", "--overwrite", "--clip", "rescale")
+    assert "times as loud" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--stems", "all"], "do not separate drums and bass and other"),
+        (["--output", "song.wav"], "song.wav is a file"),
+        (["--threads", "0"], "--threads"),
+        (["--bits", "24", "--clip", "none"], "--clip none"),
+        (["--format", "mp3", "--bits", "16"], "mp3"),
+        (["--weights", "song.wav"], "song.wav"),
+        (["--weights", "missing.safetensors"], "missing.safetensors"),
+        (["--input", "nothing/*.wav"], "nothing/"),
+        (["--name", "{stem}", "--input", "song.wav", "other.wav"], "several stems"),
+        (["--name", "../{song}/{stem}"], "leads out"),
+        (["--name", "{instrument}"], "instrument"),
+        (["--output", ".", "--name", "{song}", "--stems", "vocals", "--overwrite"], "song.wav is a song"),
+        (["--page", "--output", "site"], "index.html"),
+        (["--input", "custom"], "input"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_written(tmp_path, create, arguments, complaint):
+    write(tmp_path / "song.wav", noise(1000), 44100)
+    (tmp_path / "input").mkdir()
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("<h1>Home</h1>")
+    before = written(tmp_path)
+    with pytest.raises(UserError, match=complaint):
+        create("--input", "song.wav", *arguments)
+    assert written(tmp_path) == before
+
+
+def test_a_file_in_the_place_of_a_songs_folder_fails_that_song_alone(tmp_path, create, capsys):
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / name, noise(20000), 44100)
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "a").touch()
+    assert create("--input", "a.wav", "b.wav") == 1
+    assert "1 of 2 songs failed" in capsys.readouterr().err
+    assert (tmp_path / "outputs/b/vocals.wav").exists()

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, environment, hear_ctrl_c, make_stems, write_files
+
+from dataset import main
+from separation.dataset.store import Store
+from separation.errors import UserError
+from separation.stems import STEMS
+
+FLAGS = tuple(f"--{stem}" for stem in STEMS)
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("first", "sëcond", "third")):
+        write_files(tmp_path / "songs" / name, make_stems(seed, seconds=1.0))
+    return tmp_path / "songs"
+
+
+def test_builds_a_store_as_a_user_does_and_names_what_failed(run, songs, tmp_path):
+    (songs / "sëcond" / "drums.wav").write_bytes(b"RIFF, but no sound")
+    command = ("dataset.py", "--dataset", "FOLDER", "--root", songs, "--output", tmp_path / "store", *FLAGS)
+    result = run(*command, "--workers", "2", "--speeds", "0.9")
+    assert result.returncode == 1
+    assert "3 songs, 3 of them to be built" in result.stdout
+    assert "GB" in result.stdout
+    assert "not built: sëcond:" in result.stdout.splitlines()[-1]
+    assert "drums.wav" in result.stdout.splitlines()[-1]
+    assert "3/3" in result.stderr  # the progress bar
+    assert "Traceback" not in result.stderr
+    names = [track.name for track in Store(tmp_path / "store").tracks("train")]
+    assert names == ["first", "first@0.9", "third", "third@0.9"]
+
+    write_files(songs / "sëcond", make_stems(1, seconds=1.0))
+    again = run(*command, "--workers", "1", "--speeds", "0.9")
+    assert again.returncode == 0, again.stderr
+    assert "3 songs, 1 of them to be built" in again.stdout
+    assert len(Store(tmp_path / "store").tracks()) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("FOLDER",), "no stem was chosen: give one or several of --vocals"),
+        (("DSD100", "--vocals", "--root", "no/such/folder"), "there is no folder no/such/folder"),
+        (("DSD100", "--vocals", "--download"), "--download fetches the 7-second sample of MUSDB18 only"),
+        (("FOLDER", "--vocals", "--speeds", "3"), "--speeds: 3 is no factor between"),
+        (("FOLDER", "--vocals", "--speeds", "0.999"), "--speeds: 0.999 is no factor between"),
+    ],
+)
+def test_bad_input_is_said(arguments, sentence, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["dataset.py", "--dataset", *arguments])
+    with pytest.raises((UserError, SystemExit)) as error:
+        main()
+    assert sentence in str(error.value) + capsys.readouterr().err
+
+
+def begin_building(songs: Path, store: Path, workers: int) -> subprocess.Popen:
+    """Start dataset.py on many songs, and wait until the first is finished."""
+    for number in range(20):
+        shutil.copytree(songs / "first", songs / f"copy {number}")
+    command = [sys.executable, "dataset.py", "--dataset", "FOLDER", "--root", songs, "--output", store, *FLAGS]
+    process = subprocess.Popen(
+        [*map(str, command), "--workers", str(workers)],
+        cwd=REPOSITORY,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_ctrl_c,
+    )
+    while not any(store.glob("*/track.json")) and process.poll() is None:
+        time.sleep(0.01)
+    return process
+
+
+def test_killed_and_started_again_it_keeps_what_was_finished(run, songs, tmp_path):
+    process = begin_building(songs, tmp_path / "store", workers=1)
+    process.kill()
+    process.communicate()
+    finished = {track.name: track.folder.stat().st_mtime_ns for track in Store(tmp_path / "store").tracks()}
+    assert 0 < len(finished) < 23
+
+    result = run("dataset.py", "--dataset", "FOLDER", "--root", songs, "--output", tmp_path / "store", *FLAGS)
+    assert result.returncode == 0, result.stderr
+    assert f"{23 - len(finished)} of them to be built" in result.stdout
+    tracks = Store(tmp_path / "store").tracks()
+    assert len(tracks) == 23
+    assert not list((tmp_path / "store").glob("*.partial"))
+    for track in tracks:
+        assert all(track.crop(part).isfinite().all() for part in track.parts)
+        assert track.folder.stat().st_mtime_ns == finished.get(track.name, track.folder.stat().st_mtime_ns)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent to a process group")
+def test_ctrl_c_ends_it_quietly(songs, tmp_path):
+    process = begin_building(songs, tmp_path / "store", workers=2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "stopped"
+    assert "Traceback" not in errors
+    assert all(track.parts == ("mixture", *STEMS) for track in Store(tmp_path / "store").tracks())
+
+
+def test_musdb18_of_real_music(run, real_musdb, tmp_path):
+    root = tmp_path / "musdb" / "train"
+    root.mkdir(parents=True)
+    for name in ("Actions - One Minute Smile", "ANiMAL - Easy Tiger"):
+        shutil.copy(real_musdb / "train" / f"{name}.stem.mp4", root)
+    (root / "Damaged - Song.stem.mp4").write_bytes(b"no music")
+    command = ("--dataset", "MUSDB18", "--root", root.parent, "--output", tmp_path / "store", "--vocals")
+    result = run("dataset.py", *command, "--workers", "1")
+    assert result.returncode == 1
+    assert "not built: Damaged - Song" in result.stdout
+    tracks = {track.name: track for track in Store(tmp_path / "store").tracks()}
+    assert {name: track.subset for name, track in tracks.items()} == {
+        "Actions - One Minute Smile": "valid",
+        "ANiMAL - Easy Tiger": "train",
+    }
+    for track in tracks.values():
+        mixture, vocals, rest = (track.crop(part) for part in ("mixture", "vocals", "accompaniment"))
+        difference = (mixture - vocals - rest).abs().square().sum()
+        assert difference < 0.1 * mixture.abs().square().sum()  # the mixture was coded on its own

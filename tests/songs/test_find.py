@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+
+from separation.audio.io import read, write
+from separation.errors import UserError
+from separation.songs.find import Song, find_songs
+from separation.stems import STEMS
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def names_of(songs: list[Song]) -> dict[str, str]:
+    return {song.name: song.file.path.name for song in songs}
+
+
+def test_a_folder_gives_its_songs_and_names_the_rest(tmp_path):
+    touch(tmp_path, "album/b.MP3", "album/ä.flac", "album/cover.jpg", "album/.hidden.mp3", "album/deeper/c.wav")
+    songs, others = find_songs(["album"])
+    assert names_of(songs) == {"b": "b.MP3", "ä": "ä.flac"}
+    assert [path.name for path in others] == ["cover.jpg"]
+
+
+def test_custom_is_the_folder_input(tmp_path):
+    touch(tmp_path, "input/a.wav")
+    assert names_of(find_songs(["custom"])[0]) == {"a": "a.wav"}
+
+
+def test_globs_are_expanded_also_below_folders(tmp_path):
+    touch(tmp_path, "x/a.wav", "x/y/b.wav", "x/c.mp3")
+    assert set(names_of(find_songs(["x/*.wav"])[0])) == {"a"}
+    assert set(names_of(find_songs([str(tmp_path / "x" / "**" / "*.wav")])[0])) == {"a", "b"}
+
+
+def test_a_name_with_brackets_is_a_file_before_it_is_a_glob(tmp_path):
+    touch(tmp_path, "song [live].wav")
+    assert set(names_of(find_songs(["song [live].wav"])[0])) == {"song [live]"}
+
+
+def test_named_files_are_taken_whatever_they_are_called(tmp_path):
+    touch(tmp_path, "a.xyz")
+    songs, _ = find_songs(["a.xyz", "missing.wav", "b.stem.mp4"])
+    assert names_of(songs) == {"a": "a.xyz", "missing": "missing.wav", "b": "b.stem.mp4"}
+
+
+def test_a_name_of_dots_leads_to_no_other_folder(tmp_path):
+    touch(tmp_path, "...wav", "..wav")
+    assert names_of(find_songs(["...wav", "..wav"])[0]) == {"...wav": "...wav", "..wav": "..wav"}
+
+
+def test_songs_of_the_same_name_are_told_apart_and_each_file_is_taken_once(tmp_path):
+    touch(tmp_path, "a.mp3", "a.wav", "x/A.flac")
+    songs, _ = find_songs(["a.mp3", "a.wav", "x", "./a.mp3", "*.wav"])
+    assert names_of(songs) == {"a": "a.mp3", "a (2)": "a.wav", "A (3)": "A.flac"}
+
+
+def test_inputs_without_songs_are_refused(tmp_path):
+    touch(tmp_path, "empty/readme.txt")
+    for name, complaint in (("empty", "no songs in the folder"), ("*.wav", "matches no files"), ("custom", "custom")):
+        (tmp_path / "input").mkdir(exist_ok=True)
+        with pytest.raises(UserError, match="input" if name == "custom" else complaint):
+            find_songs([name])
+    with pytest.raises(UserError, match="DSD100"):
+        find_songs(["DSD100"])
+
+
+@pytest.mark.parametrize("inputs", [["DSD100"], []])
+def test_a_dataset_gives_its_test_songs(tmp_path, inputs):
+    for folder, name in (("Dev", "001 - A - B"), ("Test", "002 - C - D")):
+        write(tmp_path / "data/DSD100/Mixtures" / folder / name / "mixture.wav", torch.rand(2, 1000), 44100)
+        for stem in STEMS:
+            write(tmp_path / "data/DSD100/Sources" / folder / name / f"{stem}.wav", torch.rand(2, 1000), 44100)
+    assert names_of(find_songs(inputs)[0]) == {"002 - C - D": "mixture.wav"}
+
+
+def test_without_anything_there_is_the_song_of_stempeg():
+    if not importlib.util.find_spec("stempeg"):
+        pytest.skip("stempeg is not installed")
+    (song,) = find_songs([])[0]
+    assert song.file.path.name == f"{song.name}.stem.mp4"
+    assert read(song.file.path)[0].std() > 0.01

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from separation.errors import UserError
+from separation.network.checkpoint import build_network
+from separation.training.config import Config, load_config, parse_config
+
+
+def complaint(path: Path, *overrides: str) -> str:
+    with pytest.raises(UserError) as error:
+        load_config(path, overrides)
+    return str(error.value)
+
+
+def test_an_empty_file_gives_the_defaults(write):
+    assert load_config(write("")) == load_config(write("# nothing\n")) == Config()
+
+
+CONFIGS = [path for path in sorted((REPOSITORY / "configs").glob("*.yaml")) if not path.stem.endswith("_variants")]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_configs_of_the_repository_load_and_build_a_network(path):
+    config = load_config(path)
+    assert sum(parameter.numel() for parameter in build_network(config).parameters()) > 10_000
+    if path.stem.endswith("_new"):
+        assert config.targets == (path.stem.removesuffix("_new"),)
+
+
+def test_values_are_read_as_their_types(write):
+    config = load_config(
+        write(
+            "targets: [drums, bass]\n"
+            "data: {stores: {a: 1, b: 0.5}, labelled: 20, gain: [0.5, 1]}\n"
+            "schedule: {learning_rate: 1e-4, weight_decay: 0, steps: 20_000}\n"
+        )
+    )
+    assert config.targets == ("drums", "bass")
+    assert config.data.stores == {"a": 1.0, "b": 0.5}
+    assert config.data.labelled == 20
+    assert config.data.gain == (0.5, 1.0)
+    assert (config.schedule.learning_rate, config.schedule.weight_decay) == (1e-4, 0.0)
+    assert isinstance(config.schedule.weight_decay, float)
+    assert config.schedule.steps == 20_000
+
+
+def test_set_overrides_single_keys(write):
+    path = write("schedule: {steps: 10, warmup: 3}\n")
+    config = load_config(path, ["schedule.steps=20", "data.labelled=null", "targets=[bass]", "seed=7"])
+    assert (config.schedule.steps, config.schedule.warmup) == (20, 3)
+    assert (config.data.labelled, config.targets, config.seed) == (None, ("bass",), 7)
+    assert load_config(path, ["schedule.learning_rate=1e-4"]).schedule.learning_rate == 1e-4
+    assert load_config(path, ["data.stores={some/store: 1}"]).data.stores == {"some/store": 1.0}
+    for text, weights in (("null", ()), ("a", ("a",)), ("[a, b]", ("a", "b"))):
+        assert load_config(path, [f"weights={text}"]).weights == weights
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("shedule: {}", ["unknown key shedule", "schedule"]),
+        ("data: {bach_size: 3}", ["unknown key data.bach_size", "batch_size"]),
+        ("data: 3", ["data must hold keys and values"]),
+        ("[1, 2]", ["the file must hold keys and values"]),
+        ("schedule: {steps: 1.5}", ["schedule.steps must be a whole number, not 1.5"]),
+        ("schedule: {steps: true}", ["schedule.steps must be a whole number, not True"]),
+        ("schedule: {clip: true}", ["schedule.clip must be a number, not True"]),
+        ("schedule: {clip: loud}", ["schedule.clip must be a number, not 'loud'"]),
+        ("schedule: {precision: 16}", ["schedule.precision must be a text, not 16"]),
+        ("schedule: {betas: [0.9]}", ["schedule.betas must have 2 values, not 1"]),
+        ("schedule: {betas: 0.9}", ["schedule.betas must be a list"]),
+        ("generator: {widths: [8, big]}", ["generator.widths must be a whole number, not 'big'"]),
+        ("data: {stores: [a]}", ["data.stores must hold keys and values"]),
+        ("data: {stores: {a: many}}", ["data.stores.a must be a number"]),
+        ("data: {labelled: some}", ["data.labelled must be a whole number"]),
+        ("schedule: null", ["schedule must hold keys and values"]),
+    ],
+)
+def test_unknown_keys_and_other_types_are_named_with_the_file(write, text, sentences):
+    path = write(text)
+    message = complaint(path)
+    assert message.startswith(f"{path}: ")
+    for sentence in sentences:
+        assert sentence in message
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "targets=[]",
+        "targets=[voice]",
+        "targets=[bass, bass]",
+        "seed=-1",
+        "spectral.hop=1000",
+        "data.stores={}",
+        "data.stores={a: 0}",
+        "data.labelled=-1",
+        "data.remaining=keep",
+        "data.batch_size=0",
+        "data.unlabelled_batch_size=0",
+        "data.crop_frames=0",
+        "data.remix=1.1",
+        "data.swap=-0.1",
+        "data.transpose=-1",
+        "data.gain=[1, 0.5]",
+        "data.workers=-1",
+        "generator.zones=[[4096, 8]]",
+        "generator.zones=[]",
+        "generator.decoder_levels=-1",
+        "generator.zones=[256, 768]",
+        "generator.widths=[]",
+        "generator.widths=[8, 0]",
+        "generator.squeeze=0",
+        "discriminator.widths=[]",
+        "discriminator.scales=0",
+        "discriminator.learning_rate=0",
+        "losses.identity=-1",
+        "losses.remix_rest=.nan",
+        "schedule.steps=0",
+        "schedule.learning_rate=0",
+        "schedule.warmup=-1",
+        "schedule.weight_decay=-1",
+        "schedule.betas=[0.9, 1]",
+        "schedule.decay=linear",
+        "schedule.unlabelled_every=0",
+        "schedule.average=1",
+        "schedule.soften=[1, 0]",
+        "schedule.precision=fp16",
+    ],
+)
+def test_values_out_of_range_are_named_with_the_file(write, override):
+    path = write("")
+    message = complaint(path, override)
+    assert message.startswith(f"{path}: ")
+    assert override.partition("=")[0].rpartition(".")[2] in message
+
+
+def test_crops_too_short_for_the_discriminators_are_refused(write):
+    path = write("{data: {crop_frames: 32}, losses: {adversarial_rest: 1}}")
+    assert "data.crop_frames must be at least 64" in complaint(path)
+    load_config(path, ["discriminator.scales=2"])
+    load_config(path, ["losses.adversarial_rest=0"])
+
+
+@pytest.mark.parametrize("override", ["schedule.steps", "seed.steps=3", "seed=[", "no.such.key=1"])
+def test_a_wrong_override_is_named(write, override):
+    message = complaint(write("seed: 1"), override)
+    assert override.partition("=")[0].partition(".")[0] in message
+
+
+def test_a_missing_file_and_one_that_is_no_yaml(write, tmp_path):
+    assert (
+        complaint(tmp_path / "none.yaml")
+        == f"cannot read the config {tmp_path / 'none.yaml'}: No such file or directory."
+    )
+    path = write("a: [")
+    assert complaint(path).startswith(f"{path} is not valid YAML")
+    path.write_bytes(b"\xff\xfe\xfa")
+    assert complaint(path).startswith(f"{path} is not valid YAML")
+
+
+def test_a_config_survives_json():
+    config = parse_config({"targets": ["bass"], "schedule": {"steps": 7}, "data": {"labelled": 5}}, "here")
+    assert parse_config(json.loads(json.dumps(asdict(config))), "there") == config
+
+
+def test_what_has_no_weight_is_not_asked_for(write):
+    path = write("losses: {supervised_target: 0, supervised_rest: 0}")
+
+    def asked_for(*weights: str) -> tuple[bool, bool, bool]:
+        losses = load_config(path, weights).losses
+        return losses.supervised, losses.semi_supervised, losses.adversarial
+
+    assert asked_for() == (False, False, False)
+    assert asked_for("losses.supervised_rest=1") == (True, False, False)
+    assert asked_for("losses.identity=1") == asked_for("losses.teacher=1") == (False, True, False)
+    assert asked_for("losses.adversarial_mixture=1") == (False, True, True)
+
+
+def test_the_total_weighs_the_losses_that_are_there():
+    losses = parse_config({"losses": {"identity": 2, "adversarial_rest": 0.5}}, "here").losses
+    assert losses.total({"identity": 3.0, "adversarial_rest": 4.0}) == 8.0

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from separation.audio.spectral import Spectral, SpectralSettings
+from separation.training import report
+from separation.training.config import Config
+from separation.training.report import TrainingReport, picture
+
+
+def scalars(output) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(output / "events")).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that tests set, in place of the machine's."""
+    now = [0.0]
+    monkeypatch.setattr(report.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(TrainingReport, "every", 2)
+    return now
+
+
+def test_the_share_of_time_spent_waiting_for_data_is_reported(tmp_path, clock):
+    def batches():
+        for batch in range(4):
+            clock[0] += 1.0
+            yield batch
+
+    writer = TrainingReport(tmp_path, Config(), 0)
+    for step, batch in enumerate(writer.timed(batches()), start=1):
+        assert batch == step - 1
+        clock[0] += 3.0
+        writer.losses(step, {})
+    writer.close()
+    found = scalars(tmp_path)
+    # The work on the second batch of a pair is noted with the pair that follows.
+    assert [value for _, value in found["time/share waiting for data"]] == pytest.approx([2 / 5, 2 / 8])
+    assert found["time/seconds per step"] == [(2, 5 / 2), (4, 8 / 2)]
+
+
+def test_losses_are_means_over_the_steps_that_had_them(tmp_path, clock):
+    writer = TrainingReport(tmp_path, Config(), 0)
+    for step, terms in enumerate([{"a": 1.0, "b": 5.0}, {"a": 2.0}, {"a": 4.0}, {"a": 6.0}], start=1):
+        writer.losses(step, terms)
+    writer.close()
+    found = scalars(tmp_path)
+    assert found["loss/a"] == [(2, 1.5), (4, 5.0)]
+    assert found["loss/b"] == [(2, 5.0)]
+
+
+def test_a_run_taken_up_again_writes_over_what_came_after_its_checkpoint(tmp_path, clock):
+    for first, last, value in ((1, 6, 1.0), (5, 8, 2.0)):  # stopped after 6 steps, taken up after 4
+        writer = TrainingReport(tmp_path, Config(), first - 1)
+        for step in range(first, last + 1):
+            writer.losses(step, {"a": value})
+        writer.close()
+    assert scalars(tmp_path)["loss/a"] == [(2, 1.0), (4, 1.0), (6, 2.0), (8, 2.0)]
+
+
+def test_a_picture_shows_a_tone_as_one_bright_line_that_rises_with_its_pitch():
+    settings = SpectralSettings()
+    time = torch.arange(settings.sample_rate) / settings.sample_rate
+    rows = []
+    for frequency in (500, 4000):
+        tone = 0.5 * torch.sin(2 * math.pi * frequency * time).expand(2, -1)
+        image = picture(Spectral(settings)(tone), settings.sample_rate)
+        channels, height, frames = image.shape
+        assert (channels, frames) == (3, settings.frames(settings.sample_rate))
+        assert image.min() >= 0 and image.max() <= 1
+        brightness = image.sum(dim=0)[:, frames // 2]
+        rows.append(int(brightness.argmax()))
+        assert (brightness > 0.8 * brightness.max()).sum() < height / 10
+    assert rows[0] > rows[1]  # row 0 is at the top

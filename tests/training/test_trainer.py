@@ -1,0 +1,422 @@
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from music import TINY, make_store
+from networks import CIRCULAR, PAPER, read_facts
+from torch import Tensor
+
+from separation.errors import UserError
+from separation.network.checkpoint import load_network
+from separation.training import losses
+from separation.training.config import Config, ScheduleSettings, parse_config
+from separation.training.state import load_state, save_state
+from separation.training.trainer import BEST, LAST, Trainer, learning_rate_factor
+
+CPU = torch.device("cpu")
+SUPERVISED = {"supervised_target", "supervised_rest"}
+ADVERSARIAL = {"adversarial_rest", "adversarial_mixture", "discriminator_rest", "discriminator_mixture"}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return make_store(tmp_path_factory.mktemp("trainer") / "store")
+
+
+@pytest.fixture
+def configure(store):
+    def make_config(schedule: dict | None = None, **sections) -> Config:
+        values = {
+            "spectral": {"sample_rate": TINY.sample_rate, "n_fft": TINY.n_fft, "hop": TINY.hop},
+            "generator": {"zones": [[32, 2], [96, 8]], "widths": [6, 8]},
+            "discriminator": {"widths": [4, 8], "scales": 2},
+            "losses": PAPER,
+            "schedule": {
+                "steps": 6,
+                "warmup": 0,
+                "average": 0.9,
+                "precision": "fp32",
+                "validate_every": 3,
+                "checkpoint_every": 3,
+                "soften": [],
+                **(schedule or {}),
+            },
+        }
+        data = {"stores": {str(store): 1}, "crop_frames": 16, "batch_size": 2, "unlabelled_batch_size": 2, "workers": 0}
+        return parse_config({**values, **sections, "data": {**data, **sections.get("data", {})}}, "test")
+
+    return make_config
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested state as one dict by dotted names."""
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in flat(item, f"{name}.{key}").items()}
+    if isinstance(value, list):
+        return flat(dict(enumerate(value)), name)
+    return {name: value}
+
+
+def assert_same_state(one: Path, other: Path) -> None:
+    first, second = flat(load_state(one)), flat(load_state(other))
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        same = torch.equal(value, second[name]) if isinstance(value, Tensor) else value == second[name]
+        assert same, name
+
+
+def stop_at(monkeypatch, step: int) -> None:
+    """Let a run be interrupted in the middle of a step."""
+    train_step = Trainer.train_step
+
+    def interrupted(self, batch):
+        terms = train_step(self, batch)
+        if self.step == step:
+            raise KeyboardInterrupt
+        return terms
+
+    monkeypatch.setattr(Trainer, "train_step", interrupted)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(configure, tmp_path, monkeypatch, workers):
+    config = configure(data={"workers": workers}, schedule={"steps": 8, "adversarial_from": 2, "unlabelled_every": 2})
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    Trainer(config, whole, CPU).run()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_at(patch, 4)
+        Trainer(config, stopped, CPU).run()
+    assert load_state(stopped / LAST)["step"] == 3
+    Trainer(config, stopped, CPU, resume=True).run()
+    assert load_state(stopped / LAST)["step"] == 8
+    assert_same_state(whole / LAST, stopped / LAST)
+    assert read_facts(whole / BEST) == read_facts(stopped / BEST)
+    best, again = (load_network(folder / BEST).state_dict() for folder in (whole, stopped))
+    assert all(torch.equal(tensor, again[name]) for name, tensor in best.items())
+
+
+def test_a_run_can_be_repeated(configure, tmp_path):
+    for name in ("one", "two"):
+        Trainer(configure(schedule={"steps": 2}), tmp_path / name, CPU).run()
+    assert_same_state(tmp_path / "one" / LAST, tmp_path / "two" / LAST)
+    Trainer(configure(schedule={"steps": 2}, seed=1), tmp_path / "three", CPU).run()
+    with pytest.raises(AssertionError):
+        assert_same_state(tmp_path / "one" / LAST, tmp_path / "three" / LAST)
+
+
+def test_a_finished_run_taken_up_again_stays_as_it_is(configure, tmp_path):
+    config = configure(schedule={"steps": 2})
+    Trainer(config, tmp_path, CPU).run()
+    before = (tmp_path / LAST).read_bytes()
+    Trainer(config, tmp_path, CPU, resume=True).run()
+    assert (tmp_path / LAST).read_bytes() == before
+
+
+def test_a_run_in_the_way_is_not_overwritten(configure, tmp_path):
+    Trainer(configure(schedule={"steps": 1}), tmp_path, CPU).run()
+    with pytest.raises(UserError, match="holds a training run already: go on with --resume"):
+        Trainer(configure(schedule={"steps": 1}), tmp_path, CPU)
+
+
+def test_resuming_with_other_settings_names_them(configure, tmp_path):
+    Trainer(configure(schedule={"steps": 1}), tmp_path, CPU).run()
+    other = configure(schedule={"steps": 2, "betas": [0.5, 0.9]}, seed=3)
+    with pytest.raises(UserError, match=r"other settings \(schedule.betas, schedule.steps, seed\)"):
+        Trainer(other, tmp_path, CPU, resume=True)
+
+
+def test_a_run_is_taken_up_whichever_way_its_settings_were_written(configure, tmp_path):
+    Trainer(configure(schedule={"steps": 1}), tmp_path, CPU).run()
+    state = load_state(tmp_path / LAST)
+    assert state["config"]["weights"] == ()
+    state["config"]["weights"] = None  # as it was before there could be several
+    save_state(tmp_path / LAST, state)
+    assert Trainer(configure(schedule={"steps": 1}), tmp_path, CPU, resume=True).step == 1
+
+
+def test_a_run_may_be_taken_up_with_other_workers_and_intervals(configure, tmp_path):
+    Trainer(configure(schedule={"steps": 1}), tmp_path, CPU).run()
+    other = configure(schedule={"steps": 1, "validate_every": 7}, data={"workers": 1})
+    assert Trainer(other, tmp_path, CPU, resume=True).step == 1
+
+
+def test_an_output_that_is_a_file_is_a_sentence(configure, tmp_path):
+    (tmp_path / "run").write_text("in the way")
+    with pytest.raises(UserError, match="run cannot be made a folder: File exists"):
+        Trainer(configure(), tmp_path / "run", CPU)
+
+
+def test_resuming_what_was_never_started_is_a_sentence(configure, tmp_path):
+    with pytest.raises(UserError, match="there is no training to take up at"):
+        Trainer(configure(), tmp_path, CPU, resume=True)
+
+
+def test_stores_with_other_spectral_settings_are_refused(configure, tmp_path):
+    spectral = {"sample_rate": TINY.sample_rate, "n_fft": TINY.n_fft, "hop": 32}
+    with pytest.raises(UserError, match="store was made with"):
+        Trainer(configure(spectral=spectral), tmp_path, CPU)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        ("supervised_target", "supervised_target"),
+        ("identity", "identity"),
+        ("adversarial", "adversarial_rest"),
+        ("discrimination", "discriminator_rest"),
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
+    configure, tmp_path, monkeypatch, function, name
+):
+    trainer = Trainer(configure(), tmp_path, CPU)
+    train_step = Trainer.train_step
+
+    def poisoned(self, batch):
+        if self.step == 4:
+            monkeypatch.setattr(losses, function, lambda *_: torch.tensor(torch.inf))
+        return train_step(self, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", poisoned)
+    sentence = f"{name} is not finite at step 4: the last good checkpoint is {tmp_path / LAST}"
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        trainer.run()
+    state = load_state(tmp_path / LAST)
+    assert state["step"] == 3
+    assert all(value.isfinite().all() for value in flat(state).values() if isinstance(value, Tensor))
+    load_network(tmp_path / BEST)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_harms_the_weights(configure, tmp_path, monkeypatch):
+    monkeypatch.setattr(losses, "identity", lambda estimate, rest: (0 * (estimate - rest).abs().mean()).sqrt())
+    trainer = Trainer(configure(), tmp_path, CPU)
+    with pytest.raises(UserError, match="gradient is not finite at step 0"):
+        trainer.run()
+    assert all(parameter.isfinite().all() for parameter in trainer.network.parameters())
+
+
+def terms_of(trainer: Trainer) -> list[set[str]]:
+    """The names of the losses at each step of a run."""
+    names = []
+    for step in range(trainer.schedule.steps):
+        names.append(set(trainer.train_step(trainer.batches[step])))
+        trainer.step += 1
+    return names
+
+
+def test_the_schedule_says_which_losses_are_taken_when(configure, tmp_path):
+    trainer = Trainer(configure(schedule={"unlabelled_every": 2, "adversarial_from": 3}), tmp_path, CPU)
+    before = [parameter.clone() for parameter in trainer.critics.parameters()]
+    unlabelled = SUPERVISED | {*CIRCULAR}
+    assert terms_of(trainer) == [
+        unlabelled,
+        SUPERVISED,
+        unlabelled,
+        SUPERVISED,
+        unlabelled | ADVERSARIAL,
+        SUPERVISED,
+    ]
+    after = list(trainer.critics.parameters())
+    assert not any(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_without_adversarial_losses_there_are_no_discriminators(configure, tmp_path):
+    trainer = Trainer(configure(losses=CIRCULAR), tmp_path, CPU)
+    assert terms_of(trainer)[0] == SUPERVISED | {*CIRCULAR}
+    assert set(trainer.parts) == {"network", "average", "optimizer"}
+
+
+def test_a_run_without_labels(configure, tmp_path):
+    """The paper's protocol: some songs give their mixture, the others their rest, and none its vocals."""
+    config = configure(data={"labelled": 0, "remaining": "split"}, losses=PAPER | dict.fromkeys(SUPERVISED, 0))
+    trainer = Trainer(config, tmp_path, CPU)
+    before = [parameter.clone() for parameter in trainer.network.parameters()]
+    trainer.run()
+    assert any(not torch.equal(old, new) for old, new in zip(before, trainer.network.parameters(), strict=True))
+    assert terms_of(Trainer(config, tmp_path / "again", CPU))[0] == {*CIRCULAR} | ADVERSARIAL
+    config, facts = read_facts(tmp_path / BEST)
+    assert config.data.labelled == 0 and set(facts["validation_sdr"]) == {"vocals", "accompaniment"}
+
+
+def test_a_run_for_several_targets(configure, tmp_path):
+    stems = ("vocals", "drums", "bass", "other")
+    folder = make_store(tmp_path / "store", parts=("mixture", *stems), train=2)
+    config = configure(targets=stems, data={"stores": {str(folder): 1}}, schedule={"steps": 4})
+    trainer = Trainer(config, tmp_path / "run", CPU)
+    assert trainer.run().keys() == {*stems}
+    assert load_network(tmp_path / "run" / BEST).sources == stems
+
+
+def test_a_run_goes_on_from_finished_weights(configure, tmp_path):
+    """With next to no learning rate it ends with the weights, and the input's measures, that it started from."""
+    Trainer(configure(), tmp_path / "first", CPU).run()
+    still = configure({"learning_rate": 1e-9}, weights=str(tmp_path / "first" / BEST), seed=1)
+    Trainer(still, tmp_path / "second", CPU).run()
+    first, second = (load_network(tmp_path / run / BEST).state_dict() for run in ("first", "second"))
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, atol=1e-6, rtol=1e-3)
+    (tmp_path / "first" / BEST).unlink()
+    Trainer(still, tmp_path / "second", CPU, resume=True)  # its own checkpoint has all that it takes
+
+
+def test_a_run_goes_on_from_the_mean_of_several_weights(configure, tmp_path):
+    for seed, name in enumerate(("one", "other")):
+        Trainer(configure(seed=seed), tmp_path / name, CPU).run()
+    paths = [str(tmp_path / name / BEST) for name in ("one", "other")]
+    trainer = Trainer(configure(weights=paths), tmp_path / "mean", CPU)
+    one, other = (load_network(path).state_dict() for path in paths)
+    for network in (trainer.network, trainer.average.module):
+        for name, tensor in network.state_dict().items():
+            torch.testing.assert_close(tensor, (one[name] + other[name]) / 2)
+
+
+def test_weights_that_a_run_goes_on_from_stay_the_best_until_they_are_beaten(configure, tmp_path, monkeypatch):
+    Trainer(configure(), tmp_path / "first", CPU).run()
+    first = tmp_path / "first" / BEST
+    scores = iter([6.0, 4.0, 5.0])
+    monkeypatch.setattr("separation.training.trainer.validate", lambda *_: {"song": {"vocals": next(scores)}})
+    Trainer(configure(weights=str(first)), tmp_path / "second", CPU).run()
+    best = tmp_path / "second" / BEST
+    assert read_facts(best)[1] == {"step": 0, "validation_sdr": {"vocals": 6.0}}
+    for name, tensor in load_network(first).state_dict().items():
+        torch.testing.assert_close(load_network(best).state_dict()[name], tensor)
+
+
+def test_a_run_may_leave_out_blocks_of_the_weights_that_it_goes_on_from(configure, tmp_path):
+    sizes = {"zones": [[32, 2], [96, 8]], "widths": [6, 8]}
+    full, thin = (sizes | {"decoder_levels": levels, "frequency_levels": levels} for levels in (None, 0))
+    Trainer(configure(generator=full), tmp_path / "full", CPU).run()
+    weights = tmp_path / "full" / BEST
+    pruned = configure({"learning_rate": 1e-9}, weights=str(weights), generator=thin)
+    Trainer(pruned, tmp_path / "pruned", CPU).run()
+    before, after = (load_network(tmp_path / run / BEST).state_dict() for run in ("full", "pruned"))
+    assert after.keys() < before.keys()
+    for name, tensor in after.items():
+        torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=1e-3)
+
+
+def test_a_run_may_add_blocks_to_the_weights_that_it_goes_on_from(configure, tmp_path):
+    """At first they change next to nothing, and they learn."""
+    sizes = {"zones": [[32, 2], [96, 8]], "widths": [6, 8]}
+    Trainer(configure(generator=sizes), tmp_path / "first", CPU).run()
+    weights = tmp_path / "first" / BEST
+    grown = configure(weights=str(weights), generator=sizes | {"blocks": [1, 2], "frequency_levels": None})
+    trainer = Trainer(grown, tmp_path / "grown", CPU)
+    start, before = load_network(weights), trainer.network.state_dict()
+    added = before.keys() - start.state_dict().keys()
+    assert {name.split(".")[1] for name in added} == {"bottom"}
+    song = torch.randn(1, 2, 257, 16, dtype=torch.complex64)
+    torch.testing.assert_close(trainer.network(song), start(song), atol=0.01, rtol=0)
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    trainer.run()
+    after = trainer.network.state_dict()
+    assert all(not torch.equal(after[name], before[name]) for name in added)
+
+
+def test_weights_of_another_kind_of_network_are_refused(configure, tmp_path):
+    Trainer(configure(), tmp_path / "first", CPU).run()
+    weights = str(tmp_path / "first" / BEST)
+    wider = configure(weights=weights, generator={"zones": [[32, 2], [96, 8]], "widths": [6, 12], "blocks": [2]})
+    with pytest.raises(UserError, match=r"has generator: .*blocks=\(1,\).*, but the config asks for .*blocks=\(2,\)"):
+        Trainer(wider, tmp_path / "second", CPU)
+    store = make_store(tmp_path / "store", parts=("mixture", "drums"))
+    drums = configure(weights=weights, targets=["drums"], losses={}, data={"stores": {str(store): 1}})
+    with pytest.raises(UserError, match=r"has targets: \('vocals',\), but the config asks for \('drums',\)\."):
+        Trainer(drums, tmp_path / "second", CPU)
+
+
+def test_the_average_follows_the_weights(configure, tmp_path):
+    trainer = Trainer(configure(schedule={"average": 0.75}), tmp_path, CPU)
+    expected = None
+    for step in range(4):
+        trainer.train_step(trainer.batches[step])
+        trainer.step += 1
+        weights = torch.cat([parameter.detach().flatten() for parameter in trainer.network.parameters()])
+        expected = weights if expected is None else 0.75 * expected + 0.25 * weights
+    average = torch.cat([parameter.flatten() for parameter in trainer.average.module.parameters()])
+    torch.testing.assert_close(average, expected)
+    assert not torch.allclose(average, weights, atol=1e-5)
+
+
+def test_the_best_weights_are_kept_and_not_the_latest(configure, tmp_path, monkeypatch):
+    scores = iter([4.0, 6.0, 5.0])
+    monkeypatch.setattr("separation.training.trainer.validate", lambda *_: {"song": {"vocals": next(scores)}})
+    Trainer(configure(schedule={"validate_every": 2}), tmp_path, CPU).run()
+    _, facts = read_facts(tmp_path / BEST)
+    assert facts == {"step": 4, "validation_sdr": {"vocals": 6.0}}
+    assert load_state(tmp_path / LAST)["best"] == 6.0
+
+
+def test_the_best_weights_are_those_with_the_best_mean_over_songs(configure, tmp_path, monkeypatch):
+    songs = iter([(1.0, 5.0, 5.5), (3.0, 4.5, 5.0)])  # the median falls, the mean rises
+    monkeypatch.setattr(
+        "separation.training.trainer.validate", lambda *_: dict(enumerate({"vocals": sdr} for sdr in next(songs)))
+    )
+    Trainer(configure(), tmp_path, CPU).run()
+    assert read_facts(tmp_path / BEST)[1] == {"step": 6, "validation_sdr": {"vocals": 4.5}}
+
+
+def test_without_validation_songs_the_latest_weights_are_kept(configure, tmp_path):
+    folder = make_store(tmp_path / "store", valid=0)
+    Trainer(configure(data={"stores": {str(folder): 1}}), tmp_path / "run", CPU).run()
+    assert read_facts(tmp_path / "run" / BEST)[1]["step"] == 6
+
+
+def test_every_bin_reaches_the_generator_centred_and_of_unit_variance(configure, tmp_path):
+    trainer = Trainer(configure(data={"batch_size": 8}, schedule={"steps": 100}), tmp_path, CPU)
+    seen = []
+    inlet = trainer.network.generator.inlet
+    hook = inlet.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    for step in range(50, 66):
+        trainer.network(trainer.batches[step]["sources"].sum(dim=1))
+    hook.remove()
+    deviation, mean = torch.std_mean(torch.cat(seen), dim=(0, 2))  # of [batch, views, frames, bins]
+    audible = trainer.network.generator.input_scale < 50
+    assert mean[audible].abs().max() < 0.6
+    assert deviation[audible].log().abs().max() < math.log(1.6)
+    buffers = dict(trainer.average.module.named_buffers())
+    assert torch.equal(buffers["generator.input_mean"], trainer.network.generator.input_mean)
+
+
+def test_bf16_learns_what_fp32_learns(configure, tmp_path):
+    terms = {}
+    for precision in ("fp32", "bf16"):
+        trainer = Trainer(configure(schedule={"precision": precision}), tmp_path / precision, CPU)
+        terms[precision] = trainer.train_step(trainer.batches[0])
+    assert terms["bf16"] != terms["fp32"]
+    assert terms["bf16"] == pytest.approx(terms["fp32"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"warmup": 4, "decay": "constant"}, {0: 0.25, 1: 0.5, 3: 1, 4: 1, 99: 1}),
+        ({"warmup": 0, "decay": "constant"}, {0: 1, 50: 1}),
+        ({"warmup": 0, "decay": "cosine"}, {0: 1, 25: (1 + math.sqrt(0.5)) / 2, 50: 0.5, 99: 0.000247}),
+        ({"warmup": 100, "decay": "cosine"}, {49: 0.5 * 0.5157, 99: 0.000247}),
+        ({"warmup": 0, "decay": "halving", "halve_every": 10}, {0: 1, 9: 1, 10: 0.5, 25: 0.25, 99: 2**-9}),
+    ],
+    ids=str,
+)
+def test_the_learning_rate_rises_and_falls(settings, expected):
+    schedule = ScheduleSettings(steps=100, **settings)
+    assert {step: learning_rate_factor(step, schedule) for step in expected} == pytest.approx(expected, rel=2e-3)
+
+
+def test_both_optimizers_follow_the_schedule(configure, tmp_path):
+    config = configure(
+        schedule={"steps": 100, "warmup": 10, "learning_rate": 1e-2},
+        discriminator={"widths": [4, 8], "scales": 2, "learning_rate": 1e-3},
+    )
+    trainer = Trainer(config, tmp_path, CPU)
+    trainer.step = 4
+    trainer.train_step(trainer.batches[4])
+    factor = learning_rate_factor(4, config.schedule)
+    rates = [group["lr"] for part in trainer.optimizer.parts for group in part.param_groups]
+    assert rates == pytest.approx([1e-2 * factor] * 2)
+    assert trainer.critics_optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * factor)
