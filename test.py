@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from separation.dataset.tracks import DATASETS, SUBSETS, find_tracks
 from separation.errors import UserError, run_script
+from separation.network.device import DEVICE_HELP
 from separation.scoring.evaluation import (
     TARGETS,
     can_be_scored,
@@ -69,9 +70,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, default=min(4, default_workers()), help="songs at a time (default: %(default)s)"
     )
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the network runs (default: auto)"
-    )
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     return parser.parse_args()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from separation.errors import run_script
-from separation.network.device import choose_device, use_huge_pages
+from separation.network.device import DEVICE_HELP, choose_device, use_huge_pages
 from separation.training.config import load_config
 from separation.training.trainer import BEST, Trainer, processes
 
@@ -26,7 +26,7 @@ def parse_arguments() -> argparse.Namespace:
         help="override settings, such as schedule.steps=1000",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument(
         "--output", type=Path, help="folder for checkpoints and TensorBoard (default: runs/NAME OF THE CONFIG)"
     )
@@ -36,9 +36,9 @@ def parse_arguments() -> argparse.Namespace:
 def training_device(name: str) -> torch.device:
     """The device of this process: under torchrun each one takes a CUDA device of its own."""
     device = choose_device(name)
-    if device.type == "cpu":
+    if device.type != "cuda":
         return device
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
     torch.cuda.set_device(device)  # or every process would also open the first one
     return device
 

@@ -8,13 +8,32 @@ import torch
 
 from separation.errors import UserError
 
+DEVICE_HELP = "where to compute: auto (the GPU if there is one), cpu, cuda, cuda:1 (the second GPU), mps"
 
-def choose_device(name: str) -> torch.device:
-    """`auto` (the GPU if there is one), `cpu` or `cuda`. Raises `UserError` when CUDA is asked for and missing."""
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise UserError("--device cuda: no CUDA device is available here; use --device cpu or auto.")
-    return torch.device("cuda" if name != "cpu" and available else "cpu")
+
+def choose_device(name: str | torch.device) -> torch.device:
+    """`auto` (CUDA if it is there, else the CPU), or the device of that name: `cpu`, `cuda`, `cuda:1`, `mps`.
+
+    Raises `UserError` when there is no such device here.
+    """
+    if str(name) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"--device {name}: there is no such device; use auto, cpu, cuda, cuda:1 or mps.") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise UserError(f"--device {name}: no CUDA device is available here; use --device cpu or auto.")
+        if (device.index or 0) >= count:
+            raise UserError(f"--device {name}: there are {count} CUDA devices here, and the first is cuda:0.")
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise UserError(f"--device {name}: no Apple GPU is available here; use --device cpu or auto.")
+    elif device.type != "cpu":
+        raise UserError(f"--device {name}: only the CPU, CUDA and Apple GPUs are supported.")
+    return device
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -30,6 +49,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 def is_bf16_native(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
     if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.6
         return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     capabilities = torch.cpu.get_capabilities()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from separation.network.checkpoint import load_network
 from separation.network.device import choose_device, choose_precision
 from separation.network.masking import MaskingNetwork
 from separation.network.pretrained import default_weights
+from separation.network.waveforms import as_waveform, check_rate, check_waveform, is_finite
 from separation.stems import rest_name
 
 
@@ -30,7 +32,7 @@ class Separator:
 
     Args:
         network: the trained network; it is used where it is.
-        stems: names of the stems to give, each one of `available_stems`; by default the sources of the network.
+        stems: name or names of the stems to give, of `available_stems`; by default the sources of the network.
         chunk_frames: frames separated at a time: more take more memory.
         precision: of the network: `fp32`, `bf16`, or `auto` for whichever is faster on its device.
 
@@ -41,12 +43,12 @@ class Separator:
     def __init__(
         self,
         network: MaskingNetwork,
-        stems: Sequence[str] | None = None,
+        stems: str | Sequence[str] | None = None,
         chunk_frames: int = 128,
         precision: str = "auto",
     ):
         self.network = network
-        self.stems = tuple(dict.fromkeys(stems or network.sources))
+        self.stems = names(stems) or network.sources
         missing = [stem for stem in self.stems if stem not in available_stems(network)]
         if missing:
             choices = ", ".join(available_stems(network))
@@ -60,36 +62,51 @@ class Separator:
 
     @classmethod
     def load(
-        cls, weights: str | Path | None = None, device: str = "auto", stems: Sequence[str] | None = None
+        cls,
+        weights: str | Path | None = None,
+        device: str | torch.device = "auto",
+        stems: str | Sequence[str] | None = None,
     ) -> Separator:
-        """The separator of a weights file, by default of shipped weights for these stems, on `auto`, `cpu` or `cuda`.
+        """The separator of a weights file, by default of shipped weights for these stems; see `choose_device`.
 
-        Raises `UserError` when the weights are missing, damaged or foreign, or do not separate these stems.
+        Raises `UserError` when the weights are missing, damaged or foreign, or do not separate these stems, and when
+        there is no such device.
         """
-        return cls(load_network(weights or default_weights(stems or ()), choose_device(device)), stems)
+        return cls(load_network(weights or default_weights(names(stems)), choose_device(device)), stems)
 
-    def __call__(self, waveform: Tensor, sample_rate: int) -> dict[str, Tensor]:
-        """The stems of a waveform `[1 or 2 channels, samples]`, by name, each of its shape and sample rate.
+    def __call__(self, waveform: Tensor | Any, sample_rate: int) -> dict[str, Tensor]:
+        """The stems of a song by name, each a float32 tensor of the song's shape, at its sample rate in hertz.
+
+        A song is a tensor or a numpy array `[1 or 2 channels, samples]`, or `[samples]` for mono; full scale is 1 for
+        floats, and that of their type for whole numbers. `[batch, channels, samples]` are songs of one length.
 
         Raises `UserError` as `stream` does.
         """
-        pieces = list(self.stream(waveform.float().split(1 << 16, dim=-1), sample_rate))
+        waveform, rate = as_waveform(waveform), check_rate(sample_rate)
+        if waveform.dim() == 1:
+            return {stem: signal[0] for stem, signal in self(waveform[None], rate).items()}
+        if waveform.dim() == 3:
+            songs = [self(song, rate) for song in waveform]
+            return {stem: torch.stack([song[stem] for song in songs]) if songs else waveform for stem in self.stems}
+        check_waveform(waveform)
+        pieces = list(self.stream(waveform.split(1 << 16, dim=-1), rate))
         return {stem: torch.cat([waveform[:, :0], *(piece[stem] for piece in pieces)], dim=-1) for stem in self.stems}
 
-    def stream(self, blocks: Iterable[Tensor], sample_rate: int | None = None) -> Iterator[dict[str, Tensor]]:
+    def stream(self, blocks: Iterable[Tensor | Any], sample_rate: int | None = None) -> Iterator[dict[str, Tensor]]:
         """The stems of a song that comes in blocks `[1 or 2 channels, n]`, as blocks by name.
 
         The blocks that come out are as long together as those that went in, but not one by one. `sample_rate` is in
-        hertz, by default the network's.
+        hertz, by default the network's. Samples may be of any kind that a whole song may have.
 
-        Raises `UserError` when there are more than two channels, or samples that are not numbers.
+        Raises `UserError` when there are more than two channels, samples that are not numbers or have no full scale,
+        or no such sample rate.
         """
         own_rate = self.network.settings.sample_rate
-        rate = sample_rate or own_rate
+        rate = own_rate if sample_rate is None else check_rate(sample_rate)
         waiting = Queue()
 
         def heard() -> Iterator[Tensor]:
-            for block in blocks:
+            for block in map(as_waveform, blocks):
                 check_waveform(block)
                 waiting.put(block)
                 yield block.expand(2, -1)
@@ -177,6 +194,11 @@ class Queue:
         return taken
 
 
+def names(stems: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Names of stems, each once; a lone name is one stem."""
+    return tuple(dict.fromkeys([stems] if isinstance(stems, str) else stems or ()))
+
+
 def available_stems(network: MaskingNetwork) -> tuple[str, ...]:
     """The stems that a network can give: its sources, and for each target what is left without it."""
     rests = (rest_name([target]) for target in network.targets)
@@ -190,21 +212,3 @@ def masked_targets(network: MaskingNetwork, stems: Sequence[str]) -> tuple[str, 
     if len(needed) == len(network.sources) or (last in stems and last not in network.targets):
         return tuple(others)
     return tuple(needed)
-
-
-def check_waveform(waveform: Tensor) -> None:
-    """Raise `UserError` unless `[channels, n]` is something that can be separated."""
-    check_channels(len(waveform))
-    if not is_finite(waveform):
-        raise UserError("the song has samples that are not numbers: export it anew.")
-
-
-def is_finite(waveform: Tensor) -> bool:
-    """Whether all samples are numbers: `isfinite().all()`, but many times faster."""
-    return bool((waveform * 0).sum() == 0)
-
-
-def check_channels(channels: int) -> None:
-    """Raise `UserError` unless a song with so many channels can be separated."""
-    if channels not in (1, 2):
-        raise UserError(f"a song with {channels} channels cannot be separated: mix it down to stereo first.")

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from separation.audio.io import FORMATS
 from separation.errors import UserError, run_script
+from separation.network.device import DEVICE_HELP
 from separation.network.separator import Separator
 from separation.songs.find import Song, find_songs
 from separation.songs.naming import PATTERN, Naming
@@ -50,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
         help=f"`two` (vocals, accompaniment), `all` ({', '.join(STEMS)}), or names (default: what the weights give)",
     )
     parser.add_argument("--weights", type=Path, help="a file that train.py wrote (default: the shipped ones)")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to separate")
+    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     parser.add_argument("--threads", type=int, help="processor threads to use (default: all)")
     parser.add_argument("--format", choices=FORMATS, default="wav", help="of the stems (default: %(default)s)")
     parser.add_argument("--bits", choices=("16", "24", "32f"), help="a sample, in wav and flac (default: 16)")

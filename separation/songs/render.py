@@ -16,7 +16,8 @@ from torch import Tensor
 from separation.audio.formats import AudioFile
 from separation.audio.io import FULL_SCALE, AudioInfo, AudioReader, AudioWriter, find_format
 from separation.errors import UserError
-from separation.network.separator import Separator, check_channels
+from separation.network.separator import Separator
+from separation.network.waveforms import check_channels
 
 CLIPS = ("rescale", "clamp", "none")
 

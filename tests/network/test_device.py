@@ -23,15 +23,37 @@ print(any(line.startswith("VmFlags") and " hg" in line for line in open("/proc/s
 """
 
 
-def test_the_device_is_as_asked():
-    assert choose_device("cpu").type == "cpu"
-    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+def test_the_device_is_as_asked(monkeypatch):
+    assert choose_device("cpu") == choose_device(torch.device("cpu")) == torch.device("cpu")
+    for count, auto in ((0, "cpu"), (2, "cuda")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda count=count: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        assert choose_device("auto") == torch.device(auto)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("mps") == torch.device("mps")
+    assert choose_precision("auto", torch.device("mps")) == torch.float32
 
 
-def test_a_missing_gpu_is_said_to_be_missing(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="no CUDA device"):
-        choose_device("cuda")
+@pytest.mark.parametrize(
+    ("name", "count", "sentence"),
+    [
+        ("cuda", 0, "no CUDA device is available"),
+        ("cuda:1", 0, "no CUDA device is available"),
+        ("cuda:2", 2, "there are 2 CUDA devices here"),
+        ("mps", 0, "no Apple GPU is available"),
+        ("gpu", 0, "there is no such device"),
+        ("cuda:one", 2, "there is no such device"),
+        ("meta", 0, "only the CPU, CUDA and Apple GPUs"),
+        (None, 0, "there is no such device"),
+    ],
+)
+def test_a_device_that_is_not_there_is_a_sentence(monkeypatch, name, count, sentence):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match=sentence):
+        choose_device(name)
 
 
 @pytest.mark.parametrize(

@@ -146,9 +146,70 @@ def test_samples_that_are_no_numbers_are_refused(network, value):
         Separator(network)(song, 44100)
 
 
-def test_six_channels_are_refused(network):
-    with pytest.raises(UserError, match="6 channels"):
-        Separator(network)(noise(1000, channels=6), 44100)
+KINDS = {
+    "float64": lambda song: song.double(),
+    "int16": lambda song: (song * 2**15).round().to(torch.int16),
+    "int32": lambda song: (song.double() * 2**31).round().to(torch.int32),
+    "uint8": lambda song: (song * 128 + 128).round().to(torch.uint8),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_of_every_type_are_taken_at_their_full_scale(network, kind):
+    song, separator = noise(20000), Separator(network, precision="fp32")
+    step = {"uint8": 1 / 128, "int16": 1 / 2**15}.get(kind, 1e-6)
+    expected, typed = separator(song, 44100), KINDS[kind](song)
+    for given in (typed, typed.numpy()):
+        found = separator(given, 44100)
+        assert all(found[stem].dtype == torch.float32 for stem in expected)
+        assert (sum(found.values()) - song).abs().max() < 2 * step
+        for stem, waveform in expected.items():
+            assert (found[stem] - waveform).square().mean().sqrt() < step
+    pieces = list(separator.stream(typed.split(3000, dim=-1)))
+    assert torch.equal(torch.cat([piece["vocals"] for piece in pieces], dim=-1), found["vocals"])
+
+
+def test_a_lone_channel_and_a_batch_have_stems_of_their_shape(network):
+    separator, batch = Separator(network, precision="fp32"), torch.stack([noise(9000), 0.5 * noise(9000).flip(1)])
+    assert torch.equal(separator(batch[0, 0], 48000)["vocals"], separator(batch[0, :1], 48000)["vocals"][0])
+    stems = separator(batch.numpy(), 48000)
+    for song, vocals in zip(batch, stems["vocals"], strict=True):
+        assert torch.equal(separator(song, 48000)["vocals"], vocals)
+
+
+@pytest.mark.parametrize(
+    ("song", "sample_rate", "sentence"),
+    [
+        (noise(1000, channels=6), 44100, "6 channels cannot be separated: mix it down"),
+        (noise(1000).T, 44100, "1000 channels cannot be separated: put the channels first"),
+        (noise(1000)[None, None], 44100, r"the shape \[1, 1, 2, 1000\]"),
+        (torch.zeros(()), 44100, r"the shape \[\]"),
+        ((noise(1000) * 1000).long(), 44100, "int64 have no full scale"),
+        (noise(1000) > 0, 44100, "bool have no full scale"),
+        (noise(1000) + 0j, 44100, "complex64 have no full scale"),
+        ("song.wav", 44100, "no array of samples"),
+        (noise(1000), 0, "above 0, not 0"),
+        (noise(1000), -44100, "above 0, not -44100"),
+        (noise(1000), float("nan"), "above 0, not nan"),
+        (noise(1000), 10**12, "above 0, not 1000000000000"),
+        (noise(1000), 44100.5, "above 0, not 44100.5"),
+        (noise(1000), None, "must be a number of hertz, not None"),
+    ],
+)
+def test_what_is_no_song_is_refused_in_a_sentence(network, song, sample_rate, sentence):
+    with pytest.raises(UserError, match=sentence):
+        Separator(network)(song, sample_rate)
+    if sample_rate == 0:  # where None is the network's own
+        with pytest.raises(UserError, match=sentence):
+            list(Separator(network).stream([song], sample_rate))
+
+
+def test_a_lone_name_is_one_stem(network, tmp_path):
+    assert tuple(Separator(network, "accompaniment")(noise(1000), 44100)) == ("accompaniment",)
+    weights = random_weights(tmp_path / "drums.safetensors", ("drums",))
+    assert Separator.load(weights, torch.device("cpu"), "drums").stems == ("drums",)
+    with pytest.raises(UserError, match="do not separate piano:"):
+        Separator(network, "piano")
 
 
 def test_four_stems_give_any_choice_of_stems():
