@@ -87,7 +87,9 @@ def parse(kind: Any, value: Any, key: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None:
             return None
-        return parse(next(option for option in arguments if option is not type(None)), value, key)
+        options = [option for option in arguments if option is not type(None)]
+        fitting = (option for option in options if isinstance(option, type) and isinstance(value, option))
+        return parse(next(fitting, options[-1]), value, key)
     if origin is tuple:
         item, *others = arguments
         length = None if others == [Ellipsis] else len(arguments)

@@ -29,6 +29,9 @@ class DataSettings:
     labelled_seed: int = 0
     remaining: str = "mixture"
     """What songs past `labelled` give: `mixture`, `split` (about half give their rest instead) or nothing (`drop`)."""
+    valid: int | tuple[str, ...] | None = None
+    """Training songs to validate on instead of the stores' validation songs, and never to train on: how many (drawn by
+    `labelled_seed`, artist by artist), or their names or artists, as in "artist - title"."""
     batch_size: int = 6
     unlabelled_batch_size: int = 3
     crop_frames: int = 64
@@ -53,6 +56,7 @@ class DataSettings:
         require(bool(self.stores), "data.stores must name at least one folder written by dataset.py")
         require(all(share > 0 for share in self.stores.values()), "data.stores must give every store a share above 0")
         require(self.labelled is None or self.labelled >= 0, "data.labelled must be null (all songs) or at least 0")
+        require(not isinstance(self.valid, int) or self.valid >= 0, "data.valid must be at least 0, or names of songs")
         one_of(self.remaining, ("mixture", "split", "drop"), "data.remaining")
         for key in ("batch_size", "unlabelled_batch_size", "crop_frames"):
             require(getattr(self, key) > 0, f"data.{key} must be at least 1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from separation.dataset.store import Store, StoredTrack, check_settings
 from separation.errors import UserError
 from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS
 from separation.training.config import DataSettings
+from separation.training.held_out import hold_out, seeded
 
 LEVELS = {MIXTURE: -17, "vocals": -22, "drums": -24, "bass": -24, "other": -23, ACCOMPANIMENT: -19}
 """How loud a song is in training, and a part that comes without its song, in dB of full scale: MUSDB18's medians."""
@@ -63,6 +63,7 @@ class Pools:
 
     `labelled` holds the tracks with every target and the rest; `targets` and `rests` what may be remixed; `mixtures`
     and `rests_without` what the terms for unlabelled music take: mixtures, and music that lacks one of the targets.
+    `held_out` are the tracks that `data.valid` keeps to validate on.
     """
 
     labelled: Pool
@@ -71,15 +72,18 @@ class Pools:
     mixtures: Pool
     rests_without: dict[str, Pool]
     labelled_songs: list[str] = field(default_factory=list)
+    held_out: list[StoredTrack] = field(default_factory=list)
 
 
 def open_pools(targets: Sequence[str], data: DataSettings, spectral: SpectralSettings, bandwidth: float) -> Pools:
     """Sort the training songs of the stores in `data` by what they give.
 
     Unlabelled music has no mask for the bins that its files cannot hold: tracks below `bandwidth`, in hertz, are used
-    with labels only. Raises `UserError` when a store is missing, or has other spectral settings.
+    with labels only. Raises `UserError` when a store is missing or has other spectral settings, and as `hold_out` does.
     """
     tracks = list(training_tracks(data, spectral))
+    kept_out, held_out = hold_out([track for _, track in tracks], targets, data)
+    tracks = [(store, track) for store, track in tracks if track.song not in kept_out]
     labelled_songs = _choose_labelled((track for _, track in tracks if set(targets) & set(track.parts)), data)
     pools = Pools(
         labelled=Pool(data.stores),
@@ -88,6 +92,7 @@ def open_pools(targets: Sequence[str], data: DataSettings, spectral: SpectralSet
         mixtures=Pool(data.stores),
         rests_without={target: Pool(data.stores) for target in targets},
         labelled_songs=sorted(labelled_songs),
+        held_out=held_out,
     )
     for store, track in tracks:
         isolated = bool(set(targets) & set(track.parts))
@@ -113,13 +118,8 @@ def training_tracks(data: DataSettings, spectral: SpectralSettings) -> Iterable[
             yield folder, track
 
 
-def _seeded(song: str, seed: int) -> str:
-    """A random key for a song that does not depend on which other songs there are, so that subsets are nested."""
-    return hashlib.sha256(f"{seed} {song}".encode()).hexdigest()
-
-
 def _choose_labelled(tracks: Iterable[StoredTrack], data: DataSettings) -> set[str]:
-    songs = sorted({track.song for track in tracks}, key=lambda song: _seeded(song, data.labelled_seed))
+    songs = sorted({track.song for track in tracks}, key=lambda song: seeded(song, data.labelled_seed))
     return set(songs[: data.labelled])
 
 
@@ -150,7 +150,7 @@ def _add_unlabelled(
     """A song whose labels may not be used gives its mixture or its rests, never both (and never its targets)."""
     if data.remaining == "drop" or track.bandwidth < bandwidth:
         return
-    gives_rest = data.remaining == "split" and int(_seeded(track.song, data.labelled_seed + 1), 16) % 2
+    gives_rest = data.remaining == "split" and int(seeded(track.song, data.labelled_seed + 1), 16) % 2
     if not gives_rest:
         if mixture := mixture_of(track):
             pools.mixtures.add(store, mixture)

@@ -56,7 +56,7 @@ class Trainer:
         band = config.generator.bins * config.spectral.sample_rate / config.spectral.n_fft
         self.pools = open_pools(config.targets, config.data, config.spectral, min(band, 16_000))
         self.batches = Batches(config, self.pools, self.rank, self.processes)
-        self.songs = validation_tracks(config.data.stores)
+        self.songs = self.pools.held_out or validation_tracks(config.data.stores)
 
         torch.manual_seed(config.seed)
         self.network = build_network(config).to(device)

@@ -57,6 +57,8 @@ def test_set_overrides_single_keys(write):
     assert (config.data.labelled, config.targets, config.seed) == (None, ("bass",), 7)
     assert load_config(path, ["schedule.learning_rate=1e-4"]).schedule.learning_rate == 1e-4
     assert load_config(path, ["data.stores={some/store: 1}"]).data.stores == {"some/store": 1.0}
+    for text, valid in (("5", 5), ("null", None), ("A - song", ("A - song",)), ("[A, B - song]", ("A", "B - song"))):
+        assert load_config(path, [f"data.valid={text}"]).data.valid == valid
     for text, weights in (("null", ()), ("a", ("a",)), ("[a, b]", ("a", "b"))):
         assert load_config(path, [f"weights={text}"]).weights == weights
 
@@ -79,6 +81,8 @@ def test_set_overrides_single_keys(write):
         ("data: {stores: [a]}", ["data.stores must hold keys and values"]),
         ("data: {stores: {a: many}}", ["data.stores.a must be a number"]),
         ("data: {labelled: some}", ["data.labelled must be a whole number"]),
+        ("data: {valid: true}", ["data.valid must be a whole number, not True"]),
+        ("data: {valid: [1]}", ["data.valid must be a text, not 1"]),
         ("schedule: null", ["schedule must hold keys and values"]),
     ],
 )
@@ -102,6 +106,7 @@ def test_unknown_keys_and_other_types_are_named_with_the_file(write, text, sente
         "data.stores={a: 0}",
         "data.labelled=-1",
         "data.remaining=keep",
+        "data.valid=-1",
         "data.batch_size=0",
         "data.unlabelled_batch_size=0",
         "data.crop_frames=0",
