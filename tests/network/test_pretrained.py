@@ -28,9 +28,7 @@ def test_weights_are_small_and_described(path):
     begun_with = [begun_with] if isinstance(begun_with, str) else begun_with
     assert weights.provenance["step"] > 0 or len(begun_with) > 1  # the mean of others is a step 0
     assert set(weights.settings.targets) <= set(weights.provenance["validation_sdr"])
-    assert not any(
-        name.startswith(("/", "~", "..")) for name in (*config["data"]["stores"], *begun_with)
-    )
+    assert not any(name.startswith(("/", "~", "..")) for name in (*config["data"]["stores"], *begun_with))
 
 
 def test_vocals_are_heard_in_singing_and_not_in_noise():
