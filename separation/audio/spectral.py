@@ -19,6 +19,8 @@ class SpectralSettings:
     def __post_init__(self):
         if min(self.sample_rate, self.n_fft, self.hop) < 1:
             raise ValueError("sample_rate, n_fft and hop must be positive")
+        if self.sample_rate > 1_000_000 or self.n_fft > 1 << 20:
+            raise ValueError(f"sample_rate must be at most 1000000, and n_fft at most {1 << 20}")
         if self.n_fft % self.hop or self.n_fft // self.hop < 3:
             raise ValueError(
                 "hop must divide n_fft at least 3 times, or overlapping Hann windows do not sum to a constant"

@@ -12,7 +12,9 @@ The metadata of the file is a contract, each entry JSON but for the first:
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch.overrides import TorchFunctionMode
 
 import separation
 from separation.errors import UserError
@@ -30,6 +33,7 @@ from separation.network.masking import MaskingNetwork
 from separation.stems import rest_name
 
 FORMAT, OLDER_FORMAT = "separation weights 2", "separation weights 1"
+MOST_PARAMETERS = 10**9
 UNKNOWN_LICENCE = "not stated: ask who made the weights"
 
 
@@ -44,12 +48,37 @@ class Weights:
 
 
 def build_network(settings: NetworkSettings) -> MaskingNetwork:
-    """An untrained network of these sizes. Raises `UserError` when they do not fit together."""
+    """An untrained network of these sizes. Raises `UserError` when they do not fit together, or are beyond memory."""
+    shapes = expected_shapes(settings)
+    if (parameters := sum(math.prod(shape) for shape in shapes.values())) > MOST_PARAMETERS:
+        raise UserError(f"the config's generator would have {parameters:,} parameters: lower its widths or blocks.")
+    return MaskingNetwork(settings.targets, settings.spectral, _generator(settings))
+
+
+def expected_shapes(settings: NetworkSettings) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in a network of these settings, by name, without the memory that it would take.
+
+    Raises `UserError` as `build_network` does.
+    """
+    with torch.device("meta"), _Uninitialised():
+        return {f"generator.{name}": tuple(x.shape) for name, x in _generator(settings).state_dict().items()}
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out what fills tensors: random numbers without memory would have torch load its compiler, for a second."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
+
+
+def _generator(settings: NetworkSettings) -> Generator:
     try:
-        generator = Generator(len(settings.targets), rest_name(settings.targets) is None, **asdict(settings.generator))
+        return Generator(len(settings.targets), rest_name(settings.targets) is None, **asdict(settings.generator))
     except ValueError as error:
         raise UserError(f"the config's generator cannot be built: {error}.") from error
-    return MaskingNetwork(settings.targets, settings.spectral, generator)
 
 
 def save_weights(
@@ -64,8 +93,9 @@ def save_weights(
     contract = {key.name: asdict(settings)[key.name] for key in fields(NetworkSettings)}
     said = {"network": contract, "version": separation.__version__, "licence": licence, "provenance": provenance or {}}
     metadata = {"format": FORMAT, **{name: json.dumps(value) for name, value in said.items()}}
+    content = save(tensors, metadata)  # save_file would let nobody else read the file
     with replacing(Path(path)) as partial:
-        partial.write_bytes(save(tensors, metadata))  # save_file would let nobody else read the file
+        partial.write_bytes(content)
 
 
 def load_weights(path: str | Path, device: str | torch.device = "cpu") -> Weights:
@@ -74,19 +104,21 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu") -> Weight
     Raises `UserError` when the file is missing, damaged or foreign.
     """
     path = Path(path)
-    metadata, tensors = _read(path)
+    metadata, shapes = _read_header(path)
     try:
-        said = {name: json.loads(text) for name, text in metadata.items() if name != "format"}
+        said = {name: json.loads(metadata[name]) for name in ("network", "config", "facts") if name in metadata}
         if metadata["format"] == OLDER_FORMAT:
             said = _from_older(said)
         settings = parse(NetworkSettings, said["network"], "")
-        network = build_network(settings)
-        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, UserError) as error:
-        reason = str(error).splitlines()[0].rstrip(".:")
+        _compare(shapes, expected_shapes(settings))  # before anything of the size that it says is built
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300].rstrip(".:")
         raise UserError(f"{path} is damaged, or was made by another version of this program ({reason}).") from error
-    licence = str(said.get("licence", UNKNOWN_LICENCE))
-    return Weights(network.to(device).eval(), settings, licence, said.get("provenance", {}))
+    network = build_network(settings)
+    network.load_state_dict(_read_tensors(path))
+    about = {"licence": UNKNOWN_LICENCE, "provenance": {}, **_about(metadata), **said}
+    provenance = about["provenance"] if isinstance(about["provenance"], dict) else {}
+    return Weights(network.to(device).eval(), settings, str(about["licence"]), provenance)
 
 
 def load_network(path: str | Path, device: str | torch.device = "cpu") -> MaskingNetwork:
@@ -94,24 +126,53 @@ def load_network(path: str | Path, device: str | torch.device = "cpu") -> Maskin
     return load_weights(path, device).network
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+def _read_header(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """The metadata of a weights file, and the shapes of its tensors by name."""
     if not path.is_file():
         raise UserError(f"there are no weights at {path}: train some with train.py, or name others.")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            shapes = {name: tuple(slice.get_shape()) for name, slice in slices.items()}
+            kinds = {slice.get_dtype() for slice in slices.values()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is no weights file of this program, or is damaged ({error}).") from error
     if metadata.get("format") not in (FORMAT, OLDER_FORMAT):
         raise UserError(f"{path} holds weights of another program: name a .safetensors file that train.py wrote.")
+    if foreign := kinds - {"F16", "BF16", "F32"}:
+        raise UserError(f"{path} holds weights of another kind ({min(foreign)}) than this program writes.")
+    return metadata, shapes
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (it is no dict)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
         raise UserError(f"{path} holds weights that are not finite numbers: the file is damaged.")
-    return metadata, tensors
+    return tensors
+
+
+def _compare(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> None:
+    """Raises ValueError naming a tensor that is missing, unknown, or of another shape than the settings imply."""
+    for name in sorted({*found, *expected}):
+        if found.get(name) != expected.get(name):
+            wanted = f"should be {list(expected[name])}" if name in expected else "is not in such a network"
+            has = f"{name} is {list(found[name])}" if name in found else f"{name} is missing"
+            raise ValueError(f"{has}, {wanted}")
+
+
+def _about(metadata: dict[str, str]) -> dict[str, Any]:
+    """What is said for people alone: what of it cannot be read refuses nothing."""
+    about = {}
+    for name in ("licence", "provenance"):
+        with suppress(KeyError, ValueError, RecursionError):
+            about[name] = json.loads(metadata[name])
+    return about
 
 
 def _from_older(said: dict[str, Any]) -> dict[str, Any]:
     """What the first version of the format said, in the words of this one: it kept the whole config of a training."""
-    config = said["config"]
+    config, facts = said["config"], said.get("facts", {})
     network = {key.name: config[key.name] for key in fields(NetworkSettings)}
-    return {"network": network, "provenance": {"config": config, **said.get("facts", {})}}
+    return {"network": network, "provenance": {"config": config, **(facts if isinstance(facts, dict) else {})}}

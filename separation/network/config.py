@@ -40,12 +40,15 @@ class GeneratorSettings:
     squeeze: int = 8
 
     def __post_init__(self):
-        require(bool(self.zones), "generator.zones must name at least one zone")
-        require(self.squeeze > 0, "generator.squeeze must be at least 1")
+        require(0 < len(self.zones) <= 64, "generator.zones must name at least one zone, and at most 64")
+        require(all(0 < n <= 1 << 20 for zone in self.zones for n in zone), "generator.zones must hold numbers of bins")
+        require(0 < self.squeeze <= 1 << 20, f"generator.squeeze must be at least 1, and at most {1 << 20}")
         for key in ("decoder_levels", "frequency_levels"):
             require((getattr(self, key) or 0) >= 0, f"generator.{key} must be at least 0")
-        require(bool(self.blocks) and min(self.blocks) >= 0, "generator.blocks must hold numbers of at least 0")
-        require(bool(self.widths) and min(self.widths) > 0, "generator.widths must name a width for each level")
+        require(bool(self.blocks), "generator.blocks must hold a number")
+        require(all(0 <= n <= 64 for n in self.blocks), "generator.blocks must hold numbers between 0 and 64")
+        require(0 < len(self.widths) <= 16, "generator.widths must name a width for each of at most 16 levels")
+        require(all(0 < n <= 8192 for n in self.widths), "generator.widths must be at least 1, and at most 8192")
 
     @property
     def bins(self) -> int:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import separation
 from separation.errors import UserError
+from separation.network import checkpoint
 from separation.network.checkpoint import build_network, load_network, load_weights, save_weights
 from separation.network.config import GeneratorSettings, NetworkSettings
 from separation.training.state import load_state, save_state
@@ -121,13 +122,27 @@ def test_weights_that_are_no_numbers_are_refused(weights):
     assert "not finite" in refusal(weights)
 
 
-def test_weights_that_do_not_fit_their_settings_are_refused(weights):
-    rewrite(weights, lambda tensors: {**tensors, "generator.inlet.layers.0.bias": torch.zeros(7).half()})
-    assert "is damaged, or was made by another version" in refusal(weights)
-    rewrite(
-        weights, lambda tensors: {name: tensor for name, tensor in tensors.items() if "inlet.layers.0.bias" not in name}
-    )
-    assert "is damaged, or was made by another version" in refusal(weights)
+INLET = "generator.inlet.layers.0.bias"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda tensors: {**tensors, INLET: torch.zeros(7).half()}, rf"{INLET} is [7], should be [6]"),
+        (lambda tensors: {**tensors, "more": torch.zeros(1)}, "more is [1], is not in such a network"),
+        (lambda tensors: {name: tensors[name] for name in tensors if name != INLET}, f"{INLET} is missing"),
+        (lambda tensors: {**tensors, INLET: torch.zeros(6).to(torch.float8_e5m2)}, "of another kind (F8_E5M2)"),
+        (lambda tensors: {**tensors, INLET: torch.zeros(6, dtype=torch.int64)}, "of another kind (I64)"),
+    ],
+)
+def test_weights_that_do_not_fit_their_settings_are_refused(weights, change, reason):
+    rewrite(weights, change)
+    assert reason in refusal(weights)
+
+
+def settings(**changes) -> str:
+    said = json.loads(json.dumps(asdict(NetworkSettings(("drums",), FAST, tiny_config().generator))))
+    return json.dumps({**said, **{key: {**said[key], **change} for key, change in changes.items()}})
 
 
 @pytest.mark.parametrize(
@@ -136,18 +151,47 @@ def test_weights_that_do_not_fit_their_settings_are_refused(weights):
         ({"network": json.dumps({"generator": {"depth": 3}})}, "unknown key generator.depth"),
         ({"network": "[]"}, "must hold keys and values"),
         ({"network": "{"}, "Expecting property name"),
-        ({"format": "separation weights 1"}, "'config'"),
+        ({"network": "[" * 100_000}, "recursion"),
+        ({"network": "null"}, "must hold keys and values"),
+        ({"network": settings(generator={"widths": [None]})}, "generator.widths must be a whole number, not None"),
+        ({"network": settings(generator={"blocks": [10**9]})}, "generator.blocks must hold numbers"),
+        (
+            {"network": settings(generator={"blocks": [64], "widths": [8192] * 3})},
+            "is [8, 1, 1], should be [8192, 1, 1]",
+        ),
+        ({"network": settings(generator={"squeeze": 10**30})}, "generator.squeeze must be at least 1, and at most"),
+        ({"network": settings(generator={"zones": [[10**12, 2]]})}, "generator.zones must hold numbers of bins"),
+        ({"network": settings(spectral={"n_fft": 2**40, "hop": 2**38})}, "n_fft at most"),
+        ({"format": "separation weights 1"}, "it lacks 'config'"),
+        ({"format": "separation weights 1", "config": "[]"}, "list indices must be integers"),
     ],
 )
-def test_settings_that_this_program_does_not_know_are_named(weights, metadata, reason):
+def test_settings_that_this_program_does_not_know_are_named(weights, metadata, reason, monkeypatch):
+    """Before anything of their size is built."""
     rewrite(weights, **metadata)
-    assert reason in refusal(weights)
+    monkeypatch.setattr(checkpoint, "build_network", None)
+    assert reason in refusal(weights) and len(refusal(weights)) < 600
+
+
+def test_weights_without_settings_are_refused_and_those_without_a_licence_load(weights):
+    with safe_open(weights, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(tensors, weights, {"format": metadata["format"], "network": metadata["network"]})
+    assert (load_weights(weights).licence, load_weights(weights).provenance) == (checkpoint.UNKNOWN_LICENCE, {})
+    for said in ("[1]", "[" * 100_000, "{", "null"):
+        rewrite(weights, provenance=said, licence=said)
+        assert load_weights(weights).provenance == {}
+    save_file(tensors, weights, {"format": metadata["format"]})
+    assert "it lacks 'network'" in refusal(weights)
 
 
 def test_sizes_that_do_not_fit_together_are_a_sentence():
     config = replace(tiny_config(), generator=GeneratorSettings(zones=((95, 5),)))
     with pytest.raises(UserError, match=r"the config's generator cannot be built: .* an even number of bins, not 5"):
         build_network(config)
+    huge = replace(tiny_config(), generator=GeneratorSettings(zones=((256, 8),), blocks=(64,), widths=(8192,) * 5))
+    with pytest.raises(UserError, match=r"would have \d+,\d{3},\d{3},\d{3} parameters: lower its widths or blocks"):
+        build_network(huge)
 
 
 STATE = {
@@ -173,7 +217,6 @@ def test_a_failed_save_keeps_the_file_that_was_there(tmp_path, monkeypatch, netw
             file.write(content[: len(content) // 2])
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(torch, "save", lambda state, path: fail_half_way(path))
     monkeypatch.setattr(Path, "write_bytes", fail_half_way)
     with pytest.raises(UserError, match="cannot be written"):
         save_state(state, {**STATE, "step": 4})
@@ -207,3 +250,31 @@ def test_training_state_that_cannot_be_taken_up_is_named(tmp_path, content, sent
     with pytest.raises(UserError, match=sentence) as error:
         load_state(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("place", [0.02, 0.3, 0.6, 0.9, 0.999])
+def test_any_damage_to_the_training_state_is_noticed(tmp_path, place):
+    path = tmp_path / "last.pt"
+    save_state(path, {**STATE, "weights": torch.arange(20_000.0) + 1})
+    content = bytearray(path.read_bytes())
+    start = int(place * len(content))
+    content[start : start + 3000] = bytes(len(content[start : start + 3000]))
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"last\.pt is damaged: delete it and start without --resume"):
+        load_state(path)
+
+
+def test_training_state_from_before_there_were_checksums_is_loaded(tmp_path):
+    torch.save(STATE, tmp_path / "last.pt")
+    assert load_state(tmp_path / "last.pt") == STATE
+
+
+def test_no_good_file_is_to_be_deleted_for_want_of_memory(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    save_state(tmp_path / "last.pt", STATE)
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(UserError, match="too little memory to read the training state") as error:
+        load_state(tmp_path / "last.pt")
+    assert "delete" not in str(error.value)
