@@ -7,12 +7,11 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
-from tqdm import tqdm
-
 from separation.audio.spectral import SpectralSettings
 from separation.dataset.build import build_store, bytes_needed, check_disk, in_units, plan_store
 from separation.dataset.tracks import DATASETS, download_sample, find_tracks
 from separation.errors import UserError, run_script
+from separation.progress import Progress
 from separation.stems import STEMS
 from separation.workers import default_workers
 
@@ -38,7 +37,12 @@ def main() -> int:
 
     start = time.monotonic()
     built = build_store(folder, settings, jobs, options.workers)
-    failures = [(job, error) for job, error in tqdm(built, total=len(jobs), unit="song", disable=not jobs) if error]
+    failures = []
+    with Progress(len(jobs), abreast=options.workers) as progress:
+        for job, error in built:
+            progress.done()
+            if error:
+                failures.append((job, error))
     print(f"{len(jobs) - len(failures)} songs built in {time.monotonic() - start:.0f} s")
     for job, error in failures:
         print(f"not built: {job.track.name}: {error}")

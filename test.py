@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tqdm import tqdm
-
 from separation.dataset.tracks import DATASETS, SUBSETS, find_tracks
 from separation.errors import UserError, run_script
 from separation.network.device import DEVICE_HELP
+from separation.progress import Progress
 from separation.scoring.evaluation import (
     TARGETS,
     can_be_scored,
@@ -39,12 +38,14 @@ def main() -> int:
 
     songs, failures = [], []
     scored = evaluate_tracks(tracks, options.weights, options.device, options.target, options.workers)
-    for track, result in tqdm(scored, total=len(tracks), unit="song"):
-        if isinstance(result, UserError):
-            failures.append(f"not scored: {track.name}: {result}")
-        else:
-            songs.append(result)
-            save_json(output, result)
+    with Progress(len(tracks), abreast=options.workers) as progress:
+        for track, result in scored:
+            progress.done()
+            if isinstance(result, UserError):
+                failures.append(f"not scored: {track.name}: {result}")
+            else:
+                songs.append(result)
+                save_json(output, result)
     if songs:
         songs.sort(key=lambda song: song.name)
         save_csv(output / f"{options.subset}.csv", songs, options.target)

@@ -9,6 +9,9 @@ STEMS = ("vocals", "drums", "bass", "other")
 MIXTURE = "mixture"
 ACCOMPANIMENT = "accompaniment"
 
+KNOWN_AS = {"karaoke": ACCOMPANIMENT, "instrumental": ACCOMPANIMENT, "acapella": "vocals"}
+"""What people call some stems."""
+
 PARTS = (MIXTURE, *STEMS, ACCOMPANIMENT)
 """Every signal a song can come with: what a file of a plain folder or of the store may be called."""
 

@@ -66,7 +66,7 @@ def default_input() -> str:
     package = importlib.util.find_spec("stempeg")
     songs = sorted(Path(package.origin).parent.glob(f"data/*{STEM_MP4}")) if package else []
     if not songs:
-        raise UserError("there is nothing to separate: name songs with --input.")
+        raise UserError("there is nothing to separate: name songs, or a folder of them.")
     return str(songs[0])
 
 
@@ -87,7 +87,7 @@ def _expand(name: str) -> list[Path]:
     matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 (may be absolute)
     files = [match for match in matches if not match.is_dir()]
     if not files:
-        raise UserError(f"--input {name} matches no files.")
+        raise UserError(f"{name} matches no files.")
     return files
 
 

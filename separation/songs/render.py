@@ -81,16 +81,6 @@ class RenderReport:
     gain: float
     stems: Mapping[str, Tally]
 
-    def __str__(self) -> str:
-        """One line: the length, the time taken as a share of it, and the level of each stem."""
-        minutes, seconds = divmod(round(self.seconds), 60)
-        levels = ", ".join(f"{stem} {tally.level:.1f} dBFS" for stem, tally in self.stems.items())
-        line = f"{minutes}:{seconds:02} in {self.elapsed / self.seconds:.3f} of its length: {levels}"
-        if self.gain < 1:
-            line += f"; all stems {self.gain:.3f} times as loud as in the song, lest they clip"
-        beyond = sum(tally.beyond for tally in self.stems.values())
-        return line + (f"; beyond full scale: {beyond} samples" if beyond else "")
-
 
 def render(
     separator: Separator,

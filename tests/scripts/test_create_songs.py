@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import create_songs
 from separation.audio.io import probe, read, write
 from separation.errors import UserError
 from separation.network.checkpoint import save_weights
+from separation.songs import command as command_of_songs
 from separation.songs.page import Page
 from separation.stems import STEMS
 
@@ -60,14 +62,18 @@ def test_songs_of_a_folder_as_a_user_separates_them(tmp_path, weights):
     (songs / "text.mp3").write_text("this is no music\n" * 100)
     (songs / "empty.wav").touch()
     (songs / "notes.txt").write_text("not a song by its name")
-    run = command(weights, "--input", "custom")
+    run = command(weights, "custom")
     result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert "2 of 5 songs failed" in result.stderr
     for name in ("text.mp3", "empty.wav", "notes.txt"):
         assert result.stderr.count(f"input/{name}") == 1
-    assert "outputs/mono/*.wav: 0:01 in" in result.stdout and "dBFS" in result.stdout
+    first, *lines = result.stdout.splitlines()
+    assert first == f"5 songs; weights {weights}; CPU, 1 thread"
+    pattern = r"0:0\d of music in \S+ s -> outputs/[^/]+/ \(vocals, accompaniment\)"
+    assert len(lines) == 3 and all(re.fullmatch(pattern, line) for line in lines)
+    assert "|" not in result.stderr  # in a log file there are no bars
     names = ("Füße 歌", "mono", "short")
     assert written(tmp_path / "outputs") == {
         f"{name}/{stem}.wav" for name in names for stem in ("vocals", "accompaniment")
@@ -144,7 +150,7 @@ def test_names_follow_the_pattern_and_are_recognised_by_it(tmp_path, create, cap
     names = {f"{stem}/a {{stem}} ({stem}).flac" for stem in ("vocals", "accompaniment")}
     assert written(tmp_path / "outputs") == names
     assert create(*arguments) == 0
-    assert "are there already" in capsys.readouterr().out
+    assert "stems are there already" in capsys.readouterr().out
     assert create(*arguments, "--overwrite", "--clip", "rescale") == 0
     assert written(tmp_path / "outputs") == names
 
@@ -192,10 +198,28 @@ def test_stems_are_chosen(tmp_path, create):
         (["all"], STEMS),
         (["two"], ("vocals", "accompaniment")),
         (["bass", "no_drums"], ("bass", "no_drums")),
+        (["karaoke", "acapella", "instrumental"], ("accompaniment", "vocals")),
     ):
-        arguments = ("--input", "song.wav", "--output", names[0] + names[1], "--weights", "all.safetensors")
-        assert create(*arguments, "--stems", *stems) == 0
+        arguments = ("--output", names[0] + names[1], "--weights", "all.safetensors")
+        assert create(*arguments, "--stems", *stems, "song.wav") == 0
         assert written(tmp_path / (names[0] + names[1])) == {f"song/{name}.wav" for name in names}
+
+
+def test_levels_are_told_to_who_asks(tmp_path, create, capsys):
+    write(tmp_path / "song.wav", noise(30000), 44100)
+    create("song.wav")
+    assert "dBFS" not in capsys.readouterr().out
+    create("song.wav", "--overwrite", "--verbose")
+    assert re.search(r"vocals -\d+\.\d dBFS, accompaniment -\d+\.\d dBFS", capsys.readouterr().out)
+
+
+def test_help_is_of_the_command_that_was_called(monkeypatch, capsys):
+    for name in ("separate", "create_songs.py"):
+        monkeypatch.setattr(sys, "argv", [f"/usr/local/bin/{name}", "--help"])
+        with pytest.raises(SystemExit):
+            command_of_songs.run()
+        printed = capsys.readouterr().out
+        assert f"usage: {name} [SONG ...]" in printed and f"  {name} song.mp3 --stems all" in printed
 
 
 def test_clipping_is_said(tmp_path, create, capsys):
@@ -223,6 +247,7 @@ def test_clipping_is_said(tmp_path, create, capsys):
         (["--output", ".", "--name", "{song}", "--stems", "vocals", "--overwrite"], "song.wav is a song"),
         (["--page", "--output", "site"], "index.html"),
         (["--input", "custom"], "input"),
+        (["--stems", "guitar"], "do not separate guitar"),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_written(tmp_path, create, arguments, complaint):

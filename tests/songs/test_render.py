@@ -13,7 +13,7 @@ from separation.audio.io import AudioReader, AudioWriter, probe, read, write
 from separation.dataset.tracks import AudioFile
 from separation.errors import UserError
 from separation.network.separator import Separator
-from separation.songs.render import RenderReport, StemFormat, Tally, render, round_together
+from separation.songs.render import StemFormat, render, round_together
 from separation.stems import STEMS
 
 
@@ -119,13 +119,6 @@ def test_the_report_tells_length_and_levels(separate):
     assert report.stems["accompaniment"].level == pytest.approx(20 * math.log10(0.1 / math.sqrt(2)), abs=0.1)
     assert report.stems["vocals"].level < -50
     assert separate(torch.zeros(1, 48000), StemFormat())[0].stems["vocals"].level == -math.inf
-
-
-def test_a_report_is_one_line():
-    loud, silent = Tally(8, 2.0, 3), Tally(8)
-    report = RenderReport(seconds=65.4, elapsed=0.654, gain=0.5, stems={"vocals": loud, "bass": silent})
-    assert str(report).startswith("1:05 in 0.010 of its length: vocals -6.0 dBFS, bass -inf dBFS; ")
-    assert "0.500 times as loud" in str(report) and "3 samples" in str(report)
 
 
 def test_progress_is_told_up_to_the_end(tmp_path):

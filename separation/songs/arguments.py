@@ -1,0 +1,125 @@
+"""What the command understands, and what it says of that with --help."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from separation.audio.io import FORMATS
+from separation.errors import UserError
+from separation.network.device import DEVICE_HELP
+from separation.songs.naming import PATTERN
+from separation.songs.render import CLIPS
+from separation.stems import ACCOMPANIMENT, KNOWN_AS, PARTS, STEMS
+
+STEM_SETS = {"two": ("vocals", ACCOMPANIMENT), "all": STEMS}
+
+ABOUT = """\
+Take songs apart: vocals, drums, bass, other, or everything but one of them.
+Stems are as long as the song, at its own sample rate, and sum to it.
+"""
+
+EXAMPLES = """\
+examples:
+  vocals and accompaniment, into outputs/song/
+    %(prog)s song.mp3
+  vocals, drums, bass and other
+    %(prog)s song.mp3 --stems all
+  an album to sing to
+    %(prog)s album/ --stems karaoke --format mp3
+  all songs below a folder, and a page to listen to them
+    %(prog)s 'music/**/*.flac' --output stems --page
+"""
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the command, by default of the command line."""
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [SONG ...] [--stems STEM ...] [--output FOLDER] [more options]",
+        description=ABOUT,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    songs = parser.add_argument_group("songs")
+    songs.add_argument(
+        "songs",
+        nargs="*",
+        metavar="SONG",
+        help="files, folders, globs; `custom`: every song in ./input; `MUSDB18` or `DSD100`: the test songs in ./data "
+        "(default: a dataset that is there, else the short song that the stempeg package ships)",
+    )
+    songs.add_argument("--input", nargs="+", default=[], metavar="SONG", help="the same, as an option")
+    stems = parser.add_argument_group("stems")
+    stems.add_argument(
+        "--stems",
+        nargs="+",
+        default=[],
+        metavar="STEM",
+        help=f"`two` (vocals, accompaniment), `all` ({', '.join(STEMS)}), or names: of these, `no_drums` and the like, "
+        f"{known_as()} (default: what the weights give)",
+    )
+    stems.add_argument("--format", choices=FORMATS, default="wav", help="of the files (default: %(default)s)")
+    stems.add_argument("--bits", choices=("16", "24", "32f"), help="a sample, in wav and flac (default: 16)")
+    stems.add_argument(
+        "--clip",
+        choices=CLIPS,
+        help="samples beyond full scale: make all stems of the song quieter alike, cut them off, or leave them "
+        "(default: cut them off and say so; with --bits 32f leave them)",
+    )
+    files = parser.add_argument_group("where they go")
+    files.add_argument(
+        "--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="folder of the stems (default: outputs)"
+    )
+    files.add_argument(
+        "--name",
+        default=PATTERN,
+        metavar="PATTERN",
+        help="what stems are called in that folder, with {song}, {stem} and {ext} (default: %(default)s)",
+    )
+    files.add_argument("--page", action="store_true", help="write OUTPUT/index.html as well: a page to listen to them")
+    files.add_argument("--overwrite", action="store_true", help="separate songs again whose stems are there already")
+    work = parser.add_argument_group("how")
+    work.add_argument(
+        "--weights", type=Path, metavar="FILE", help="a file that train.py wrote (default: the shipped ones)"
+    )
+    work.add_argument("--device", default="auto", help=DEVICE_HELP)
+    work.add_argument("--threads", type=int, metavar="N", help="processor threads to use (default: all)")
+    work.add_argument("--verbose", action="store_true", help="say how loud each stem is")
+    options = parser.parse_args(arguments)
+    options.stems, strays = sort_out(options.stems)
+    options.songs += strays + options.input
+    if options.threads is not None and options.threads < 1:
+        raise UserError(f"--threads must be 1 or more, not {options.threads}.")
+    if options.output.exists() and not options.output.is_dir():
+        raise UserError(f"--output {options.output} is a file: name a folder.")
+    return options
+
+
+def sort_out(words: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The names of stems in `--stems`, each once and by the name that the weights know, and songs that followed them.
+
+    >>> sort_out(["karaoke", "drums", "song.mp3"])
+    (['accompaniment', 'drums'], ['song.mp3'])
+    """
+    stems, songs = [], []
+    for word in words:
+        if word in STEM_SETS or word in KNOWN_AS or word in PARTS or word.startswith("no_"):
+            stems += STEM_SETS.get(word, (KNOWN_AS.get(word, word),))
+        elif {".", "/", os.sep} & set(word) or os.path.exists(word):  # noqa: PTH110 (Path's raises where one may not look)
+            songs.append(word)
+        else:
+            stems.append(word)
+    return list(dict.fromkeys(stems)), songs
+
+
+def known_as() -> str:
+    """Other names of stems, as a phrase.
+
+    >>> known_as()
+    '`karaoke` or `instrumental` for accompaniment, `acapella` for vocals'
+    """
+    stems = dict.fromkeys(KNOWN_AS.values())
+    names = {stem: [f"`{name}`" for name, other in KNOWN_AS.items() if other == stem] for stem in stems}
+    return ", ".join(f"{' or '.join(names[stem])} for {stem}" for stem in stems)

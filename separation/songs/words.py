@@ -1,0 +1,70 @@
+"""What the command says about its work, in people's words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+import torch
+
+from separation.errors import UserError
+from separation.network.pretrained import PRETRAINED
+from separation.progress import clock
+from separation.songs.render import RenderReport
+
+
+def spell(seconds: float) -> str:
+    """How long something took.
+
+    >>> spell(0.42), spell(6.4), spell(150)
+    ('0.4 s', '6 s', '2:30 min')
+    """
+    if seconds >= 100:
+        return f"{clock(seconds)} min" if seconds < 3600 else f"{clock(seconds)} h"
+    return f"{seconds:.1f} s" if seconds < 5 else f"{seconds:.0f} s"
+
+
+def opening(weights: Path, device: torch.device, songs: int) -> str:
+    """What is done with what: the songs, the weights and the device."""
+    shipped = " (shipped)" if weights.parent == PRETRAINED else ""
+    place = f"{device.type.upper()}, {count(torch.get_num_threads(), 'thread')}"
+    if device.type == "cuda":
+        place = torch.cuda.get_device_name(device)
+    return f"{count(songs, 'song')}; weights {weights.name if shipped else weights}{shipped}; {place}"
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things.
+
+    >>> count(1, "song"), count(3, "song")
+    ('1 song', '3 songs')
+    """
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def place(files: PurePath) -> str:
+    """Where the stems of a song are, `*` standing for their names: the folder, if it is theirs.
+
+    >>> place(PurePath("outputs/lithium/*.wav")), place(PurePath("outputs/lithium - *.wav"))
+    ('outputs/lithium/', 'outputs/lithium - *.wav')
+    """
+    return f"{files.parent.as_posix()}/" if files.stem == "*" else files.as_posix()
+
+
+def result(report: RenderReport, files: PurePath, stems: Sequence[str]) -> str:
+    """The line of a song that is done: how long it is, how long it took, where its stems are, and what was cut off."""
+    line = f"{clock(report.seconds)} of music in {spell(report.elapsed)} -> {place(files)} ({', '.join(stems)})"
+    if report.gain < 1:
+        line += f"; all stems {report.gain:.3f} times as loud as in the song, lest they clip"
+    beyond = sum(tally.beyond for tally in report.stems.values())
+    return line + (f"; beyond full scale: {count(beyond, 'sample')}" if beyond else "")
+
+
+def levels(report: RenderReport) -> str:
+    """How loud each stem is: its root mean square, where a full-scale square wave has 0 dBFS."""
+    return ", ".join(f"{stem} {tally.level:.1f} dBFS" for stem, tally in report.stems.items())
+
+
+def reason(song: Path, error: UserError) -> str:
+    """Why a song failed, with its name."""
+    return str(error) if str(song) in str(error) else f"{song}: {error}"
