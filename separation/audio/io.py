@@ -7,34 +7,18 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 
+from separation.audio.boxes import add_user_data
 from separation.audio.decoders import BLOCK, AudioInfo, open_decoder
+from separation.audio.encoders import FORMATS, Coding, EncodingError, FFmpegEncoder, SoundFileEncoder
 from separation.audio.resample import resample
 from separation.errors import UserError
 from separation.files import PARTIAL
 
-FORMATS = {
-    "wav": {"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"},
-    "flac": {"16": "PCM_16", "24": "PCM_24"},
-    "ogg": {"": "VORBIS"},
-    "mp3": {"": "MPEG_LAYER_III"},
-}
-"""The formats that are written, the bits of a sample in each (the first by default), and libsndfile's names."""
-
-FULL_SCALE = {"PCM_16": 1 << 15, "PCM_24": 1 << 23}
-"""Quantisation steps from silence to full scale."""
-
-ENCODING = {"mp3": {"bitrate_mode": "CONSTANT", "compression_level": 0}}
-"""How formats are encoded, beside libsndfile's defaults: mp3 at its highest bit rate, 320 kbit/s at 44.1 kHz.
-
-A constant one, because browsers jump to a moment of an mp3 by its place in the file: stems then stay in step.
-"""
-
-WAV_LIMIT = (1 << 32) - (1 << 16)
-"""Bytes that a plain wav can hold; a longer one is written as RF64, its successor under the same name."""
+LIBSNDFILE = ("wav", "ogg")
+"""The formats that libsndfile writes; FFmpeg writes the others."""
 
 TOLERANCE = 0.25
 """Seconds by which a file may be shorter than it says: encoders do not agree on how to count their padding."""
@@ -105,9 +89,19 @@ class AudioWriter:
     """An audio file that is being written: inside `with`, `write` it block by block.
 
     What is written goes to a temporary file beside `path`, which takes its place when the block ends without an error;
-    after an error there is no file. The suffix of `path` is one of `FORMATS`, `bits` one of its choices, `samples` the
-    expected length. In 16 and 24 bits, samples are rounded, and those beyond full scale are cut off there. Tags that
-    the format cannot hold are left out.
+    after an error there is no file. In 16 and 24 bits, samples are rounded, and those beyond full scale are cut off
+    there. Tags that the format cannot hold are left out, and so is the picture.
+
+    Args:
+        path: the file; its suffix is one of `FORMATS`.
+        sample_rate: in hertz.
+        channels: of each stream.
+        samples: the expected length.
+        bits: a sample; one of the choices of the format.
+        tags: title, artist and the like, as `AudioReader` has them.
+        cover: a picture, as the bytes of a jpeg or png.
+        streams: how many signals the file holds; several in m4a only.
+        user_data: boxes that go into `moov/udta` of an m4a, by their type.
 
     Raises `UserError` when the folder, the disk or the format cannot take the file.
     """
@@ -120,42 +114,42 @@ class AudioWriter:
         samples: int = 0,
         bits: str | None = None,
         tags: Mapping[str, str] | None = None,
+        cover: bytes | None = None,
+        streams: int = 1,
+        user_data: Mapping[bytes, bytes] | None = None,
     ):
-        self.path = Path(path)
+        self.path, self.user_data = Path(path), user_data or {}
         self.partial = self.path.with_name(self.path.name + PARTIAL)
-        format, subtype = find_format(self.path, bits)
-        self.full_scale = FULL_SCALE.get(subtype)
-        if format == "wav" and samples * channels * 4 > WAV_LIMIT:
-            format = "rf64"
+        format, self.coding = find_format(self.path, bits)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.partial.touch()
-            options = {"format": format, **ENCODING.get(format, {})}
-            self._file = soundfile.SoundFile(self.partial, "w", sample_rate, channels, subtype, **options)
+            kind = (self.partial, format, self.coding, sample_rate, channels)
+            if format in LIBSNDFILE:
+                self._encoder = SoundFileEncoder(*kind, samples, tags or {})
+            else:
+                self._encoder = FFmpegEncoder(*kind, tags or {}, cover, streams)
         except OSError as error:
             raise UserError(f"{self.path} can't be written: {error.strerror} ({error.filename}).") from error
-        except soundfile.LibsndfileError as error:
+        except ValueError as error:
             self.partial.unlink()
             raise UserError(f"{self.path} can't hold {channels} channels at {sample_rate} Hz: choose wav.") from error
-        for tag, text in (tags or {}).items():
-            if format != "mp3" or text.isascii():  # libsndfile garbles the others there
-                with suppress(soundfile.LibsndfileError):
-                    setattr(self._file, tag, text)
 
-    def write(self, waveform: Tensor) -> None:
-        """Append `[channels, n]`."""
-        for block in waveform.split(BLOCK, dim=-1):
+    def write(self, *waveforms: Tensor) -> None:
+        """Append `[channels, n]` to each stream."""
+        for blocks in zip(*(waveform.split(BLOCK, dim=-1) for waveform in waveforms), strict=True):
             try:
-                self._file.write(self._encode(block).T.numpy())
-            except (soundfile.LibsndfileError, AssertionError) as error:
+                self._encoder.write(*(self._encode(block).numpy() for block in blocks))
+            except EncodingError as error:
                 raise UserError(f"{self.path} can't be written to its end: is the disk full?") from error
 
     def _encode(self, block: Tensor) -> Tensor:
         # libsndfile would scale by one step less than it reads with, and a copy would not be the same.
-        if self.full_scale is None:
+        full_scale = self.coding.full_scale
+        if full_scale is None:
             return block
-        steps = (block.double() * self.full_scale).round_().clamp_(-self.full_scale, self.full_scale - 1)
-        if self.full_scale == FULL_SCALE["PCM_16"]:
+        steps = (block.double() * full_scale).round_().clamp_(-full_scale, full_scale - 1)
+        if full_scale == 1 << 15:
             return steps.to(torch.int16)
         return steps.to(torch.int32) << 8  # 24 bits are the upper ones of 32
 
@@ -164,10 +158,12 @@ class AudioWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
-            self._file.close()
+            self._encoder.close()
             if kind is None:
+                for box, content in self.user_data.items():
+                    add_user_data(self.partial, box, content)
                 self.partial.replace(self.path)
-        except (soundfile.LibsndfileError, OSError) as error:
+        except (EncodingError, OSError) as error:
             if kind is None:
                 raise UserError(
                     f"{self.path} can't be written to its end: is the disk full, or is it a folder?"
@@ -176,14 +172,24 @@ class AudioWriter:
             self.partial.unlink(missing_ok=True)
 
 
-def find_format(path: Path, bits: str | None = None) -> tuple[str, str]:
-    """libsndfile's format and subtype for a file name and a number of bits. Raises `UserError` when there is none."""
+def find_format(path: Path, bits: str | None = None) -> tuple[str, Coding]:
+    """The format and the coding for a file name and a number of bits. Raises `UserError` when there is none."""
     format = path.suffix[1:].lower()
     if format not in FORMATS:
         raise UserError(f"{path} can't be written: its name should end with one of .{', .'.join(FORMATS)}.")
     choices = FORMATS[format]
     bits = next(iter(choices)) if bits is None else bits
     if bits not in choices:
-        allowed = " or ".join(choices) or "no number of"
+        allowed = " or ".join(filter(None, choices)) or "no number of"
         raise UserError(f"{format} is written with {allowed} bits, not with {bits}.")
     return format, choices[bits]
+
+
+def read_cover(path: Path) -> bytes | None:
+    """The picture in an audio file, as the bytes of a jpeg or png; None where there is none that can be read."""
+    import av
+
+    with suppress(av.FFmpegError, OSError, ValueError, IndexError, StopIteration), av.open(path) as container:
+        stream = next(stream for stream in container.streams.video if stream.codec_context.name in ("mjpeg", "png"))
+        return bytes(next(packet for packet in container.demux(stream) if packet.size))
+    return None

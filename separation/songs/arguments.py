@@ -61,7 +61,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         f"{known_as()} (default: what the weights give)",
     )
     stems.add_argument("--format", choices=FORMATS, default="wav", help="of the files (default: %(default)s)")
-    stems.add_argument("--bits", choices=("16", "24", "32f"), help="a sample, in wav and flac (default: 16)")
+    stems.add_argument(
+        "--bits",
+        choices=("16", "24", "32f"),
+        help="a sample, in wav and flac (default: 16), and in m4a where nothing is to be lost (ALAC; without: AAC)",
+    )
     stems.add_argument(
         "--clip",
         choices=CLIPS,

@@ -104,15 +104,17 @@ def _title(path: Path) -> str:
 
 
 def _name_apart(songs: Iterable[Song]) -> Iterator[Song]:
-    """Each file once; of songs with the same name, the second is called "name (2)", and so on."""
-    files, names = set(), set()
+    """Each file once; of songs with the same name, the second is called "name (wma)" after its kind, or "name (2)"."""
+    files, names, counts = set(), set(), {}
     for song in songs:
         place = (song.file.path.resolve(), song.file.stream)
         if place in files:
             continue
-        name, count = song.name, 1
+        name, kind = song.name, song.file.path.suffix[1:].lower()
+        if name.casefold() in names and kind:
+            name = f"{song.name} ({kind})"
         while name.casefold() in names:
-            count += 1
+            count = counts[song.name.casefold()] = counts.get(song.name.casefold(), 1) + 1
             name = f"{song.name} ({count})"
         files.add(place)
         names.add(name.casefold())

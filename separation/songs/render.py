@@ -14,10 +14,13 @@ from time import perf_counter
 from torch import Tensor
 
 from separation.audio.formats import AudioFile
-from separation.audio.io import FULL_SCALE, AudioInfo, AudioReader, AudioWriter, find_format
+from separation.audio.io import AudioInfo, AudioReader, AudioWriter, find_format, read_cover
 from separation.errors import UserError
 from separation.network.separator import Separator
 from separation.network.waveforms import check_channels
+
+PICTURED = ("flac", "mp3", "m4a")
+"""The formats that a picture goes into."""
 
 CLIPS = ("rescale", "clamp", "none")
 
@@ -40,10 +43,10 @@ class StemFormat:
     full_scale: int | None = field(init=False)
 
     def __post_init__(self):
-        _, subtype = find_format(Path(f"stem.{self.format}"), self.bits)
-        object.__setattr__(self, "full_scale", FULL_SCALE.get(subtype))
+        format, coding = find_format(Path(f"stem.{self.format}"), self.bits)
+        object.__setattr__(self, "full_scale", coding.full_scale)
         if self.clip is None:
-            object.__setattr__(self, "clip", "none" if subtype == "FLOAT" else "clamp")
+            object.__setattr__(self, "clip", "none" if (format, self.bits) == ("wav", "32f") else "clamp")
         if self.clip == "none" and self.full_scale:
             raise UserError("--clip none needs --format wav --bits 32f: other numbers end at full scale.")
 
@@ -101,9 +104,11 @@ def render(
         with AudioReader(song.path, song.stream) as reader, ExitStack() as stack:
             info = reader.info
             check_channels(info.channels)
+            cover = read_cover(song.path) if form.format in PICTURED else None
             writers = {}
             for stem, path in paths.items():
-                writer = AudioWriter(path, info.sample_rate, info.channels, info.samples, form.bits, reader.tags)
+                tags = stem_tags(reader.tags, song.path.stem, stem)
+                writer = AudioWriter(path, info.sample_rate, info.channels, info.samples, form.bits, tags, cover)
                 writers[stem] = stack.enter_context(writer)
             pieces = separator.stream(reader, info.sample_rate)
             pieces = _watch(pieces, lambda done: progress(done, info.samples))
@@ -123,6 +128,15 @@ def render(
                 folder.rmdir()  # does nothing where there are stems
     seconds = next(iter(tallies.values())).samples / info.channels / info.sample_rate
     return RenderReport(seconds, perf_counter() - started, gain, tallies)
+
+
+def stem_tags(tags: Mapping[str, str], name: str, stem: str) -> dict[str, str]:
+    """The tags of a stem of a song with `tags` and, in want of a title, a `name`.
+
+    >>> stem_tags({"title": "Lithium", "artist": "Nirvana"}, "05 lithium", "vocals")
+    {'title': 'Lithium (vocals)', 'artist': 'Nirvana'}
+    """
+    return {**tags, "title": f"{tags.get('title') or name} ({stem})"}
 
 
 def round_together(stems: Stems, full_scale: int) -> Stems:

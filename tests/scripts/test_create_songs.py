@@ -140,7 +140,7 @@ def test_songs_of_one_name_do_not_overwrite_each_other(tmp_path, create):
     write(tmp_path / "a.flac", noise(30000), 44100)
     assert create("--input", "a.wav", "a.flac") == 0
     assert probe(tmp_path / "outputs/a/vocals.wav").samples == 20000
-    assert probe(tmp_path / "outputs/a (2)/vocals.wav").samples == 30000
+    assert probe(tmp_path / "outputs/a (flac)/vocals.wav").samples == 30000
 
 
 def test_names_follow_the_pattern_and_are_recognised_by_it(tmp_path, create, capsys):
@@ -182,7 +182,8 @@ def test_a_damaged_stem_fails_its_song_and_the_page_has_the_others(tmp_path, cre
 
 
 @pytest.mark.parametrize(
-    ("format", "bits"), [("flac", ["--bits", "24"]), ("mp3", []), ("ogg", []), ("wav", ["--bits", "32f"])]
+    ("format", "bits"),
+    [("flac", ["--bits", "24"]), ("mp3", []), ("ogg", []), ("m4a", ["--bits", "16"]), ("wav", ["--bits", "32f"])],
 )
 def test_formats(tmp_path, create, format, bits):
     write(tmp_path / "song.wav", noise(30000), 44100)

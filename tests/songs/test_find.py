@@ -61,9 +61,10 @@ def test_a_name_of_dots_leads_to_no_other_folder(tmp_path):
 
 
 def test_songs_of_the_same_name_are_told_apart_and_each_file_is_taken_once(tmp_path):
-    touch(tmp_path, "a.mp3", "a.wav", "x/A.flac")
-    songs, _ = find_songs(["a.mp3", "a.wav", "x", "./a.mp3", "*.wav"])
-    assert names_of(songs) == {"a": "a.mp3", "a (2)": "a.wav", "A (3)": "A.flac"}
+    touch(tmp_path, "a.mp3", "a.wav", "x/A.flac", "y/a.WAV", "z/a.flac")
+    songs, _ = find_songs(["a.mp3", "a.wav", "x", "./a.mp3", "*.wav", "y", "z"])
+    names = {"a": "a.mp3", "a (wav)": "a.wav", "A (flac)": "A.flac", "a (2)": "a.WAV", "a (3)": "a.flac"}
+    assert names_of(songs) == names
 
 
 def test_inputs_without_songs_are_refused(tmp_path):

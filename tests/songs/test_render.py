@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from networks import BandSplit, random_network
+from PIL import Image
 from torch import Tensor
 
-from separation.audio.io import AudioReader, AudioWriter, probe, read, write
+from separation.audio.io import AudioReader, AudioWriter, probe, read, read_cover, write
 from separation.dataset.tracks import AudioFile
 from separation.errors import UserError
 from separation.network.separator import Separator
@@ -131,13 +133,39 @@ def test_progress_is_told_up_to_the_end(tmp_path):
     assert told[-1] == (100_000, 100_000)
 
 
-def test_tags_are_carried_over(tmp_path):
-    with AudioWriter(tmp_path / "song.flac", 44100, 1, tags={"title": "Hören"}) as writer:
-        writer.write(noise(1000, 1))
-    paths = in_folder(tmp_path / "stems", format="flac")
-    render(Separator(BandSplit(2000)), AudioFile(tmp_path / "song.flac"), paths, StemFormat("flac"))
-    with AudioReader(tmp_path / "stems" / "vocals.flac") as reader:
-        assert reader.tags["title"] == "Hören"
+def picture(format: str) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (60, 40), "red").save(content, format)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("source", ["mp3", "flac", "m4a"])
+@pytest.mark.parametrize("format", ["mp3", "flac", "m4a"])
+def test_tags_and_cover_are_carried_over(tmp_path, source, format):
+    path, tags = tmp_path / f"song.{source}", {"title": "Hören 歌", "artist": "Ä", "tracknumber": "5"}
+    cover = picture("PNG" if source == "flac" else "JPEG")
+    with AudioWriter(path, 44100, 2, tags=tags, cover=cover) as writer:
+        writer.write(noise(50_000))
+    render(Separator(BandSplit(2000)), AudioFile(path), in_folder(tmp_path, format=format), StemFormat(format))
+    for stem in ("vocals", "accompaniment"):
+        with AudioReader(tmp_path / f"{stem}.{format}") as reader:
+            assert reader.info.samples == pytest.approx(50_000, abs=1023)  # aac comes in frames
+            found = {tag: reader.tags[tag] for tag in tags}
+        assert found == tags | {"title": f"Hören 歌 ({stem})"}
+        assert read_cover(tmp_path / f"{stem}.{format}") == cover
+
+
+def test_a_song_without_a_title_goes_by_its_name_and_a_damaged_cover_is_left_out(tmp_path):
+    with AudioWriter(tmp_path / "song.mp3", 44100, 2, cover=picture("JPEG")) as writer:
+        writer.write(noise(50_000))
+    content = (tmp_path / "song.mp3").read_bytes()
+    begin = content.index(b"\xff\xd8")
+    (tmp_path / "song.mp3").write_bytes(content[:begin] + bytes(200) + content[begin + 200 :])
+    paths = in_folder(tmp_path, format="mp3")
+    render(Separator(BandSplit(2000)), AudioFile(tmp_path / "song.mp3"), paths, StemFormat("mp3"))
+    with AudioReader(paths["vocals"]) as reader:
+        assert reader.tags["title"] == "song (vocals)"
+        assert torch.cat(list(reader), dim=-1).shape == (2, 50_000)
 
 
 @pytest.mark.parametrize("clip", ["clamp", "rescale"])
