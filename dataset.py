@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 from separation.audio.spectral import SpectralSettings
-from separation.dataset.build import build_store, bytes_needed, check_disk, in_units, plan_store
+from separation.dataset.build import UNCHANGED, build_store, bytes_needed, check_disk, in_units, plan_store
+from separation.dataset.store import remove_track
 from separation.dataset.tracks import DATASETS, download_sample, find_tracks
+from separation.dataset.unused import passed_over
 from separation.errors import UserError, run_script
 from separation.progress import Progress
 from separation.stems import STEMS
@@ -30,23 +33,39 @@ def main() -> int:
 
     settings = SpectralSettings()
     tracks = find_tracks(options.dataset, root)
-    jobs = plan_store(folder, settings, tracks, stems, options.speeds)
+    plan = plan_store(folder, settings, tracks, stems, options.speeds, root)
+    say_list("passed over, for nothing there is called by a part of a song:", passed_over(root, tracks))
+    say_list("passed over, for they have none of the stems asked for:", [track.name for track in plan.unused])
+    jobs = plan.jobs
     needed = sum(bytes_needed(job, settings) for job in jobs)
     print(f"{root}: {len(tracks)} songs, {len(jobs)} of them to be built in {folder}, taking {in_units(needed)}")
     check_disk(folder, needed)
+    say_list(f"taken out of the store, for {root} no longer has them:", [track.name for track in plan.gone])
+    for track in plan.gone:
+        remove_track(track.folder)
 
     start = time.monotonic()
     built = build_store(folder, settings, jobs, options.workers)
-    failures = []
+    results = []
     with Progress(len(jobs), abreast=options.workers) as progress:
-        for job, error in built:
+        for result in built:
             progress.done()
-            if error:
-                failures.append((job, error))
+            results.append(result)
+    failures = [(job, error) for job, error in results if isinstance(error, UserError)]
     print(f"{len(jobs) - len(failures)} songs built in {time.monotonic() - start:.0f} s")
+    for job, notes in results:
+        if notes and not isinstance(notes, UserError):
+            print(f"{job.track.name}: {'; '.join(notes)}")
     for job, error in failures:
         print(f"not built: {job.track.name}: {error}")
     return 1 if failures else 0
+
+
+def say_list(title: str, items: Sequence[object], most: int = 20) -> None:
+    """Print a title and the items below it, if there are any; no more than `most`."""
+    if items:
+        more = [f"and {len(items) - most} more"] if len(items) > most else []
+        print(title, *items[:most], *more, sep="\n  ")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -76,8 +95,11 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def speed_factor(text: str) -> Fraction:
-    factor = Fraction(text)
-    if not Fraction(1, 2) <= factor <= 2 or factor.denominator > 100 or factor == 1:
+    try:
+        factor = Fraction(text)
+    except (ValueError, ArithmeticError):
+        factor = UNCHANGED
+    if not Fraction(1, 2) <= factor <= 2 or factor.denominator > 100 or factor == UNCHANGED:
         raise argparse.ArgumentTypeError(f"{text} is no factor between 0.5 and 2 with two decimals")
     return factor
 

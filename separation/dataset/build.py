@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -13,7 +15,17 @@ from torch import Tensor
 
 from separation.audio.io import probe
 from separation.audio.spectral import Spectral, SpectralSettings
-from separation.dataset.store import Store, create_store, stored_bytes, write_track
+from separation.dataset.store import (
+    TRACK_FILE,
+    Store,
+    StoredTrack,
+    check_own,
+    create_store,
+    is_partial,
+    stored_bytes,
+    sweep,
+    write_track,
+)
 from separation.dataset.tracks import Track
 from separation.errors import UserError
 from separation.stems import ACCOMPANIMENT, MIXTURE, PARTS, STEMS
@@ -21,14 +33,27 @@ from separation.workers import run_jobs
 
 UNCHANGED = Fraction(1)
 
+LOUDEST = 50_000
+"""Largest number that a spectrogram may reach: half precision ends at 65,504."""
+
 
 @dataclass(frozen=True)
 class Job:
-    """One song to build: the parts to store, and the speeds at which the store still lacks some of them."""
+    """One song to build: the parts to store, and the speeds at which the store lacks it, or has it of other files."""
 
     track: Track
     parts: tuple[str, ...]
     speeds: tuple[Fraction, ...]
+    root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a store lacks, its tracks of songs that are no longer there, and the songs that have none of the stems."""
+
+    jobs: list[Job]
+    gone: list[StoredTrack]
+    unused: list[Track]
 
 
 def choose_parts(track: Track, stems: Sequence[str]) -> tuple[str, ...]:
@@ -49,26 +74,85 @@ def plan_store(
     tracks: Sequence[Track],
     stems: Sequence[str],
     speeds: Sequence[Fraction] = (),
-) -> list[Job]:
+    root: Path | None = None,
+) -> Plan:
     """Make `folder` a store and say what it still lacks; songs that it holds with all their parts are finished.
 
-    A song that it holds without some of the parts is built again, and keeps the stems it had. Training songs are also
-    stored at the other `speeds`. Raises `UserError` when the folder cannot be a store with these settings.
+    A song that it holds without some of the parts, damaged, or made from other files than there are now, is built again
+    at every speed it is stored at, and keeps the stems it had. Training songs are also stored at the other `speeds`.
+    Songs that were stored from `root` and are no longer among `tracks` are gone.
+
+    Raises `UserError` when the folder cannot be a store with these settings.
     """
     try:
         create_store(folder, settings)
+        sweep(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be made a store: {error.strerror}.") from error
-    stored = {track.name: track.parts for track in Store(folder).tracks()}
-    jobs = []
+    stored, names = _stored(folder, settings), {track.name for track in tracks}
+    variants: dict[str, list[Fraction]] = {}
+    for name in stored.keys() - names:
+        song, _, speed = name.rpartition("@")
+        with suppress(ValueError):
+            variants.setdefault(song, []).append(Fraction(speed).limit_denominator(100))
+    jobs, unused, wanted_names = [], [], set()
     for track in tracks:
-        wanted = (UNCHANGED, *speeds) if track.subset == "train" else (UNCHANGED,)
-        found = {speed: {*stored.get(variant_name(track.name, speed), ())} for speed in wanted}
-        parts = choose_parts(track, [stem for stem in STEMS if stem in {*stems}.union(*found.values())])
-        lacking = tuple(speed for speed in wanted if not {*parts} <= found[speed])
-        if lacking:
-            jobs.append(Job(track, parts, lacking))
-    return jobs
+        others = (*speeds, *sorted(variants.get(track.name, ()))) if track.subset == "train" else ()
+        wanted = {speed: variant_name(track.name, speed) for speed in (UNCHANGED, *others)}
+        known = {part for name in wanted.values() for part in _parts_of(folder, name)}
+        parts = choose_parts(track, [stem for stem in STEMS if stem in {*stems} | known])
+        wanted_names |= {*wanted.values()}
+        lacking = [speed for speed, name in wanted.items() if not _is_finished(stored.get(name), track, parts, root)]
+        if not parts:
+            unused.append(track)
+        elif lacking:
+            jobs.append(Job(track, parts, tuple(lacking), root))
+    gone = [
+        track
+        for name, track in stored.items()
+        if track and root and track.root == str(root.resolve()) and name not in wanted_names
+    ]
+    return Plan(jobs, gone, unused)
+
+
+def _stored(folder: Path, settings: SpectralSettings) -> dict[str, StoredTrack | None]:
+    """The tracks of a store by name; None for those that are damaged."""
+    store, tracks = Store(folder), {}
+    for path in sorted(folder.glob(f"*/{TRACK_FILE}")):
+        if not is_partial(path.parent):
+            tracks[path.parent.name] = None
+            with suppress(UserError):
+                track = store.track(path.parent.name)
+                track.check(settings.bins)
+                tracks[path.parent.name] = track
+    return tracks
+
+
+def _parts_of(folder: Path, name: str) -> set[str]:
+    """The parts that a stored track has or, where it is damaged, had."""
+    with suppress(UserError):
+        return {*Store(folder).track(name).parts}
+    return {path.stem for path in (folder / name).glob("*.npy")}
+
+
+def _is_finished(stored: StoredTrack | None, track: Track, parts: Sequence[str], root: Path | None) -> bool:
+    """Whether a store has these parts of a track, made from the files that there are now; older stores do not say."""
+    if stored is None or not {*parts} <= {*stored.parts}:
+        return False
+    if not stored.sources:
+        return True
+    return {*stored.parts} <= {*track.parts} and stored.sources == sources_of(track, stored.parts, root)
+
+
+def sources_of(track: Track, parts: Sequence[str], root: Path | None) -> dict[str, list]:
+    """Each file that `parts` are made of, as it lies under `root`, with its stream, bytes and time of change."""
+    sources = {}
+    for name, file in track.files_of(parts).items():
+        with suppress(OSError):  # reading the song will tell
+            stat = file.path.stat()
+            place = file.path.relative_to(root) if root and file.path.is_relative_to(root) else file.path
+            sources[name] = [place.as_posix(), file.stream, stat.st_size, stat.st_mtime_ns]
+    return sources
 
 
 def bytes_needed(job: Job, settings: SpectralSettings) -> int:
@@ -78,7 +162,7 @@ def bytes_needed(job: Job, settings: SpectralSettings) -> int:
         infos = {path: probe(path) for path in {file.path for file in files.values()}}
     except UserError:
         return 0
-    samples = min(info.samples * settings.sample_rate / info.sample_rate for info in infos.values())
+    samples = max(info.samples * settings.sample_rate / info.sample_rate for info in infos.values())
     channels = sum(max(infos[files[name].path].channels for name in job.track.parts[part]) for part in job.parts)
     return sum(stored_bytes(settings, int(samples / speed), channels) for speed in job.speeds)
 
@@ -92,15 +176,24 @@ def check_disk(folder: Path, needed: int) -> None:
 
 def build_store(
     folder: Path, settings: SpectralSettings, jobs: Sequence[Job], workers: int
-) -> Iterator[tuple[Job, UserError | None]]:
-    """Build the songs of `jobs`, yielding each with None, or with the reason why it could not be built."""
+) -> Iterator[tuple[Job, list[str] | UserError]]:
+    """Build the songs of `jobs`, yielding each with what is to be said of it, or why it could not be built."""
     return run_jobs(partial(build_song, folder, settings), jobs, workers)
 
 
-def build_song(folder: Path, settings: SpectralSettings, job: Job) -> None:
-    """Read and transform one song, and write it into the store at each speed. Raises `UserError` when it cannot."""
-    spectral = Spectral(settings)
-    waveforms, rate = job.track.read(job.parts, settings.sample_rate)
+def build_song(folder: Path, settings: SpectralSettings, job: Job) -> list[str]:
+    """Read and transform one song, and write it into the store at each speed; what is to be said of it, in words.
+
+    Raises `UserError` when it cannot be read or written.
+    """
+    spectral, sources = Spectral(settings), sources_of(job.track, job.parts, job.root)
+    for speed in job.speeds:
+        check_own(folder / variant_name(job.track.name, speed))
+    waveforms, rate, silence = job.track.read_padded(job.parts, settings.sample_rate)
+    notes = [f"{name} ends {seconds:.1f} s early, and is silent there" for name, seconds in silence.items()]
+    if (gain := _gain(waveforms, settings)) < 1:
+        waveforms = {part: gain * waveform for part, waveform in waveforms.items()}
+        notes.append(f"far beyond full scale, and stored at 1/{round(1 / gain)} of it")
     for speed in job.speeds:
         try:
             write_track(
@@ -111,9 +204,21 @@ def build_song(folder: Path, settings: SpectralSettings, job: Job) -> None:
                 song=job.track.name,
                 subset=job.track.subset,
                 bandwidth=float(min(rate * speed, settings.sample_rate) / 2),
+                root=str(job.root.resolve()) if job.root else None,
+                sources=sources,
             )
         except OSError as error:
             raise UserError(f"it cannot be written to {folder}: {error.strerror}.") from error
+    return notes
+
+
+def _gain(waveforms: Mapping[str, Tensor], settings: SpectralSettings) -> float:
+    """A power of 2 that makes a song fit into half precision: 1 for all but those far beyond full scale."""
+    peak = max(float(waveform.abs().max()) for waveform in waveforms.values())
+    if not math.isfinite(peak):
+        raise UserError("its samples are so loud that their numbers overflow: export it anew.")
+    largest = peak * math.sqrt(settings.n_fft) / 2  # what a frame of the peak alone has, under a Hann window
+    return 2.0 ** min(0, math.floor(math.log2(LOUDEST / largest))) if largest else 1.0
 
 
 def change_speed(waveform: Tensor, speed: Fraction) -> Tensor:

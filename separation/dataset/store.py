@@ -5,14 +5,17 @@
     <store>/<track>/<part>.npy       float16 [frames, channels, bins, 2 (real, imaginary)]
 
 A part is the mixture, a stem or the accompaniment; mono parts have one channel on disk and two when read. Frames come
-first, so a crop in time is one contiguous read. A track is built in `<track>.partial/` and renamed when it is whole.
+first, so a crop in time is one contiguous read. A track is built in a `.partial` folder of the run's own, and renamed
+when it is whole. Nothing is ever removed but what this program wrote.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -27,6 +30,8 @@ from separation.stems import PARTS
 
 SETTINGS_FILE = "settings.json"
 TRACK_FILE = "track.json"
+OWN_FILES = {TRACK_FILE, *(f"{part}.npy" for part in PARTS)}
+"""All that the folder of a track may hold."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +52,53 @@ class StoredTrack:
     frames: int
     bandwidth: float
     level: float
+    root: str | None = None
+    sources: Mapping[str, Sequence] = field(default_factory=dict)
+
+    def __post_init__(self):
+        """Raises ValueError for what no track can be."""
+        texts = {"name": self.name, "song": self.song, "subset": self.subset}
+        if wrong := [key for key, value in texts.items() if not isinstance(value, str)]:
+            raise ValueError(f"{wrong[0]} is no text")
+        if not self.parts or not {*self.parts} <= {*PARTS}:
+            raise ValueError(f"parts must be some of {', '.join(PARTS)}")
+        numbers = {"samples": self.samples, "frames": self.frames, "bandwidth": self.bandwidth, "level": self.level}
+        for key, value in numbers.items():
+            kinds = int if key in ("samples", "frames") else int | float
+            if not isinstance(value, kinds) or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"{key} is no number")
+        if min(self.samples, self.frames, self.bandwidth) <= 0:
+            raise ValueError("samples, frames and bandwidth must be above 0")
+
+    def check(self, bins: int) -> None:
+        """Raise `UserError` when the spectrogram of a part is missing, cut short, or not of so many `bins`."""
+        for part in self.parts:
+            if (found := self._open(part).shape[2]) != bins:
+                raise self._damaged(part, f"it has {found} bins in place of {bins}")
 
     def crop(self, part: str, start: int = 0, frames: int | None = None, bins: int | None = None) -> Tensor:
         """Complex `[2 channels, bins, frames]` of `part`, from frame `start`; the lowest `bins` bins or else all."""
         stop = self.frames if frames is None else start + frames
-        # Opened anew each time: an array that stays mapped keeps a file open, and a store has thousands of them.
-        stored = np.load(self.folder / f"{part}.npy", mmap_mode="r")
-        halves = torch.from_numpy(np.array(stored[start:stop, :, :bins]))
-        spectrogram = torch.view_as_complex(halves.float()).permute(1, 2, 0)
-        return spectrogram.expand(2, -1, -1)
+        halves = torch.from_numpy(np.array(self._open(part)[start:stop, :, :bins])).float()
+        if not bool((halves * 0).sum() == 0):
+            raise self._damaged(part, "it has values that are no numbers")
+        return torch.view_as_complex(halves).permute(1, 2, 0).expand(2, -1, -1)
+
+    def _open(self, part: str) -> np.ndarray:
+        """The stored numbers, mapped anew each time: one that stays mapped keeps a file open, of thousands."""
+        try:
+            stored = np.load(self.folder / f"{part}.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise self._damaged(part, str(error)) from error
+        if stored.dtype != np.float16 or stored.ndim != 4 or stored.shape[1] not in (1, 2) or stored.shape[3] != 2:
+            raise self._damaged(part, f"it holds {stored.dtype} {list(stored.shape)}")
+        if len(stored) != self.frames:
+            raise self._damaged(part, f"it has {len(stored)} frames in place of {self.frames}")
+        return stored
+
+    def _damaged(self, part: str, reason: str) -> UserError:
+        path = self.folder / f"{part}.npy"
+        return UserError(f"{path} is missing or damaged ({reason}): run dataset.py again, or remove its folder.")
 
 
 @dataclass(frozen=True)
@@ -75,13 +118,19 @@ class Store:
         ]
         return [track for track in tracks if subset in (None, track.subset)]
 
+    def track(self, name: str) -> StoredTrack:
+        """One track by its name. Raises `UserError` when there is none, or its description is damaged."""
+        return self._read(self.folder / name / TRACK_FILE)
+
     def _read(self, path: Path) -> StoredTrack:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             values["parts"] = tuple(values["parts"])
             return StoredTrack(folder=path.parent, **values)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}): delete its folder and run dataset.py again.") from error
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{path} is damaged ({error}): run dataset.py again, or remove its folder.") from error
 
 
 def is_partial(folder: Path) -> bool:
@@ -99,8 +148,12 @@ def read_settings(folder: Path) -> SpectralSettings:
         )
     try:
         return SpectralSettings(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete the store and build it again with dataset.py.") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is damaged or no store's ({error}): build a store anew with dataset.py, in another folder."
+        ) from error
 
 
 def check_settings(found: SpectralSettings, wanted: SpectralSettings, whose: str) -> None:
@@ -117,6 +170,12 @@ def create_store(folder: Path, settings: SpectralSettings) -> None:
         check_settings(read_settings(folder), settings, f"the store {folder}")
         return
     folder.mkdir(parents=True, exist_ok=True)  # here, for a file in its place is another mistake than a full disk
+    others = sorted(path.name for path in folder.iterdir() if not (is_partial(path) or path.name.startswith(".")))
+    if others:
+        raise UserError(
+            f"{folder} holds something else ({others[0]}): dataset.py writes to an empty folder or to a store of its "
+            "own; name another --output."
+        )
     with replacing(folder / SETTINGS_FILE) as partial:
         partial.write_text(json.dumps(asdict(settings), indent=2), encoding="utf-8")
 
@@ -130,33 +189,98 @@ def write_track(
     song: str,
     subset: str,
     bandwidth: float,
+    root: str | None = None,
+    sources: Mapping[str, Sequence] | None = None,
 ) -> None:
-    """Write one track into the store `folder`, all of it or nothing.
+    """Write one track into the store `folder`, all of it or nothing; see `StoredTrack`.
 
-    `waveforms` holds `[1 or 2 channels, samples]` for each part, at the store's sample rate; they are cut to the
-    shortest.
+    `waveforms` holds `[1 or 2 channels, samples]` for each part, all as long, at the store's sample rate. Raises
+    `UserError` when a folder of that name holds what this program did not write.
     """
     parts = sorted(waveforms, key=PARTS.index)
-    final, partial = folder / name, folder / (name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    samples = min(waveform.shape[-1] for waveform in waveforms.values())
-    for part, waveform in waveforms.items():
-        spectrogram = torch.view_as_real(spectral(waveform[:, :samples])).permute(2, 0, 1, 3)
-        np.save(partial / f"{part}.npy", spectrogram.to(torch.float16).numpy())
-    description = {
-        "name": name,
-        "song": song,
-        "subset": subset,
-        "parts": parts,
-        "samples": samples,
-        "frames": spectral.settings.frames(samples),
-        "bandwidth": bandwidth,
-        "level": round(level(waveforms[parts[0]]), 2),
-    }
-    (partial / TRACK_FILE).write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+    final = folder / name
+    partial, former = _partial(final), _partial(final, ".former")
+    samples = {waveform.shape[-1] for waveform in waveforms.values()}
+    if len(samples) > 1:
+        raise ValueError(f"the parts of {name} are not of one length")
+    check_own(final)
+    remove_track(partial)
+    try:
+        partial.mkdir()
+        for part, waveform in waveforms.items():
+            spectrogram = torch.view_as_real(spectral(waveform)).permute(2, 0, 1, 3)
+            np.save(partial / f"{part}.npy", spectrogram.to(torch.float16).numpy())
+        description = {
+            "name": name,
+            "song": song,
+            "subset": subset,
+            "parts": parts,
+            "samples": min(samples),
+            "frames": spectral.settings.frames(min(samples)),
+            "bandwidth": bandwidth,
+            "level": round(level(waveforms[parts[0]]), 2),
+            "root": root,
+            "sources": sources or {},
+        }
+        (partial / TRACK_FILE).write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
+        if final.is_dir():
+            final.rename(former)
+        partial.rename(final)
+    finally:
+        for folder in (partial, former):
+            with suppress(OSError):
+                remove_track(folder)
+
+
+def check_own(folder: Path) -> None:
+    """Raise `UserError` when a folder is there that holds anything but a track that this program wrote."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UserError(f"{folder} is in the way: dataset.py did not write it; name another --output.")
+    files = (
+        {path.name: path.is_file() and not path.is_symlink() for path in folder.iterdir()} if folder.is_dir() else {}
+    )
+    others = sorted(name for name, is_file in files.items() if name not in OWN_FILES or not is_file)
+    if not others and TRACK_FILE not in files and not is_partial(folder):
+        others = sorted(files)
+    if others:
+        raise UserError(f"{folder} holds what dataset.py did not write ({others[0]}): name another --output.")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the half-written tracks that runs left in a store which are over; what is anyone else's stays."""
+    for path in folder.glob(f"*{PARTIAL}"):
+        if not is_running(path.name.removesuffix(PARTIAL).rpartition(".")[2]):
+            with suppress(UserError, OSError):
+                remove_track(path)
+
+
+def is_running(process: str) -> bool:
+    """Whether a process of this number runs on this machine."""
+    if not process.isdecimal() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True
+
+
+def remove_track(folder: Path) -> None:
+    """Remove the folder of a track, if it is there, at once or not at all. Raises `UserError` as `check_own` does."""
+    check_own(folder)
+    if folder.is_dir():
+        if not is_partial(folder):
+            folder = folder.rename(_partial(folder, ".former"))
+        for name in OWN_FILES:
+            (folder / name).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _partial(folder: Path, what: str = "") -> Path:
+    """A name beside a track's that is no track, and this process's own."""
+    return folder.with_name(f"{folder.name}{what}.{os.getpid()}{PARTIAL}")
 
 
 def level(waveform: Tensor) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import Tensor
+from torch.nn.functional import pad
 
 from separation.audio.ffmpeg import provide_ffmpeg
 from separation.audio.formats import AUDIO_SUFFIXES, AudioFile
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     import musdb
 
 SUBSETS = ("train", "valid", "test")
+
+PADDING = 0.1
+"""Seconds that the files of a song may differ by without a word: encoders add a little silence."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,17 @@ class Track:
         return {name: file for name, file in self.files.items() if name in names}
 
     def read(self, parts: Sequence[str], sample_rate: int | None = None) -> tuple[dict[str, Tensor], int]:
+        """The first two values of `read_padded`."""
+        return self.read_padded(parts, sample_rate)[:2]
+
+    def read_padded(
+        self, parts: Sequence[str], sample_rate: int | None = None
+    ) -> tuple[dict[str, Tensor], int, dict[str, float]]:
         """The waveforms `[1 or 2 channels, samples]` of `parts`, and the lowest sample rate, in hertz, of their files.
 
-        They are resampled to `sample_rate`, by default the lowest, and cut to the shortest; no file is decoded twice.
-        Raises `UserError` when a file cannot be decoded, or has more than two channels.
+        They are resampled to `sample_rate`, by default the lowest, and as long as the longest file: the others end in
+        silence, and the third value says of those how many seconds of it. No file is decoded twice. Raises `UserError`
+        when a file cannot be decoded, or has more than two channels.
         """
         decoded = {}
         for name, file in self.files_of(parts).items():
@@ -78,8 +89,11 @@ class Track:
         lowest = min(rate for _, rate in decoded.values())
         target = sample_rate or lowest
         waveforms = {name: resample(waveform, rate, target) for name, (waveform, rate) in decoded.items()}
-        samples = min(waveform.shape[-1] for waveform in waveforms.values())
-        return {part: sum(waveforms[name][:, :samples] for name in self.parts[part]) for part in parts}, lowest
+        samples = max(waveform.shape[-1] for waveform in waveforms.values())
+        missing = {name: samples - waveform.shape[-1] for name, waveform in waveforms.items()}
+        waveforms = {name: pad(waveform, (0, missing[name])) for name, waveform in waveforms.items()}
+        silence = {name: count / target for name, count in missing.items() if count > PADDING * target}
+        return {part: sum(waveforms[name] for name in self.parts[part]) for part in parts}, lowest, silence
 
 
 def find_tracks(dataset: str, root: Path) -> list[Track]:

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
+from dataclasses import asdict
 from fractions import Fraction
 
 import pytest
@@ -10,7 +15,7 @@ from conftest import make_stems, write_files
 from separation.audio.spectral import Spectral, SpectralSettings
 from separation.dataset import build
 from separation.dataset.build import build_store, bytes_needed, check_disk, choose_parts, in_units, plan_store
-from separation.dataset.store import Store
+from separation.dataset.store import Store, create_store
 from separation.dataset.tracks import Track, find_tracks
 from separation.errors import UserError
 from separation.stems import STEMS
@@ -19,8 +24,8 @@ SETTINGS = SpectralSettings(n_fft=1024, hop=256)
 
 
 def make_store(folder, root, stems=STEMS, speeds=()):
-    jobs = plan_store(folder, SETTINGS, find_tracks("FOLDER", root), stems, speeds)
-    results = {job.track.name: error for job, error in build_store(folder, SETTINGS, jobs, workers=1)}
+    jobs = plan_store(folder, SETTINGS, find_tracks("FOLDER", root), stems, speeds, root).jobs
+    results = {job.track.name: result for job, result in build_store(folder, SETTINGS, jobs, workers=1)}
     return Store(folder), results
 
 
@@ -129,7 +134,7 @@ def test_a_damaged_song_is_named_and_the_others_are_built(tmp_path, song):
     write_files(tmp_path / "songs" / "bad", song)
     (tmp_path / "songs" / "bad" / "bass.wav").write_bytes(b"this is no sound")
     store, results = make_store(tmp_path / "store", tmp_path / "songs")
-    assert results["good"] is None
+    assert results["good"] == []
     assert "bass.wav" in str(results["bad"])
     assert [track.name for track in store.tracks()] == ["good"]
 
@@ -150,7 +155,9 @@ def test_a_file_where_the_store_should_be_is_a_sentence(tmp_path):
 def test_the_size_is_known_before(tmp_path, song):
     write_files(tmp_path / "songs" / "a", song)
     write_files(tmp_path / "songs" / "b", {"mixture": song["other"][:1]})
-    jobs = plan_store(tmp_path / "store", SETTINGS, find_tracks("FOLDER", tmp_path / "songs"), STEMS, [Fraction("0.5")])
+    jobs = plan_store(
+        tmp_path / "store", SETTINGS, find_tracks("FOLDER", tmp_path / "songs"), STEMS, [Fraction("0.5")]
+    ).jobs
     expected = sum(bytes_needed(job, SETTINGS) for job in jobs)
     store, _ = make_store(tmp_path / "store", tmp_path / "songs", speeds=[Fraction("0.5")])
     found = sum(path.stat().st_size for path in store.folder.glob("*/*.npy"))
@@ -176,3 +183,130 @@ def test_a_disk_that_fills_up_meanwhile_is_told_for_the_song(tmp_path, song, mon
 
 def test_sizes_read_well():
     assert in_units(2_340_000_000) == "2.34 GB"
+
+
+def replace_file(path, waveform):
+    """Another sound in a file of the same size and, by its clock, from before."""
+    write_files(path.parent, {path.stem: waveform})
+    os.utime(path, ns=(10**18, 10**18))
+
+
+def test_a_song_is_built_again_when_its_files_are_others(tmp_path, song):
+    songs = tmp_path / "songs"
+    for name in ("a", "b"):
+        write_files(songs / name, song)
+    make_store(tmp_path / "store", songs, ["vocals"], [Fraction("0.9")])
+    assert make_store(tmp_path / "store", songs, ["vocals"])[1] == {}
+    replace_file(songs / "a" / "bass.wav", song["drums"])
+    store, built = make_store(tmp_path / "store", songs, ["vocals"])
+    assert set(built) == {"a"}  # at both speeds, and its mixture, for the bass is in it
+    expected = Spectral(SETTINGS)(song["vocals"] + 2 * song["drums"] + song["other"])
+    assert (store.track("a").crop("mixture") - expected).abs().max() < 0.01 * expected.abs().max()
+    assert store.track("a@0.9").sources == store.track("a").sources
+    assert make_store(tmp_path / "store", songs, ["vocals"])[1] == {}
+    write_files(songs / "b", {"mixture": song["vocals"]})  # and that is what the mixture is from now on
+    assert set(make_store(tmp_path / "store", songs, ["vocals"])[1]) == {"b"}
+
+
+def test_songs_that_are_gone_are_named_and_those_of_other_roots_are_not(tmp_path, song):
+    for name in ("one/a", "one/train", "one/b", "other/c"):
+        write_files(tmp_path / name, song)
+    shutil.rmtree(tmp_path / "one" / "train")
+    for root in ("one", "other"):
+        make_store(tmp_path / "store", tmp_path / root, ["vocals"], [Fraction("0.9")])
+    shutil.move(tmp_path / "one" / "a", tmp_path / "away")
+
+    def plan(root):
+        return plan_store(tmp_path / "store", SETTINGS, find_tracks("FOLDER", root), ["vocals"], [], root)
+
+    assert [track.name for track in plan(tmp_path / "one").gone] == ["a", "a@0.9"]
+    assert plan(tmp_path / "other").gone == []
+    (tmp_path / "one" / "valid").mkdir()
+    shutil.move(tmp_path / "one" / "b", tmp_path / "one" / "valid" / "b")
+    moved = plan(tmp_path / "one")
+    assert [track.name for track in moved.gone] == [
+        "a",
+        "a@0.9",
+        "b@0.9",
+    ]  # only songs to train on come at other speeds
+    assert [(job.track.name, job.speeds) for job in moved.jobs] == [("b", (Fraction(1),))]
+
+
+@pytest.mark.parametrize("damage", ["bass.npy", "track.json", None])
+def test_a_damaged_song_is_built_again(tmp_path, song, damage):
+    write_files(tmp_path / "songs" / "a", song)
+    store, _ = make_store(tmp_path / "store", tmp_path / "songs")
+    if damage:
+        path = store.folder / "a" / damage
+        path.write_bytes(path.read_bytes()[:-1000] if damage == "bass.npy" else b'{"name": null}')
+    else:
+        (store.folder / "a" / "bass.npy").unlink()
+    store, built = make_store(tmp_path / "store", tmp_path / "songs", ["vocals"])
+    assert built == {"a": []}
+    assert store.track("a").parts == ("mixture", *STEMS)  # it keeps the stems it had
+    store.track("a").check(SETTINGS.bins)
+
+
+def test_a_file_that_ends_early_is_followed_by_silence(tmp_path, song):
+    song["vocals"] = song["vocals"][:, :22050]
+    write_files(tmp_path / "songs" / "a", song)
+    store, built = make_store(tmp_path / "store", tmp_path / "songs", ["vocals"])
+    assert built == {"a": ["vocals ends 1.5 s early, and is silent there"]}
+    track = store.track("a")
+    assert track.samples == 88200
+    vocals = Spectral(SETTINGS).inverse(track.crop("vocals"), track.samples)
+    torch.testing.assert_close(vocals[:, :22050], song["vocals"], atol=2e-3, rtol=0)
+    assert vocals[:, 22050:].abs().max() < 1e-3
+
+
+def test_samples_far_beyond_full_scale_are_stored_in_numbers_that_half_precision_has(tmp_path, song):
+    """A file of floats that were meant as whole numbers of 16 bits."""
+    write_files(tmp_path / "songs" / "a", {stem: 2**18 * waveform for stem, waveform in song.items()})
+    write_files(tmp_path / "songs" / "b", song)
+    store, built = make_store(tmp_path / "store", tmp_path / "songs", ["vocals"])
+    assert built["b"] == [] and "far beyond full scale, and stored at 1/" in built["a"][0]
+    loud, plain = (store.track(name).crop("vocals") for name in ("a", "b"))
+    scale = int(built["a"][0].split("1/")[1].split()[0])
+    assert (loud * scale / 2**18 - plain).abs().max() < 2e-3 * plain.abs().max()
+
+
+FOREIGN = ("a/vocals.wav", "a/notes.txt", "a/vocals.npy/x", "a/vocals.npy", "a")
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_nothing_is_removed_that_dataset_did_not_write(tmp_path, song, name):
+    """Songs in the folder of the store itself, as with `--root m --output m`, or anything else in a track's place."""
+    write_files(tmp_path / "songs" / "a", song)
+    folder = tmp_path / "store"
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).write_text("mine")
+    with pytest.raises(UserError, match=r"store holds something else \(a\): dataset\.py writes to an empty folder"):
+        make_store(folder, tmp_path / "songs")
+    assert [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()] == [name]
+    (folder / "settings.json").write_text(json.dumps(asdict(SETTINGS)))
+    _, built = make_store(folder, tmp_path / "songs")
+    assert "did not write" in str(built["a"])
+    assert (folder / name).read_text() == "mine"
+
+
+def test_a_link_in_a_songs_place_is_not_followed(tmp_path, song):
+    write_files(tmp_path / "songs" / "a", song)
+    store, _ = make_store(tmp_path / "elsewhere", tmp_path / "songs")
+    create_store(tmp_path / "store", SETTINGS)
+    (tmp_path / "store" / "a").symlink_to(store.folder / "a")
+    replace_file(tmp_path / "songs" / "a" / "bass.wav", song["drums"])
+    before = store.track("a")
+    _, built = make_store(tmp_path / "store", tmp_path / "songs")
+    assert "is in the way" in str(built["a"]) and store.track("a") == before
+
+
+def test_left_overs_of_runs_that_are_over_are_swept_up(tmp_path, song):
+    write_files(tmp_path / "songs" / "a", song)
+    store, _ = make_store(tmp_path / "store", tmp_path / "songs")
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    for name in (f"a.{process.pid}.partial", f"b.{os.getpid()}.partial", "c.partial", "mine.partial"):
+        shutil.copytree(store.folder / "a", store.folder / name)
+    (store.folder / "mine.partial" / "notes.txt").touch()
+    make_store(tmp_path / "store", tmp_path / "songs")
+    assert {path.name for path in store.folder.glob("*.partial")} == {f"b.{os.getpid()}.partial", "mine.partial"}

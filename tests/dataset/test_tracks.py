@@ -9,6 +9,7 @@ from urllib.error import URLError
 import pytest
 import torch
 from conftest import make_stems, write_files
+from torch.nn.functional import pad
 
 from separation.audio.ffmpeg import provide_ffmpeg
 from separation.dataset.tracks import Track, download_sample, file_name, find_tracks, validation_songs
@@ -48,15 +49,16 @@ def test_some_stems_beside_a_mixture_are_not_its_accompaniment():
     assert "accompaniment" not in parts_of("mixture", "vocals", "drums")
 
 
-def test_read_sums_files_and_cuts_them_to_the_shortest(tmp_path, song):
-    song["bass"] = song["bass"][:, :-500]
+def test_read_sums_files_and_ends_the_shorter_ones_in_silence(tmp_path, song):
+    song["bass"] = song["bass"][:, :-22050]
+    song["drums"] = song["drums"][:, :-100]  # too little to be told
     write_files(tmp_path / "song", song)
     (track,) = find_tracks("FOLDER", tmp_path)
-    waveforms, rate = track.read(["mixture", "accompaniment", "vocals"])
-    samples = song["bass"].shape[1]
-    assert rate == 44100
+    waveforms, rate, silence = track.read_padded(["mixture", "accompaniment", "vocals"])
+    samples = song["vocals"].shape[1]
+    assert (rate, silence) == (44100, {"bass": 0.5})
     assert {waveform.shape for waveform in waveforms.values()} == {(2, samples)}
-    expected = sum(stem[:, :samples] for stem in song.values())
+    expected = sum(pad(stem, (0, samples - stem.shape[1])) for stem in song.values())
     assert (waveforms["mixture"] - expected).abs().max() < 1e-5
     assert (waveforms["vocals"] + waveforms["accompaniment"] - waveforms["mixture"]).abs().max() < 1e-6
 

@@ -41,9 +41,14 @@ def test_builds_a_store_as_a_user_does_and_names_what_failed(run, songs, tmp_pat
     assert names == ["first", "first@0.9", "third", "third@0.9"]
 
     write_files(songs / "sëcond", make_stems(1, seconds=1.0))
+    write_files(songs / "third" / "stems", {"vocals": make_stems()["vocals"]})
+    write_files(songs / "first", {"guitar": make_stems()["other"]})
+    (songs / "empty").mkdir()
     again = run(*command, "--workers", "1", "--speeds", "0.9")
     assert again.returncode == 0, again.stderr
     assert "3 songs, 1 of them to be built" in again.stdout
+    for path in ("first/guitar.wav", "third/stems/vocals.wav", "empty"):
+        assert f"\n  {songs / path}\n" in again.stdout
     assert len(Store(tmp_path / "store").tracks()) == 6
 
 
@@ -55,6 +60,8 @@ def test_builds_a_store_as_a_user_does_and_names_what_failed(run, songs, tmp_pat
         (("DSD100", "--vocals", "--download"), "--download fetches the 7-second sample of MUSDB18 only"),
         (("FOLDER", "--vocals", "--speeds", "3"), "--speeds: 3 is no factor between"),
         (("FOLDER", "--vocals", "--speeds", "0.999"), "--speeds: 0.999 is no factor between"),
+        (("FOLDER", "--vocals", "--speeds", "1/0"), "--speeds: 1/0 is no factor between"),
+        (("FOLDER", "--vocals", "--speeds", "inf"), "--speeds: inf is no factor between"),
     ],
 )
 def test_bad_input_is_said(arguments, sentence, monkeypatch, capsys):
@@ -62,6 +69,25 @@ def test_bad_input_is_said(arguments, sentence, monkeypatch, capsys):
     with pytest.raises((UserError, SystemExit)) as error:
         main()
     assert sentence in str(error.value) + capsys.readouterr().err
+
+
+def test_songs_are_not_replaced_by_their_spectrograms(run, songs):
+    before = {path: path.read_bytes() for path in songs.rglob("*") if path.is_file()}
+    for output in (songs, songs / "first"):
+        result = run("dataset.py", "--dataset", "FOLDER", "--root", songs, "--output", output, "--vocals")
+        assert result.returncode == 1 and result.stderr.count("\n") == 1
+        assert f"error: {output} holds something else" in result.stderr
+    assert {path: path.read_bytes() for path in songs.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_gone_or_short_is_said(run, songs, tmp_path):
+    command = ("dataset.py", "--dataset", "FOLDER", "--root", songs, "--output", tmp_path / "store", "--vocals")
+    write_files(songs / "third", {"bass": make_stems(2, seconds=0.5)["bass"]})
+    assert "third: bass ends 0.5 s early, and is silent there" in run(*command).stdout
+    shutil.rmtree(songs / "first")
+    again = run(*command)
+    assert f"taken out of the store, for {songs} no longer has them:\n  first\n" in again.stdout
+    assert {track.name for track in Store(tmp_path / "store").tracks()} == {"sëcond", "third"}
 
 
 def begin_building(songs: Path, store: Path, workers: int) -> subprocess.Popen:
