@@ -18,9 +18,12 @@ class Generator(nn.Module):
     Bins are gathered to bands first; every level below halves frames and bands. Bins above the highest zone get the
     mean mask of the top bands, so nothing there is lost or silenced.
 
+    Songs are separated by its twin, `models.streaming.GeneratorStream`, which computes the same piece by piece. Whoever
+    changes one changes both: tests/models/test_streaming.py holds them together.
+
     Args:
         targets: how many targets the mixture is shared out to.
-        exhaustive: whether the targets are all there is, and share the whole mixture out; else there is a rest.
+        complete: whether the targets are all there is, and share the whole mixture out; else there is a rest.
         views: compressed magnitudes a bin comes with (left, right, middle, side).
         zones: which bins of the spectrogram the network looks at, and how many make a band; see `models.bands`.
         widths: channels of each level of the U-Net, from the top down.
@@ -36,7 +39,7 @@ class Generator(nn.Module):
     def __init__(
         self,
         targets: int,
-        exhaustive: bool = False,
+        complete: bool = False,
         views: int = 4,
         zones: Zones = ((256, 2), (768, 8), (1536, 16)),
         widths: tuple[int, ...] = (32, 64, 96, 128),
@@ -50,7 +53,7 @@ class Generator(nn.Module):
         count = sum(zone.bands for zone in spreads)
         if count % 2 ** (len(widths) - 1):
             raise ValueError(f"the bands must be a multiple of {2 ** (len(widths) - 1)} (2 a level), not {count}")
-        self.targets, self.exhaustive = targets, exhaustive
+        self.targets, self.complete = targets, complete
         self.zones, self.bins = spreads, spreads[-1].end
         bands = [count // 2**level for level in range(len(widths))]
 
@@ -112,8 +115,8 @@ class Generator(nn.Module):
         return torch.cat([masks, top.expand(above)], dim)
 
     def shares(self, logits: Tensor) -> Tensor:
-        """Softmax over the targets and, unless they are exhaustive, a rest whose log-share is 0."""
-        if self.exhaustive:
+        """Softmax over the targets and, unless they are complete, a rest whose log-share is 0."""
+        if self.complete:
             return torch.softmax(logits, dim=1)
         if self.targets == 1:
             return torch.sigmoid(logits)

@@ -32,7 +32,7 @@ def random_views(frames: int, batch: int = 1) -> torch.Tensor:
 
 @torch.no_grad()
 def test_masks_are_shares():
-    masks = random_generator(targets=4, exhaustive=True)(random_views(12), 90)
+    masks = random_generator(targets=4, complete=True)(random_views(12), 90)
     assert masks.shape == (1, 4, 2, 90, 12)
     assert masks.min() >= 0
     torch.testing.assert_close(masks.sum(dim=1), torch.ones(1, 2, 90, 12))
