@@ -7,11 +7,10 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from separation.audio.io import FORMATS
 from separation.errors import UserError
 from separation.network.device import DEVICE_HELP
-from separation.songs.naming import PATTERN
-from separation.songs.render import CLIPS
+from separation.songs.naming import PATTERN, STEM_FILE_PATTERN
+from separation.songs.outputs import CLIPS, EXTENSIONS, STEM_FILE, check_stem_file
 from separation.stems import ACCOMPANIMENT, KNOWN_AS, PARTS, STEMS
 
 STEM_SETS = {"two": ("vocals", ACCOMPANIMENT), "all": STEMS}
@@ -32,6 +31,12 @@ examples:
   all songs below a folder, and a page to listen to them
     %(prog)s 'music/**/*.flac' --output stems --page
 """
+
+
+FORMAT_HELP = (
+    "of the files (default: %(default)s); `stem`: one .stem.m4a a song, with the song, drums, bass, other and vocals, "
+    "for Traktor, Mixxx and other DJ programs"
+)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -60,7 +65,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help=f"`two` (vocals, accompaniment), `all` ({', '.join(STEMS)}), or names: of these, `no_drums` and the like, "
         f"{known_as()} (default: what the weights give)",
     )
-    stems.add_argument("--format", choices=FORMATS, default="wav", help="of the files (default: %(default)s)")
+    stems.add_argument("--format", choices=EXTENSIONS, default="wav", help=FORMAT_HELP)
     stems.add_argument(
         "--bits",
         choices=("16", "24", "32f"),
@@ -78,9 +83,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     files.add_argument(
         "--name",
-        default=PATTERN,
         metavar="PATTERN",
-        help="what stems are called in that folder, with {song}, {stem} and {ext} (default: %(default)s)",
+        help="what stems are called in that folder, with {song}, {stem} and {ext} "
+        f"(default: {PATTERN}, and for --format stem {STEM_FILE_PATTERN})",
     )
     files.add_argument("--page", action="store_true", help="write OUTPUT/index.html as well: a page to listen to them")
     files.add_argument("--overwrite", action="store_true", help="separate songs again whose stems are there already")
@@ -98,6 +103,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         raise UserError(f"--threads must be 1 or more, not {options.threads}.")
     if options.output.exists() and not options.output.is_dir():
         raise UserError(f"--output {options.output} is a file: name a folder.")
+    if options.format == STEM_FILE:
+        options.stems = options.stems or list(STEMS)
+        check_stem_file(options.stems)
+        if options.page:
+            raise UserError("--page plays files of one stem each: choose another --format.")
     return options
 
 

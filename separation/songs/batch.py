@@ -12,7 +12,8 @@ from separation.errors import UserError
 from separation.network.separator import Separator
 from separation.songs.find import Song
 from separation.songs.naming import Naming
-from separation.songs.render import RenderReport, StemFormat, render
+from separation.songs.outputs import StemFormat
+from separation.songs.render import RenderReport, render
 from separation.workers import run_jobs
 
 

@@ -14,8 +14,8 @@ from separation.songs.arguments import parse_arguments
 from separation.songs.batch import Settings, load_separator, plan, separate_songs
 from separation.songs.find import find_songs
 from separation.songs.naming import Naming
+from separation.songs.outputs import StemFormat
 from separation.songs.page import Page
-from separation.songs.render import StemFormat
 from separation.songs.words import count, levels, opening, place, reason, result
 
 

@@ -22,7 +22,8 @@ SONG_SUFFIXES = (*AUDIO_SUFFIXES, ".aifc", ".au", ".caf", ".m4b", ".mka", ".mkv"
 """What a file in a folder ends with, if it is to count as a song."""
 
 STEM_MP4 = ".stem.mp4"
-"""The end of a file that holds a song and its stems, the song first."""
+STEM_FILES = (STEM_MP4, ".stem.m4a")
+"""The ends of files that hold a song and its stems, the song first."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _title(path: Path) -> str:
-    title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_MP4) else path.stem
+    title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_FILES) else path.stem
     return title if title.strip(".") else path.name  # ".." would be another folder
 
 

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from string import Formatter
 
-from separation.audio.io import FORMATS
 from separation.errors import UserError
 from separation.songs.find import Song
+from separation.songs.outputs import EXTENSIONS, STEM_FILE
 
 PATTERN = "{song}/{stem}.{ext}"
 """What stems are called by default."""
+
+STEM_FILE_PATTERN = "{song}.{ext}"
+"""What a file that holds all stems of a song is called by default."""
 
 FIELDS = ("song", "stem", "ext")
 
@@ -22,22 +25,29 @@ class Naming:
     Raises `UserError` when the pattern has unknown fields, leads out of the folder, or names no file of the format.
     """
 
-    def __init__(self, folder: Path, format: str = "wav", pattern: str = PATTERN):
+    def __init__(self, folder: Path, format: str = "wav", pattern: str | None = None):
+        if pattern is None:
+            pattern = STEM_FILE_PATTERN if format == STEM_FILE else PATTERN
         self.folder, self.format, self.pattern = folder, format, complete(pattern, format)
+        self.extension = EXTENSIONS[format]
 
     def path(self, song: str, stem: str) -> Path:
         """Where a stem of a song goes. That of the stem "*" stands for all stems of the song."""
-        return self.folder / self.pattern.format(song=song, stem=stem, ext=self.format)
+        return self.folder / self.pattern.format(song=song, stem=stem, ext=self.extension)
 
     def paths(self, song: str, stems: Iterable[str]) -> dict[str, Path]:
         """Where each stem of a song goes, by its name."""
         return {stem: self.path(song, stem) for stem in stems}
 
+    def _files(self, song: str, stems: Iterable[str]) -> Iterable[Path]:
+        paths = self.paths(song, stems).values()
+        return set(paths) if self.format == STEM_FILE else paths
+
     def check(self, songs: Iterable[Song], stems: Sequence[str]) -> None:
         """Raise `UserError` when two stems would go to one file, or one to where a song lies."""
         songs = list(songs)
         originals, taken = {song.file.path.resolve() for song in songs}, set()
-        for path in (path for song in songs for path in self.paths(song.name, stems).values()):
+        for path in (path for song in songs for path in self._files(song.name, stems)):
             if path.resolve() in originals:
                 raise UserError(f"{path} is a song, and one of the stems would take its place: name another --output.")
             if (key := str(path).casefold()) in taken:  # some systems take a.wav and A.wav for one file
@@ -57,12 +67,14 @@ def complete(pattern: str, format: str) -> str:
         if field not in FIELDS or spec or conversion:
             known = ", ".join(f"{{{name}}}" for name in FIELDS)
             raise UserError(f"--name {pattern} has a field {{{field}}}: there are only {known}.")
-    end = PurePath(pattern).suffix.lower()
-    if end[1:] in FORMATS and end[1:] != format:
-        raise UserError(f"--name {pattern} ends in {end}, but stems are written as {format}: choose it by --format.")
-    if end not in (".{ext}", f".{format}"):
+    end, extension = PurePath(pattern).suffix.lower(), EXTENSIONS[format]
+    if not pattern.lower().endswith((".{ext}", f".{extension}")):
+        if end[1:] in EXTENSIONS.values():
+            raise UserError(
+                f"--name {pattern} ends in {end}, but stems are written as {extension}: choose it by --format."
+            )
         pattern += ".{ext}"
-    example = PurePath(pattern.format(song="song", stem="stem", ext=format))
+    example = PurePath(pattern.format(song="song", stem="stem", ext=extension))
     if example.anchor or ".." in example.parts:
         raise UserError(f"--name {pattern} leads out of the folder of the stems: choose that folder by --output.")
     if not example.suffix:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -14,41 +14,10 @@ from time import perf_counter
 from torch import Tensor
 
 from separation.audio.formats import AudioFile
-from separation.audio.io import AudioInfo, AudioReader, AudioWriter, find_format, read_cover
-from separation.errors import UserError
+from separation.audio.io import AudioInfo, AudioReader, AudioWriter
 from separation.network.separator import Separator
 from separation.network.waveforms import check_channels
-
-PICTURED = ("flac", "mp3", "m4a")
-"""The formats that a picture goes into."""
-
-CLIPS = ("rescale", "clamp", "none")
-
-Stems = dict[str, Tensor]
-"""A piece of a song: `[channels, n]` for each stem, by name."""
-
-
-@dataclass(frozen=True)
-class StemFormat:
-    """How stems are written: the format and its bits (see `separation.audio.io.FORMATS`), and what becomes of clipping.
-
-    Where samples lie beyond full scale, `clip` makes all stems of the song quieter alike (`rescale`), cuts them off
-    (`clamp`) or leaves them (`none`); by default it is `none` for floating point and `clamp` for the others.
-    `full_scale` is in quantisation steps, None for formats without. Raises `UserError` when these do not go together.
-    """
-
-    format: str = "wav"
-    bits: str | None = None
-    clip: str | None = None
-    full_scale: int | None = field(init=False)
-
-    def __post_init__(self):
-        format, coding = find_format(Path(f"stem.{self.format}"), self.bits)
-        object.__setattr__(self, "full_scale", coding.full_scale)
-        if self.clip is None:
-            object.__setattr__(self, "clip", "none" if (format, self.bits) == ("wav", "32f") else "clamp")
-        if self.clip == "none" and self.full_scale:
-            raise UserError("--clip none needs --format wav --bits 32f: other numbers end at full scale.")
+from separation.songs.outputs import StemFormat, Stems, open_outputs
 
 
 @dataclass
@@ -104,12 +73,7 @@ def render(
         with AudioReader(song.path, song.stream) as reader, ExitStack() as stack:
             info = reader.info
             check_channels(info.channels)
-            cover = read_cover(song.path) if form.format in PICTURED else None
-            writers = {}
-            for stem, path in paths.items():
-                tags = stem_tags(reader.tags, song.path.stem, stem)
-                writer = AudioWriter(path, info.sample_rate, info.channels, info.samples, form.bits, tags, cover)
-                writers[stem] = stack.enter_context(writer)
+            write = stack.enter_context(open_outputs(paths, form, reader))
             pieces = separator.stream(reader, info.sample_rate)
             pieces = _watch(pieces, lambda done: progress(done, info.samples))
             if form.clip == "rescale":
@@ -121,22 +85,13 @@ def render(
                     stems = round_together(stems, form.full_scale)
                 for stem, waveform in stems.items():
                     tallies[stem].hear(waveform)
-                    writers[stem].write(waveform.clamp(-1, 1) if form.clip == "clamp" else waveform)
+                write(stems)
     finally:
         for folder in folders:
             with suppress(OSError):
                 folder.rmdir()  # does nothing where there are stems
     seconds = next(iter(tallies.values())).samples / info.channels / info.sample_rate
     return RenderReport(seconds, perf_counter() - started, gain, tallies)
-
-
-def stem_tags(tags: Mapping[str, str], name: str, stem: str) -> dict[str, str]:
-    """The tags of a stem of a song with `tags` and, in want of a title, a `name`.
-
-    >>> stem_tags({"title": "Lithium", "artist": "Nirvana"}, "05 lithium", "vocals")
-    {'title': 'Lithium (vocals)', 'artist': 'Nirvana'}
-    """
-    return {**tags, "title": f"{tags.get('title') or name} ({stem})"}
 
 
 def round_together(stems: Stems, full_scale: int) -> Stems:

@@ -206,6 +206,19 @@ def test_stems_are_chosen(tmp_path, create):
         assert written(tmp_path / (names[0] + names[1])) == {f"song/{name}.wav" for name in names}
 
 
+def test_a_stem_file_is_written_and_recognised(tmp_path, create, capsys):
+    save_weights(tmp_path / "all.safetensors", random_network(STEMS), tiny_config(STEMS))
+    write(tmp_path / "song.wav", noise(20000), 44100)
+    arguments = ("song.wav", "--format", "stem", "--weights", "all.safetensors")
+    assert create(*arguments) == 0
+    assert "-> outputs/song.stem.m4a (" in capsys.readouterr().out
+    assert written(tmp_path / "outputs") == {"song.stem.m4a"}
+    assert create(*arguments) == 0
+    assert "already" in capsys.readouterr().out
+    assert create("outputs/song.stem.m4a", "--output", "again") == 0
+    assert written(tmp_path / "again") == {"song/vocals.wav", "song/accompaniment.wav"}
+
+
 def test_levels_are_told_to_who_asks(tmp_path, create, capsys):
     write(tmp_path / "song.wav", noise(30000), 44100)
     create("song.wav")
@@ -248,6 +261,9 @@ def test_clipping_is_said(tmp_path, create, capsys):
         (["--output", ".", "--name", "{song}", "--stems", "vocals", "--overwrite"], "song.wav is a song"),
         (["--page", "--output", "site"], "index.html"),
         (["--input", "custom"], "input"),
+        (["--format", "stem", "--stems", "two"], "leave --stems away"),
+        (["--format", "stem", "--page"], "--page"),
+        (["--format", "stem"], "do not separate drums"),
         (["--stems", "guitar"], "do not separate guitar"),
     ],
 )

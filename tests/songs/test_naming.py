@@ -31,6 +31,20 @@ def test_fields_are_filled_in(pattern, path):
     assert Naming(Path("out"), "flac", pattern).path("A {b}", "vocals") == Path(path)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [(None, "out/a.b.stem.m4a"), ("{song}.stem.m4a", "out/a.b.stem.m4a"), ("{song}/all", "out/a.b/all.stem.m4a")],
+)
+def test_a_stem_file_is_one_for_all_stems(pattern, path):
+    naming = Naming(Path("out"), "stem", pattern)
+    assert set(naming.paths("a.b", TWO).values()) == {Path(path)}
+    naming.check(songs("a.b"), TWO)
+    with pytest.raises(UserError, match=r"ends in \.m4a, but stems are written as stem\.m4a"):
+        Naming(Path("out"), "stem", "{song}.m4a")
+    with pytest.raises(UserError, match="several stems"):
+        Naming(Path("out"), "stem", "all").check(songs("a", "b"), TWO)
+
+
 def test_stems_lie_in_the_songs_folder_by_default():
     assert Naming(Path("out")).paths("a", TWO) == {stem: Path(f"out/a/{stem}.wav") for stem in TWO}
 

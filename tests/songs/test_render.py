@@ -15,7 +15,8 @@ from separation.audio.io import AudioReader, AudioWriter, probe, read, read_cove
 from separation.dataset.tracks import AudioFile
 from separation.errors import UserError
 from separation.network.separator import Separator
-from separation.songs.render import StemFormat, render, round_together
+from separation.songs.outputs import StemFormat
+from separation.songs.render import render, round_together
 from separation.stems import STEMS
 
 

@@ -1,0 +1,113 @@
+"""The files that the stems of a song go to: one for each stem, or one with all of them, which DJ programs open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from separation.audio.encoders import FORMATS
+from separation.audio.io import AudioReader, AudioWriter, find_format, read_cover
+from separation.errors import UserError
+from separation.stems import STEMS
+
+STEM_FILE = "stem"
+"""The format of one file a song, which holds its mixture and its four stems, as Native Instruments defines it."""
+
+EXTENSIONS = {format: format for format in FORMATS} | {STEM_FILE: "stem.m4a"}
+"""The formats of stems, and what files of each end with."""
+
+COLOURS = {"drums": "#009E73", "bass": "#D55E00", "other": "#CC79A7", "vocals": "#56B4E9"}
+"""The stems of a stem file, in the order that it has, and the colours that programs show them in."""
+
+PICTURED = ("flac", "mp3", "m4a", STEM_FILE)
+"""The formats that a picture goes into."""
+
+CLIPS = ("rescale", "clamp", "none")
+
+Stems = dict[str, Tensor]
+"""A piece of a song: `[channels, n]` for each stem, by name."""
+
+
+@dataclass(frozen=True)
+class StemFormat:
+    """How stems are written: the format and its bits (see `EXTENSIONS` and `FORMATS`), and what becomes of clipping.
+
+    Where samples lie beyond full scale, `clip` makes all stems of the song quieter alike (`rescale`), cuts them off
+    (`clamp`) or leaves them (`none`); by default it is `none` for floating point and `clamp` for the others.
+    `full_scale` is in quantisation steps, None for formats without. Raises `UserError` when these do not go together.
+    """
+
+    format: str = "wav"
+    bits: str | None = None
+    clip: str | None = None
+    full_scale: int | None = field(init=False)
+
+    def __post_init__(self):
+        _, coding = find_format(Path(f"song.{EXTENSIONS.get(self.format, self.format)}"), self.bits)
+        object.__setattr__(self, "full_scale", coding.full_scale)
+        if self.clip is None:
+            object.__setattr__(self, "clip", "none" if coding.codec == "FLOAT" else "clamp")
+        if self.clip == "none" and self.full_scale:
+            raise UserError("--clip none needs --format wav --bits 32f: other numbers end at full scale.")
+
+    def limit(self, waveform: Tensor) -> Tensor:
+        """A stem without what is to be cut off."""
+        return waveform.clamp(-1, 1) if self.clip == "clamp" else waveform
+
+
+@contextmanager
+def open_outputs(paths: Mapping[str, Path], form: StemFormat, reader: AudioReader) -> Iterator[Callable[[Stems], None]]:
+    """A function that writes the stems of the song that `reader` reads, piece by piece.
+
+    Each file is whole when the block ends, or not there after an error. Raises `UserError` as `AudioWriter` does, and
+    when a stem file is to hold other stems than its four.
+    """
+    info, tags = reader.info, reader.tags
+    title = tags.get("title") or reader.path.stem
+    cover = read_cover(reader.path) if form.format in PICTURED else None
+    with ExitStack() as files:
+        if form.format == STEM_FILE:
+            check_stem_file(paths)
+            writer = AudioWriter(
+                next(iter(paths.values())), info.sample_rate, 2, info.samples, form.bits,
+                {**tags, "title": title}, cover, streams=1 + len(COLOURS), user_data={b"stem": manifest()},
+            )  # fmt: skip
+            files.enter_context(writer)
+
+            def write(stems: Stems) -> None:
+                streams = [sum(stems.values()), *(stems[stem] for stem in COLOURS)]
+                writer.write(*(form.limit(waveform).expand(2, -1) for waveform in streams))
+        else:
+            writers = {}
+            for stem, path in paths.items():
+                named = {**tags, "title": f"{title} ({stem})"}
+                writer = AudioWriter(path, info.sample_rate, info.channels, info.samples, form.bits, named, cover)
+                writers[stem] = files.enter_context(writer)
+
+            def write(stems: Stems) -> None:
+                for stem, waveform in stems.items():
+                    writers[stem].write(form.limit(waveform))
+
+        yield write
+
+
+def check_stem_file(stems: Mapping[str, object] | tuple[str, ...]) -> None:
+    """Raise `UserError` unless these are the stems that a stem file holds."""
+    if set(stems) != set(STEMS):
+        raise UserError(f"--format {STEM_FILE} holds {', '.join(COLOURS)} and the song: leave --stems away.")
+
+
+def manifest() -> bytes:
+    """What the box `stem` says: names and colours, and that the stems are mixed without a compressor or a limiter."""
+    compressor = {"enabled": False, "ratio": 3, "attack": 0.003, "release": 0.3, "threshold": 0, "hp_cutoff": 300}
+    compressor |= {"input_gain": 0.5, "output_gain": 0.5, "dry_wet": 50}
+    limiter = {"enabled": False, "release": 0.05, "threshold": 0, "ceiling": -0.35}
+    stems = [{"name": stem.capitalize(), "color": colour} for stem, colour in COLOURS.items()]
+    return json.dumps(
+        {"version": 1, "mastering_dsp": {"compressor": compressor, "limiter": limiter}, "stems": stems}
+    ).encode()
