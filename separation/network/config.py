@@ -6,8 +6,11 @@ range is an error that names the key.
 
 from __future__ import annotations
 
+import math
+import reprlib
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -21,7 +24,14 @@ def require(condition: bool, complaint: str) -> None:
 
 
 def one_of(value: str, choices: Sequence[str], key: str) -> None:
-    require(value in choices, f"{key} must be one of {', '.join(choices)}, not {value!r}")
+    require(value in choices, f"{key} must be one of {', '.join(choices)}, not {reprlib.repr(value)}")
+
+
+def between(values: Iterable[float], least: float, most: float, complaint: str) -> None:
+    """Raises ValueError unless all values lie between `least` and `most`, which is for what nobody means."""
+    values = list(values)
+    require(all(value >= least for value in values), complaint)
+    require(all(value <= most for value in values), f"{complaint}, and at most {most:g}")
 
 
 @dataclass(frozen=True)
@@ -41,14 +51,14 @@ class GeneratorSettings:
 
     def __post_init__(self):
         require(0 < len(self.zones) <= 64, "generator.zones must name at least one zone, and at most 64")
-        require(all(0 < n <= 1 << 20 for zone in self.zones for n in zone), "generator.zones must hold numbers of bins")
-        require(0 < self.squeeze <= 1 << 20, f"generator.squeeze must be at least 1, and at most {1 << 20}")
+        between((n for zone in self.zones for n in zone), 1, 1e6, "generator.zones must hold numbers of bins")
+        between([self.squeeze], 1, 1e6, "generator.squeeze must be at least 1")
         for key in ("decoder_levels", "frequency_levels"):
             require((getattr(self, key) or 0) >= 0, f"generator.{key} must be at least 0")
         require(bool(self.blocks), "generator.blocks must hold a number")
-        require(all(0 <= n <= 64 for n in self.blocks), "generator.blocks must hold numbers between 0 and 64")
+        between(self.blocks, 0, 64, "generator.blocks must hold numbers of at least 0")
         require(0 < len(self.widths) <= 16, "generator.widths must name a width for each of at most 16 levels")
-        require(all(0 < n <= 8192 for n in self.widths), "generator.widths must be at least 1, and at most 8192")
+        between(self.widths, 1, 8192, "generator.widths must be at least 1")
 
     @property
     def bins(self) -> int:
@@ -83,7 +93,8 @@ def parse(kind: Any, value: Any, key: str) -> Any:
         prefix = f"{key}." if key else ""
         for name in value:
             require(
-                name in known, f"unknown key {prefix}{name} (known here: {', '.join(f.name for f in fields(kind))})"
+                name in known,
+                f"unknown key {prefix}{name!s:.80} (known here: {', '.join(f.name for f in fields(kind))})",
             )
         return kind(**{name: parse(known[name], item, prefix + name) for name, item in value.items()})
     origin, arguments = get_origin(kind), get_args(kind)
@@ -98,21 +109,18 @@ def parse(kind: Any, value: Any, key: str) -> Any:
         length = None if others == [Ellipsis] else len(arguments)
         if length is None and not isinstance(value, list | tuple):
             value = [] if value is None else [value]  # nothing is a list of none, a lone value a list of one
-        require(isinstance(value, list | tuple), f"{key} must be a list, not {value!r}")
+        require(isinstance(value, list | tuple), f"{key} must be a list, not {reprlib.repr(value)}")
         require(length in (None, len(value)), f"{key} must have {length} values, not {len(value)}")
         return tuple(parse(item, entry, key) for entry in value)
     if origin is dict:
-        require(isinstance(value, dict), f"{key} must hold keys and values, not {value!r}")
+        require(isinstance(value, dict), f"{key} must hold keys and values, not {reprlib.repr(value)}")
         return {str(name): parse(arguments[1], entry, f"{key}.{name}") for name, entry in value.items()}
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-4 as text
-        except ValueError:
-            pass
-    require(
-        isinstance(value, kind) and not (kind is int and isinstance(value, bool)),
-        f"{key} must be {NAMES[kind]}, not {value!r}",
-    )
+        with suppress(ValueError, OverflowError):
+            value = float(value)  # YAML reads 1e-4 as text
+    fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    require(fits, f"{key} must be {NAMES[kind]}, not {reprlib.repr(value)}")
+    require(kind is not float or math.isfinite(value), f"{key} must be a number that is finite, not {value}")
     return value
 
 

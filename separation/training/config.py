@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
 from separation.errors import UserError
-from separation.network.config import NetworkSettings, one_of, parse, require
+from separation.network.config import NetworkSettings, between, one_of, parse, require
+from separation.training.yaml_file import read_yaml
 
 
 @dataclass(frozen=True)
@@ -54,19 +54,20 @@ class DataSettings:
 
     def __post_init__(self):
         require(bool(self.stores), "data.stores must name at least one folder written by dataset.py")
-        require(all(share > 0 for share in self.stores.values()), "data.stores must give every store a share above 0")
+        between(self.stores.values(), 1e-6, 1e6, "data.stores must give every store a share above 0")
         require(self.labelled is None or self.labelled >= 0, "data.labelled must be null (all songs) or at least 0")
         require(not isinstance(self.valid, int) or self.valid >= 0, "data.valid must be at least 0, or names of songs")
         one_of(self.remaining, ("mixture", "split", "drop"), "data.remaining")
         for key in ("batch_size", "unlabelled_batch_size", "crop_frames"):
-            require(getattr(self, key) > 0, f"data.{key} must be at least 1")
+            between([getattr(self, key)], 1, 65_536, f"data.{key} must be at least 1")
         for key in ("remix", "swap", "flip", "mute"):
-            require(0 <= getattr(self, key) <= 1, f"data.{key} is a probability: it must lie between 0 and 1")
-        require(all(share >= 0 for share in self.pairs.values()), "data.pairs must give shares of at least 0")
+            between([getattr(self, key)], 0, 1, f"data.{key} is a probability: it must be at least 0")
+        between(self.pairs.values(), 0, 1, "data.pairs must give shares of at least 0")
         require(sum(self.pairs.values()) <= 1, "data.pairs must give shares of at most 1 together")
-        require(0 < self.gain[0] <= self.gain[1], "data.gain must be two factors, the smaller one first")
-        for key in ("equalise", "transpose", "workers"):
-            require(getattr(self, key) >= 0, f"data.{key} must be at least 0")
+        require(self.gain[0] <= self.gain[1], "data.gain must be two factors, the smaller one first")
+        between(self.gain, 1e-6, 1e6, "data.gain must be factors above 0")
+        for key, most in (("equalise", 60), ("transpose", 24), ("workers", 256)):
+            between([getattr(self, key)], 0, most, f"data.{key} must be at least 0")
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,10 @@ class DiscriminatorSettings:
     learning_rate: float = 1e-4
 
     def __post_init__(self):
-        require(bool(self.widths) and min(self.widths) > 0, "discriminator.widths must name a width for each layer")
-        require(self.scales > 0, "discriminator.scales must be at least 1")
-        require(self.learning_rate > 0, "discriminator.learning_rate must be above 0")
+        require(0 < len(self.widths) <= 12, "discriminator.widths must name a width for each of at most 12 layers")
+        between(self.widths, 1, 4096, "discriminator.widths must be at least 1")
+        between([self.scales], 1, 12, "discriminator.scales must be at least 1")
+        between([self.learning_rate], 1e-30, 1e30, "discriminator.learning_rate must be above 0")
 
     @property
     def patch(self) -> int:
@@ -111,7 +113,7 @@ class LossWeights:
 
     def __post_init__(self):
         for key, weight in asdict(self).items():
-            require(weight >= 0, f"losses.{key} must be at least 0")
+            between([weight], 0, 1e30, f"losses.{key} must be at least 0")
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of named losses, `[]`."""
@@ -169,12 +171,14 @@ class ScheduleSettings:
         one_of(self.decay, ("cosine", "halving", "constant"), "schedule.decay")
         one_of(self.precision, ("auto", "bf16", "fp32"), "schedule.precision")
         for key in ("steps", "halve_every", "unlabelled_every", "validate_every", "checkpoint_every"):
-            require(getattr(self, key) > 0, f"schedule.{key} must be at least 1")
-        require(all(factor > 0 for factor in self.soften), "schedule.soften must hold factors above 0")
+            between([getattr(self, key)], 1, 10**9, f"schedule.{key} must be at least 1")
+        for key in ("warmup", "adversarial_from", "teacher_from"):
+            between([getattr(self, key)], 0, 10**9, f"schedule.{key} must be at least 0")
+        between(self.soften, 1e-3, 1e3, "schedule.soften must hold factors above 0")
         require(0 <= self.average < 1, "schedule.average must lie between 0 and 1")
-        require(self.learning_rate > 0 and self.clip > 0, "schedule.learning_rate and schedule.clip must be above 0")
-        require(self.weight_decay >= 0, "schedule.weight_decay must be at least 0")
-        require(self.warmup >= 0, "schedule.warmup must be at least 0")
+        for key in ("learning_rate", "clip"):
+            between([getattr(self, key)], 1e-30, 1e30, f"schedule.{key} must be above 0")
+        between([self.weight_decay], 0, 1e30, "schedule.weight_decay must be at least 0")
         require(all(0 <= beta < 1 for beta in self.betas), "schedule.betas must lie between 0 and 1")
 
 
@@ -199,7 +203,7 @@ class Config(NetworkSettings):
         super().__post_init__()
         for target in self.data.pairs:
             one_of(target, self.targets, "data.pairs")
-        require(self.seed >= 0, "seed must be at least 0")
+        between([self.seed], 0, 2**63 - 1, "seed must be at least 0")
         require(not self.losses.teacher or self.schedule.average > 0, "losses.teacher needs schedule.average above 0")
         patch = self.discriminator.patch if self.losses.adversarial else 1
         require(self.data.crop_frames >= patch, f"data.crop_frames must be at least {patch} for these discriminators")
@@ -224,12 +228,15 @@ class Config(NetworkSettings):
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML config and apply `key=value` overrides. Raises `UserError` naming the key and the file."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not valid YAML: {error}.") from error
+    values = read_yaml(text, str(path))
     values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: the file must hold keys and values.")
     for override in overrides:
         _set(values, override)
     return parse_config(values, str(path))
@@ -252,10 +259,7 @@ def _set(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise UserError(f"--set {override}: {section} has no keys of its own.")
-    try:
-        values[name] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not valid YAML.") from error
+    values[name] = read_yaml(text, f"--set {override[:80]}: the value")
 
 
 HARMLESS = ("data.workers", "schedule.validate_every", "schedule.checkpoint_every")

@@ -63,6 +63,9 @@ def test_set_overrides_single_keys(write):
         assert load_config(path, [f"weights={text}"]).weights == weights
 
 
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)) + "targets: *a39\n"
+
+
 @pytest.mark.parametrize(
     ("text", "sentences"),
     [
@@ -83,15 +86,33 @@ def test_set_overrides_single_keys(write):
         ("data: {labelled: some}", ["data.labelled must be a whole number"]),
         ("data: {valid: true}", ["data.valid must be a whole number, not True"]),
         ("data: {valid: [1]}", ["data.valid must be a text, not 1"]),
+        ("seed: 2001-99-99", ["seed: '2001-99-99' is no such value (month must be in 1..12)", "line 1"]),
+        ("data: {labelled: !!int x}", ["labelled: 'x' is no such value"]),
+        ("targets: [!!float x]", ["'x' is no such value"]),
+        ("data: !!python/object:os.system {}", ["could not determine a constructor"]),
+        ("schedule:\n  steps: 1\n  warmup: 2\n  steps: 3\n", ["the key steps is there twice", "line 4"]),
+        ("seed: 1\nseed: 2\n", ["the key seed is there twice"]),
+        ("{[1, 2]: 3}", ["unhashable key"]),
+        ("targets: " + "[" * 10_000, ["too many brackets"]),
+        ("targets: &a [*a]", ["more than 10000 values"]),
+        (BOMB, ["more than 10000 values"]),
+        ("seed: " + "9" * 5000, ["seed: ", "is no such value"]),
+        (f"licence: [{'x' * 5000}]", ["licence must be a text, not ['xx"]),
+        ("x" * 500 + ": 1", ["unknown key xxx"]),
         ("schedule: null", ["schedule must hold keys and values"]),
     ],
 )
 def test_unknown_keys_and_other_types_are_named_with_the_file(write, text, sentences):
     path = write(text)
     message = complaint(path)
-    assert message.startswith(f"{path}: ")
+    assert message.startswith(f"{path}: ") or message.startswith(f"{path} is not valid YAML: ")
+    assert "\n" not in message and len(message) < 700
     for sentence in sentences:
         assert sentence in message
+
+
+WHOLE = ("data.workers", "data.batch_size", "data.crop_frames", "schedule.steps", "schedule.validate_every")
+BROKEN = ("data.remix", "data.equalise", "data.transpose", "losses.exchange", "schedule.learning_rate", "schedule.clip")
 
 
 @pytest.mark.parametrize(
@@ -137,6 +158,16 @@ def test_unknown_keys_and_other_types_are_named_with_the_file(write, text, sente
         "schedule.average=1",
         "schedule.soften=[1, 0]",
         "schedule.precision=fp16",
+        "seed=18446744073709551616",
+        *(f"{key}=100000000000000000000" for key in WHOLE),
+        *(f"{key}={value}" for key in BROKEN for value in (".inf", "-.inf", ".nan", "1e300")),
+        "data.stores={a: .inf}",
+        "data.gain=[0, 1]",
+        "data.gain=[1, .inf]",
+        "generator.blocks=[1000000000]",
+        "generator.widths=[1000000000]",
+        "schedule.soften=[.inf]",
+        "discriminator.widths=[1000000000]",
     ],
 )
 def test_values_out_of_range_are_named_with_the_file(write, override):
@@ -153,10 +184,22 @@ def test_crops_too_short_for_the_discriminators_are_refused(write):
     load_config(path, ["losses.adversarial_rest=0"])
 
 
-@pytest.mark.parametrize("override", ["schedule.steps", "seed.steps=3", "seed=[", "no.such.key=1"])
+@pytest.mark.parametrize(
+    "override", ["schedule.steps", "seed.steps=3", "seed=[", "no.such.key=1", "seed=2001-99-99", "seed=!!int x", "=3"]
+)
 def test_a_wrong_override_is_named(write, override):
     message = complaint(write("seed: 1"), override)
     assert override.partition("=")[0].partition(".")[0] in message
+
+
+def test_a_config_that_is_a_list_takes_no_overrides(write):
+    path = write("[1, 2]")
+    assert complaint(path, "seed=3") == complaint(path) == f"{path}: the file must hold keys and values."
+
+
+def test_a_merged_mapping_may_be_changed(write):
+    path = write("schedule: &base {steps: 7, warmup: 1}\ndata: {workers: 0}\n<<: {seed: 3}\nseed: 4\n")
+    assert (load_config(path).seed, load_config(path).schedule.steps) == (4, 7)
 
 
 def test_a_missing_file_and_one_that_is_no_yaml(write, tmp_path):
