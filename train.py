@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import separation.start  # noqa: F401 (first: see there)
+
+# isort: split
 import argparse
 import os
 from pathlib import Path

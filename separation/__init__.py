@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import os
 
-if TYPE_CHECKING:
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # as typing's, without the time that it takes to import
     from separation.network.separator import Separator
 
 __version__ = "0.2.0"
 __all__ = ["Separator", "__version__"]
 
-_INSIDE = Path(__file__).parent
-if not (_INSIDE / "models").is_dir():
+if not os.path.isdir(os.path.join(__path__[0], "models")):  # noqa: PTH112, PTH118 (pathlib takes long to import)
     # An installed package has models/ and pretrained/ inside; a checkout has them on top.
-    __path__.append(str(_INSIDE.parent))
+    __path__.append(os.path.dirname(__path__[0]))  # noqa: PTH120
 
 
 def __getattr__(name: str) -> object:

@@ -1,7 +1,11 @@
-"""Files are written all or nothing."""
+"""Files are written all or nothing: beside their place, under a name of the run's own, then renamed."""
 
 from __future__ import annotations
 
+import os
+import re
+import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,19 +13,60 @@ from pathlib import Path
 from separation.errors import UserError
 
 PARTIAL = ".partial"
-"""What the name of a file or folder ends with until it is whole."""
+"""What the name of a file or folder ends with until it is whole. The process that writes it stands before it."""
+
+OWN = re.compile(rf"\.[0-9a-f]{{8}}\.(\d+){re.escape(PARTIAL)}")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A file to write to, which takes the place of `path` when it is whole. Raises `UserError` when that fails."""
-    partial = path.with_name(path.name + PARTIAL)
+    partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial = make_partial(path.parent)
         yield partial
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch has its own for a full disk
         raise UserError(f"{path} cannot be written ({error}): make room there, or name another --output.") from error
     finally:
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            partial and partial.unlink(missing_ok=True)
+
+
+def make_partial(folder: Path) -> Path:
+    """A new, empty file in `folder` for this run alone: two runs never share one, and no planted link is followed."""
+    path = folder / partial_name()
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    return path
+
+
+def partial_name() -> str:
+    """A name that no other file has, and that says which process it belongs to."""
+    return f".{secrets.token_hex(4)}.{os.getpid()}{PARTIAL}"
+
+
+def sweep_partials(folder: Path) -> None:
+    """Remove what runs that are over have left half-written in `folder`."""
+    with suppress(OSError):
+        for path in folder.glob(f".*{PARTIAL}"):
+            name = OWN.fullmatch(path.name)
+            if not name or is_running(name[1]):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def is_running(process: str) -> bool:
+    """Whether a process of this number runs on this machine."""
+    if not process.isdecimal() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True

@@ -15,7 +15,7 @@ from separation.audio.decoders import BLOCK, AudioInfo, open_decoder
 from separation.audio.encoders import FORMATS, Coding, EncodingError, FFmpegEncoder, SoundFileEncoder
 from separation.audio.resample import resample
 from separation.errors import UserError
-from separation.files import PARTIAL
+from separation.files import make_partial
 
 LIBSNDFILE = ("wav", "ogg")
 """The formats that libsndfile writes; FFmpeg writes the others."""
@@ -119,18 +119,17 @@ class AudioWriter:
         user_data: Mapping[bytes, bytes] | None = None,
     ):
         self.path, self.user_data = Path(path), user_data or {}
-        self.partial = self.path.with_name(self.path.name + PARTIAL)
         format, self.coding = find_format(self.path, bits)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.partial.touch()
+            self.partial = make_partial(self.path.parent)
             kind = (self.partial, format, self.coding, sample_rate, channels)
             if format in LIBSNDFILE:
                 self._encoder = SoundFileEncoder(*kind, samples, tags or {})
             else:
                 self._encoder = FFmpegEncoder(*kind, tags or {}, cover, streams)
         except OSError as error:
-            raise UserError(f"{self.path} can't be written: {error.strerror} ({error.filename}).") from error
+            raise UserError(f"{self.path} can't be written: {error.strerror}.") from error
         except ValueError as error:
             self.partial.unlink()
             raise UserError(f"{self.path} can't hold {channels} channels at {sample_rate} Hz: choose wav.") from error

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from separation.audio.spectral import Spectral, SpectralSettings
 from separation.errors import UserError
-from separation.files import PARTIAL, replacing
+from separation.files import PARTIAL, is_running, replacing
 from separation.stems import PARTS
 
 SETTINGS_FILE = "settings.json"
@@ -252,19 +252,6 @@ def sweep(folder: Path) -> None:
         if not is_running(path.name.removesuffix(PARTIAL).rpartition(".")[2]):
             with suppress(UserError, OSError):
                 remove_track(path)
-
-
-def is_running(process: str) -> bool:
-    """Whether a process of this number runs on this machine."""
-    if not process.isdecimal() or os.name != "posix":
-        return False
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        pass
-    return True
 
 
 def remove_track(folder: Path) -> None:

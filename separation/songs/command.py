@@ -7,7 +7,7 @@ from itertools import chain
 
 import torch
 
-from separation.errors import UserError, run_script
+from separation.errors import UserError
 from separation.network.pretrained import default_weights
 from separation.progress import Progress
 from separation.songs.arguments import parse_arguments
@@ -63,8 +63,3 @@ def main() -> int:
         reasons = (reason(job.song.file.path, error) for job, error in failures)
         print(f"{len(failures)} of {count(len(jobs), 'song')} failed:", *reasons, sep="\n  ", file=sys.stderr)
     return bool(failures)
-
-
-def run() -> None:
-    """The command `separate`."""
-    run_script(main)

@@ -1,0 +1,91 @@
+"""How scripts end: by signals, into closed pipes, and on terminals of another alphabet."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import REPOSITORY, environment, hear_ctrl_c
+
+WORK = """
+import sys, time
+from pathlib import Path
+from separation.errors import UserError, run_script
+from separation.files import replacing
+
+def main():
+    if sys.argv[1] == "write":
+        with replacing(Path(sys.argv[2])) as partial:
+            partial.write_text("half")
+            print("ready", flush=True)
+            time.sleep(60)
+    if sys.argv[1] == "say":
+        for _ in range(20000):
+            print("Björk \\u2192 \\u5b87\\u591a\\u7530", flush=True)
+        Path(sys.argv[2]).write_text("done")
+    if sys.argv[1] == "fail":
+        raise UserError("there is no \\u5b87.")
+
+run_script(main)
+"""
+
+
+def start(*arguments: object, **options: object) -> subprocess.Popen:
+    command = [sys.executable, "-c", WORK, *map(str, arguments)]
+    variables = {**environment(), **options.pop("env", {})}
+    return subprocess.Popen(command, cwd=REPOSITORY, env=variables, preexec_fn=hear_ctrl_c, **options)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere there are no such signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_a_signal_leaves_nothing_half_written(tmp_path, name, code):
+    process = start("write", tmp_path / "x", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors.strip()) == (code, "stopped")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere there are no such pipes")
+@pytest.mark.parametrize("redirect", ["| head -1 >/dev/null", ">/dev/full", ">&-", "2>&- | head -1 >/dev/null"])
+def test_output_that_cannot_be_written_costs_nothing(tmp_path, redirect):
+    script = f'"$0" -c "$1" say {tmp_path / "x"} {redirect}; exit ${{PIPESTATUS[0]}}'
+    command = ["bash", "-c", script, sys.executable, WORK]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "x").read_text() == "done"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_a_terminal_of_another_alphabet_costs_nothing(tmp_path, encoding):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = start("say", tmp_path / "x", env={"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}, **pipes)
+    process.communicate()
+    assert process.returncode == 0
+    failed = start("fail", env={"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}, **pipes)
+    assert failed.communicate()[1].startswith(b"error: there is no ?") and failed.returncode == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere there are no such signals")
+@pytest.mark.parametrize("script", ["create_songs.py", "dataset.py", "train.py", "test.py"])
+@pytest.mark.parametrize("delay", [0.3, 0.6, 1.0])
+def test_ctrl_c_at_the_start_prints_no_trace(tmp_path, script, delay):
+    arguments = {
+        "dataset.py": ["--dataset", "FOLDER", "--vocals", "--root", tmp_path],
+        "test.py": ["--target", "vocals", "--root", tmp_path],
+        "train.py": ["--config", tmp_path / "none.yaml"],
+        "create_songs.py": [tmp_path / "none.wav"],
+    }[script]
+    command = [sys.executable, script, *map(str, arguments)]
+    options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": hear_ctrl_c}
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment(), **options)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert process.returncode in (-signal.SIGINT, 130, 1)
