@@ -1,20 +1,43 @@
-"""Songs are worked on side by side, each in a process of its own, and one that fails does not stop the others."""
+"""Songs are worked on side by side, and one that fails, or kills its worker, does not stop the others."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import signal
+import threading
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import TypeVar
+from multiprocessing.synchronize import Event
+from typing import Protocol, TypeVar
 
 from separation.errors import UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+STRIKES = 3
+"""Workers that a job may kill before it is passed over."""
+
+
+class Pool(Protocol):
+    """Workers, here or elsewhere, that are given jobs as `concurrent.futures` has it."""
+
+    deaths: tuple[type[Exception], ...]
+    """What a future raises when its worker has died."""
+
+    def has_room(self) -> bool:
+        """Whether another job can be taken."""
+
+    def submit(self, work: Callable[[Job], Result], job: Job) -> Future:
+        """Begin a job; its result is that of `attempt`."""
+
+    def release(self, future: Future) -> None:
+        """This job has ended."""
 
 
 def default_workers() -> int:
@@ -23,47 +46,132 @@ def default_workers() -> int:
 
 
 def run_jobs(
-    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int
+    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int = 1, threads: int | None = None
 ) -> Iterator[tuple[Job, Result | UserError]]:
     """Yield `(job, work(job))` for every job, in the order they end; what a `UserError` stopped yields that error.
 
-    One worker is this process itself; several share the processors' threads. Any other error stops everything.
+    One worker is this process itself; several are processes that share `threads`, by default those of the processors.
+    A job whose worker dies is begun again, and passed over with an error when it has killed `STRIKES` of them. Any
+    other error stops everything.
     """
     if workers < 1:
         raise UserError(f"--workers must be 1 or more, not {workers}.")
     workers = min(workers, len(jobs))
     if workers <= 1:
-        yield from ((job, _attempt(work, job)) for job in jobs)
+        yield from ((job, attempt(work, job)) for job in jobs)
         return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _listen_to_interrupts)
+    with processes(workers, threads) as pool:
+        yield from run_in(pool, work, jobs)
+
+
+def run_in(pool: Pool, work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[Job, Result | UserError]]:
+    """The same, in workers that are there."""
+    waiting, strikes = deque(range(len(jobs))), Counter()
+    running: dict[Future, int] = {}
+    ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+    while waiting or running:
+        while waiting and pool.has_room():
+            number = waiting.popleft()
+            future = pool.submit(work, jobs[number])
+            running[future] = number
+            future.add_done_callback(ended.put)
+        future = ended.get()
+        number = running.pop(future)
+        pool.release(future)
+        if isinstance(future.exception(), pool.deaths):
+            strikes[number] += 1
+            if strikes[number] < STRIKES:
+                waiting.append(number)
+                continue
+            yield jobs[number], UserError(f"it killed its worker {STRIKES} times, perhaps for want of memory.")
+        else:
+            yield jobs[number], future.result()
+
+
+def attempt(work: Callable[[Job], Result], job: Job) -> Result | UserError:
+    """The result of a job, or the reason why it has none."""
     try:
-        with _threads_shared(workers), _interrupts_ignored():
-            futures = {pool.submit(_attempt, work, job): job for job in jobs}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool as error:
-        raise UserError("a worker process was killed, perhaps for want of memory: give fewer --workers.") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+        return work(job)
+    except UserError as error:
+        return error
+
+
+class Processes:
+    """Processes of this machine. Each has one job at a time, so when it dies it is known what has killed it."""
+
+    deaths = (BrokenProcessPool,)
+
+    def __init__(self, workers: int, threads: int | None):
+        self.workers, self.threads = workers, threads
+        self.context = multiprocessing.get_context("spawn")
+        self.stopped = self.context.Event()
+        self.idle: list[ProcessPoolExecutor | None] = [None] * workers
+        self.busy: dict[Future, ProcessPoolExecutor] = {}
+
+    def has_room(self) -> bool:
+        return bool(self.idle)
+
+    def submit(self, work: Callable[[Job], Result], job: Job) -> Future:
+        executor = self.idle.pop()
+        if executor is None:
+            executor = ProcessPoolExecutor(1, self.context, _begin, (self.stopped,))
+        with _threads_shared(self.workers, self.threads), _interrupts_ignored():  # the process is started in here
+            future = executor.submit(_attempt_in_process, work, job)
+        self.busy[future] = executor
+        return future
+
+    def release(self, future: Future) -> None:
+        executor = self.busy.pop(future)
+        if isinstance(future.exception(), self.deaths):
+            executor.shutdown()
+            executor = None
+        self.idle.append(executor)
+
+    def stop(self) -> None:
+        """End all processes; jobs that are running are interrupted, so that they can clear away what they began."""
+        self.stopped.set()
+        for executor in self.busy.values():
+            for process in list((executor._processes or {}).values()):  # Python has no other name for them yet
+                if process.is_alive():
+                    os.kill(process.pid, signal.SIGINT)
+        for executor in [*filter(None, self.idle), *self.busy.values()]:
+            executor.shutdown(cancel_futures=True)
 
 
 @contextmanager
-def _threads_shared(workers: int) -> Iterator[None]:
-    """Processes started in here have a share of the processors' threads each; who has set a number knows better."""
-    if "OMP_NUM_THREADS" in os.environ:
+def processes(workers: int, threads: int | None) -> Iterator[Processes]:
+    """Processes that are there within the block."""
+    pool = Processes(workers, threads)
+    try:
+        yield pool
+    finally:
+        pool.stop()
+
+
+@contextmanager
+def _threads_shared(workers: int, threads: int | None) -> Iterator[None]:
+    """Processes started in here have a share of the threads each; who has set a number knows better."""
+    if threads is None and "OMP_NUM_THREADS" in os.environ:
         yield
         return
     # torch and numpy alike read it when they are loaded
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (threads or os.cpu_count() or 1) // workers))
     try:
         yield
     finally:
-        del os.environ["OMP_NUM_THREADS"]
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 @contextmanager
 def _interrupts_ignored() -> Iterator[None]:
-    """Processes started in here are deaf to Ctrl-C until they ask for it: else each would print a stack trace."""
+    """Processes started in here are deaf to Ctrl-C but within a job: else each would print a stack trace."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may say so
+        yield
+        return
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -71,12 +179,29 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
-def _listen_to_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _begin(stopped: Event) -> None:
+    """What a process does first: it is to end with its parent, for which it would wait for ever if that were killed."""
+    global _stopped
+    _stopped = stopped
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
-def _attempt(work: Callable[[Job], Result], job: Job) -> Result | UserError:
+def _attempt_in_process(work: Callable[[Job], Result], job: Job) -> Result | UserError | None:
+    """A job that Ctrl-C interrupts clears away what it has begun; nobody waits for its result then."""
     try:
-        return work(job)
-    except UserError as error:
-        return error
+        signal.signal(signal.SIGINT, _interrupt)
+        return None if _stopped.is_set() else attempt(work, job)
+    except KeyboardInterrupt:
+        return None
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _interrupt(*_: object) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would interrupt the clearing away
+    raise KeyboardInterrupt

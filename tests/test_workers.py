@@ -2,8 +2,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from threading import Thread
 
 import pytest
+from conftest import REPOSITORY
 
 from separation.errors import UserError
 from separation.workers import run_jobs
@@ -12,8 +20,6 @@ from separation.workers import run_jobs
 def double(number: int) -> int:
     if number == 3:
         raise UserError("3 cannot be doubled.")
-    if number == 99:
-        os.kill(os.getpid(), signal.SIGKILL)
     return 2 * number
 
 
@@ -34,6 +40,8 @@ def test_several_workers_share_the_processors(monkeypatch):
     assert "OMP_NUM_THREADS" not in os.environ
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert {threads for _, threads in dict(run_jobs(process_and_threads, [1, 2], 2)).values()} == {"1"}
+    assert {threads for _, threads in dict(run_jobs(process_and_threads, [1, 2], 2, threads=8)).values()} == {"4"}
+    assert os.environ["OMP_NUM_THREADS"] == "1"
 
 
 def test_several_workers_do_every_job_and_one_failure_stops_no_other():
@@ -42,9 +50,79 @@ def test_several_workers_do_every_job_and_one_failure_stops_no_other():
     assert str(results[3]) == "3 cannot be doubled."
 
 
-def test_a_worker_that_is_killed_is_a_sentence():
-    with pytest.raises(UserError, match="fewer --workers"):
-        list(run_jobs(double, [1, 99], 2))
+def test_a_job_that_kills_its_workers_is_begun_three_times_and_passed_over(tmp_path):
+    results = dict(run_jobs(partial(dangerous, tmp_path), list(range(12)), 3))
+    assert {job: results[job] for job in range(12) if job not in (3, 7)} == {
+        job: job for job in range(12) if job not in (3, 7)
+    }
+    assert "killed its worker 3 times" in str(results[3])
+    assert results[7] == 7  # the second time it lives
+    assert [len((tmp_path / f"{job}").read_text()) for job in (3, 7, 8)] == [3, 2, 1]
+
+
+def dangerous(folder: Path, job: int) -> int:
+    """Job 3 kills its process each time, and 7 the first time; each notes that it was begun."""
+    with (folder / f"{job}").open("a") as file:
+        file.write("x")
+    if job == 3 or (job == 7 and (folder / "7").read_text() == "x"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job
+
+
+def clears_away(folder: Path, job: int) -> None:
+    path = folder / f"{job}"
+    try:
+        path.touch()
+        time.sleep(60)
+    finally:
+        path.unlink()
+        (folder / f"{job} cleared").touch()
+
+
+def test_stopping_interrupts_the_jobs_which_clear_away_what_they_began(tmp_path):
+    results = run_jobs(partial(clears_away, tmp_path), [1, 2, 3], 2)
+    watch = Thread(target=interrupt_when, args=(lambda: {"1", "2"} <= {path.name for path in tmp_path.iterdir()},))
+    watch.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
+    watch.join()
+    assert {path.name for path in tmp_path.iterdir()} == {"1 cleared", "2 cleared"}
+
+
+def interrupt_when(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the children of a process are read from /proc")
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    code = """
+import sys; sys.path[:0] = sys.argv[2:]
+from functools import partial; from pathlib import Path
+from test_workers import clears_away; from separation.workers import run_jobs
+if __name__ == "__main__":
+    list(run_jobs(partial(clears_away, Path(sys.argv[1])), [1, 2], 2))
+"""
+    (tmp_path / "main.py").write_text(code)
+    (tmp_path / "jobs").mkdir()
+    paths = [REPOSITORY, REPOSITORY / "tests"]
+    parent = subprocess.Popen([sys.executable, *map(str, (tmp_path / "main.py", tmp_path / "jobs", *paths))])
+    while len(list((tmp_path / "jobs").iterdir())) < 2:
+        assert parent.poll() is None
+        time.sleep(0.02)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    parent.kill()
+    parent.wait()
+    while any(is_running(child) for child in children):
+        time.sleep(0.02)
+
+
+def is_running(process: str) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_no_workers_are_refused():

@@ -95,12 +95,28 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     work.add_argument("--device", default="auto", help=DEVICE_HELP)
     work.add_argument("--threads", type=int, metavar="N", help="processor threads to use (default: all)")
+    work.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="songs at a time, each in a process with its share of the threads",
+    )
+    work.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="FILE",
+        help="append a line of JSON for every song that ends (default with --jobs: OUTPUT/manifest.jsonl)",
+    )
     work.add_argument("--verbose", action="store_true", help="say how loud each stem is")
     options = parser.parse_args(arguments)
     options.stems, strays = sort_out(options.stems)
     options.songs += strays + options.input
-    if options.threads is not None and options.threads < 1:
-        raise UserError(f"--threads must be 1 or more, not {options.threads}.")
+    for name in ("threads", "jobs"):
+        if (number := getattr(options, name)) is not None and number < 1:
+            raise UserError(f"--{name} must be 1 or more, not {number}.")
+    if options.manifest is None and options.jobs > 1:
+        options.manifest = options.output / "manifest.jsonl"
     if options.output.exists() and not options.output.is_dir():
         raise UserError(f"--output {options.output} is a file: name a folder.")
     if options.format == STEM_FILE:

@@ -1,4 +1,4 @@
-"""Many songs are separated, one after the other, and one that fails does not stop the others."""
+"""Many songs are separated, one by one or side by side, and one that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -49,16 +49,23 @@ def plan(songs: Sequence[Song], naming: Naming, stems: Sequence[str]) -> list[Jo
 
 
 def separate_songs(
-    jobs: Sequence[Job], settings: Settings, progress: Callable[[float], None]
+    jobs: Sequence[Job],
+    settings: Settings,
+    workers: int = 1,
+    threads: int | None = None,
+    progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[Job, RenderReport | UserError]]:
-    """Separate songs, yielding each with its report, or with the reason why it failed.
+    """Separate songs, yielding each with its report, or with the reason why it failed, in the order they end.
 
-    `progress` is told which share of the running song is done.
+    One worker is this process, and tells `progress` which share of the running song is done. Several are processes,
+    each with weights of its own and a share of the `threads`.
     """
-    return run_jobs(partial(separate, settings=settings, progress=progress), jobs, workers=1)
+    alone = min(workers, len(jobs)) <= 1
+    work = partial(separate, settings=settings, progress=progress) if alone else partial(separate, settings=settings)
+    return run_jobs(work, jobs, workers, threads)
 
 
-def separate(job: Job, settings: Settings, progress: Callable[[float], None]) -> RenderReport:
+def separate(job: Job, settings: Settings, progress: Callable[[float], None] = lambda share: None) -> RenderReport:
     """Separate one song. Raises `UserError` as `render` does."""
 
     def tell(done: int, samples: int) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack, closing
 from itertools import chain
+from time import perf_counter
 
 import torch
 
 from separation.errors import UserError
 from separation.network.pretrained import default_weights
-from separation.progress import Progress
+from separation.progress import Progress, clock
 from separation.songs.arguments import parse_arguments
 from separation.songs.batch import Settings, load_separator, plan, separate_songs
 from separation.songs.find import find_songs
+from separation.songs.manifest import Manifest
 from separation.songs.naming import Naming
 from separation.songs.outputs import StemFormat
 from separation.songs.page import Page
-from separation.songs.words import count, levels, opening, place, reason, result
+from separation.songs.words import count, levels, opening, place, reason, result, spell
 
 
 def main() -> int:
@@ -34,21 +37,28 @@ def main() -> int:
     jobs = plan(songs, naming, separator.stems)
     page = Page(options.output) if options.page else None
 
-    done, waiting, failures = [], [], []
+    done, waiting, failures, music, start = [], [], [], 0.0, perf_counter()
     for job in jobs:
         (done if job.is_done and not options.overwrite else waiting).append(job)
     if done:
         what = place(done[0].files) if len(done) == 1 else count(len(done), "song")
         print(f"{what}: the stems are there already. --overwrite separates again.")
     if waiting:
-        print(opening(weights, separator.device, len(waiting)), flush=True)
-    with Progress(len(waiting)) as progress:
-        for job, report in chain(((job, None) for job in done), separate_songs(waiting, settings, progress.within)):
+        print(opening(weights, separator.device, len(waiting), options.jobs), flush=True)
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(len(waiting), abreast=options.jobs))
+        manifest = stack.enter_context(closing(Manifest(options.manifest, settings))) if options.manifest else None
+        reports = separate_songs(waiting, settings, options.jobs, options.threads, progress.within)
+        for job, report in chain(((job, None) for job in done), stack.enter_context(closing(reports))):
+            if report:
+                progress.done()
+                if manifest:
+                    manifest.add(job, report)
             try:
                 if isinstance(report, UserError):
                     raise report
                 if report:
-                    progress.done()
+                    music += report.seconds
                     progress.say(result(report, job.files, tuple(job.paths)))
                 if report and options.verbose:
                     progress.say(f"    {levels(report)}")
@@ -57,6 +67,8 @@ def main() -> int:
             except UserError as error:
                 failures.append((job, error))
                 progress.say(f"{place(job.files)}: failed.", file=sys.stderr)
+    if len(waiting) > 1:
+        print(f"{clock(music)} of music in {spell(perf_counter() - start)}, from {count(len(waiting), 'song')}")
     if page and page.path.exists():
         print(f"To listen, open {page.path.resolve().as_uri()}")
     if failures:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -71,7 +72,9 @@ def test_songs_of_a_folder_as_a_user_separates_them(tmp_path, weights):
     first, *lines = result.stdout.splitlines()
     assert first == f"5 songs; weights {weights}; CPU, 1 thread"
     pattern = r"0:0\d of music in \S+ s -> outputs/[^/]+/ \(vocals, accompaniment\)"
+    *lines, last = lines
     assert len(lines) == 3 and all(re.fullmatch(pattern, line) for line in lines)
+    assert re.fullmatch(r"0:02 of music in \S+ s, from 5 songs", last)
     assert "|" not in result.stderr  # in a log file there are no bars
     names = ("Füße 歌", "mono", "short")
     assert written(tmp_path / "outputs") == {
@@ -218,6 +221,34 @@ def test_a_stem_file_is_written_and_recognised(tmp_path, create, capsys):
     assert written(tmp_path / "again") == {"song/vocals.wav", "song/accompaniment.wav"}
 
 
+def test_jobs_side_by_side_do_what_one_process_does_and_say_so_in_the_manifest(tmp_path, weights):
+    songs = [tmp_path / "songs" / f"{number}.wav" for number in range(5)]
+    for number, path in enumerate(songs):
+        write(path, (number + 1) / 5 * noise(20000 + 1000 * number), 44100)
+    songs[2].write_text("no music")
+    results = {}
+    for folder, options in (("one", ()), ("two", ("--jobs", "2"))):
+        run = command(weights, "songs/", "--output", folder, *options)
+        results[folder] = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert results[folder].returncode == 1
+        assert "Traceback" not in results[folder].stderr
+        assert "1 of 5 songs failed:\n  songs/2.wav is no audio" in results[folder].stderr
+    assert "5 songs, 2 at a time;" in results["two"].stdout
+    stems = written(tmp_path / "one")
+    assert len(stems) == 8 and written(tmp_path / "two") == stems | {"manifest.jsonl"}
+    assert all((tmp_path / "one" / stem).read_bytes() == (tmp_path / "two" / stem).read_bytes() for stem in stems)
+
+    lines = (tmp_path / "two" / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    facts = {Path(line["song"]).stem: line for line in map(json.loads, lines)}
+    assert len(lines) == 5 and {name: line["result"] for name, line in facts.items()} == {
+        "0": "done", "1": "done", "2": "failed", "3": "done", "4": "done"
+    }  # fmt: skip
+    assert "no audio" in facts["2"]["reason"]
+    assert facts["4"]["seconds"] == pytest.approx(24000 / 44100, abs=1e-3) and facts["4"]["took"] > 0
+    assert facts["4"]["weights"] == str(weights) and facts["4"]["settings"]["format"] == "wav"
+    assert facts["4"]["stems"] == {stem: f"two/4/{stem}.wav" for stem in ("vocals", "accompaniment")}
+
+
 def test_levels_are_told_to_who_asks(tmp_path, create, capsys):
     write(tmp_path / "song.wav", noise(30000), 44100)
     create("song.wav")
@@ -249,6 +280,8 @@ def test_clipping_is_said(tmp_path, create, capsys):
         (["--stems", "all"], "do not separate drums and bass and other"),
         (["--output", "song.wav"], "song.wav is a file"),
         (["--threads", "0"], "--threads"),
+        (["--jobs", "0"], "--jobs"),
+        (["--manifest", "song.wav/manifest"], "manifest song.wav/manifest can't be written"),
         (["--bits", "24", "--clip", "none"], "--clip none"),
         (["--format", "mp3", "--bits", "16"], "mp3"),
         (["--weights", "song.wav"], "song.wav"),
