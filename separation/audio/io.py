@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ class AudioReader:
     """An audio file, opened: iterate over it, inside `with`, for float32 blocks `[channels, n]` at the file's own rate.
 
     `stream` counts the audio streams of a file with several (MUSDB18's stem.mp4: mixture, drums, bass, other, vocals).
-    `info` is what the header says; `tags` holds the title, the artist and the like.
+    `info` is what the header says; `tags` holds the title, the artist and the like; `remarks` what was passed over.
 
     Raises `UserError` when the file is missing, unreadable, empty, no audio, damaged or cut short, or has samples that
     are not numbers: when it is opened if its header tells, else when it is read.
@@ -58,9 +58,28 @@ class AudioReader:
 
     def __init__(self, path: str | Path, stream: int = 0):
         self.path = Path(path)
-        self._decoder = open_decoder(self.path, stream)
+        with self._blamed():
+            self._decoder = open_decoder(self.path, stream)
         self.info: AudioInfo = self._decoder.info
         self.tags: dict[str, str] = self._decoder.tags
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was passed over so far, in words."""
+        return self._decoder.remarks
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """Whatever a decoder raises concerns this file alone, and is one sentence about it."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"{self.path} cannot be decoded ({reason}): it is damaged; copy or export it anew."
+            ) from error
 
     def __enter__(self) -> AudioReader:
         return self
@@ -70,7 +89,12 @@ class AudioReader:
 
     def __iter__(self) -> Iterator[Tensor]:
         samples, rate, stated = 0, self.info.sample_rate, self._decoder.stated_samples
-        for block in self._decoder.blocks():
+        blocks = self._decoder.blocks()
+        while True:
+            with self._blamed():
+                block = next(blocks, None)
+            if block is None:
+                break
             if not np.isfinite(block).all():
                 raise UserError(
                     f"{self.path} has samples that are no numbers near {samples / rate:.1f} s: export it anew."

@@ -211,7 +211,7 @@ def damaged_files(folder: Path) -> dict[str, str]:
     (folder / "folder.wav").mkdir()
     return {
         "cut.wav": "cut short",
-        "cut.flac": "damaged or cut short",
+        "cut.flac": "damaged|cut short",
         "cut.mp3": "cut short",
         "nan.wav": "no numbers near 1.5 s",
         "infinite.wav": "no numbers",
