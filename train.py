@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from separation.errors import run_script
-from separation.network.device import DEVICE_HELP, choose_device, use_huge_pages
+from separation.network.device import DEVICE_HELP, choose_device, memory_is_told, use_huge_pages
 from separation.training.config import load_config
-from separation.training.trainer import BEST, Trainer, processes
+from separation.training.trainer import Trainer, processes
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -55,10 +55,13 @@ def main() -> None:
     if count > 1:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     output = arguments.output or Path("runs") / arguments.config.stem
-    trainer = Trainer(config, output, device, arguments.resume)
-    scores = trainer.run()
+    with memory_is_told("lower data.batch_size, data.crop_frames or generator.widths"):
+        trainer = Trainer(config, output, device, arguments.resume)
+        if rank == 0:
+            print(trainer.opening(), flush=True)
+        trainer.run()
     if rank == 0:
-        print(f"done: {output / BEST}" + "".join(f", {source} {value}" for source, value in scores.items()))
+        print(trainer.closing())
     if count > 1:
         torch.distributed.destroy_process_group()
 

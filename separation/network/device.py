@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -64,3 +66,15 @@ def use_huge_pages() -> None:
     its first large tensor, as do processes that are started later.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+@contextmanager
+def memory_is_told(advice: str) -> Iterator[None]:
+    """Tell of too little memory in a sentence with this advice: a `UserError`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch has an error of its own for CUDA, and none for the CPU
+        told = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not told:
+            raise
+        raise UserError(f"there is too little memory: {advice}.") from error

@@ -7,7 +7,7 @@ several processes share a batch out among them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -177,11 +177,14 @@ def _all_filled(pools: Pools, has_rest: bool) -> bool:
     return all(len(pool) for pool in pools.targets.values()) and (len(pools.rests) > 0 or not has_rest)
 
 
-def load(batches: Batches, first: int) -> DataLoader:
-    """The batches from step `first` on, made ahead of time by worker processes."""
+def load(batches: Batches, first: int) -> Iterator[Batch]:
+    """The batches from step `first` on, made ahead of time by worker processes.
+
+    Raises `UserError` when music cannot be read any more, or a worker process is killed.
+    """
     workers = batches.data.workers
-    return DataLoader(
-        batches,
+    loader = DataLoader(
+        _Told(batches),
         batch_size=None,
         sampler=range(first, len(batches)),
         num_workers=workers,
@@ -189,6 +192,31 @@ def load(batches: Batches, first: int) -> DataLoader:
         worker_init_fn=_one_thread,
         pin_memory=torch.cuda.is_available(),
     )
+    try:
+        for batch in loader:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a process that makes batches was killed, perhaps for want of memory: lower data.workers or "
+            "data.batch_size, and go on with --resume."
+        ) from error
+
+
+class _Told(Dataset):
+    """The same batches, with an error for the user in place of one that cannot be made: no trace of a worker's."""
+
+    def __init__(self, batches: Batches):
+        self.batches = batches
+
+    def __getitem__(self, step: int) -> Batch | UserError:
+        try:
+            return self.batches[step]
+        except UserError as error:
+            return error
 
 
 def _one_thread(_: int) -> None:

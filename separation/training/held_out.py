@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from separation.dataset.store import StoredTrack
 from separation.errors import UserError
+from separation.stems import MIXTURE
 from separation.training.config import DataSettings
 
 
@@ -47,7 +48,7 @@ def hold_out(
 
 
 def _can_be_scored(track: StoredTrack, targets: Sequence[str]) -> bool:
-    return len(track.parts) > 1 and bool({*targets} & {*track.parts})
+    return MIXTURE in track.parts and bool({*targets} & {*track.parts})
 
 
 def _drawn(candidates: set[str], songs: set[str], wanted: int, data: DataSettings) -> set[str]:

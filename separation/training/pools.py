@@ -49,6 +49,11 @@ class Pool:
     def __len__(self) -> int:
         return sum(len(songs) for songs in self._songs.values())
 
+    @property
+    def songs(self) -> set[str]:
+        """The names of all songs."""
+        return {song for songs in self._songs.values() for song in songs}
+
     def draw(self, rng: np.random.Generator) -> Signal:
         stores = list(self._songs)
         shares = np.array([self._shares[store] for store in stores])
@@ -73,6 +78,12 @@ class Pools:
     rests_without: dict[str, Pool]
     labelled_songs: list[str] = field(default_factory=list)
     held_out: list[StoredTrack] = field(default_factory=list)
+
+    def counts(self) -> tuple[int, int]:
+        """How many songs give an isolated target, and how many others there are to learn from."""
+        labelled = set().union(*(pool.songs for pool in self.targets.values()))
+        pools = (self.rests, self.mixtures, *self.rests_without.values())
+        return len(labelled), len(set().union(*(pool.songs for pool in pools)) - labelled)
 
 
 def open_pools(targets: Sequence[str], data: DataSettings, spectral: SpectralSettings, bandwidth: float) -> Pools:
@@ -115,6 +126,7 @@ def training_tracks(data: DataSettings, spectral: SpectralSettings) -> Iterable[
                 "build it with dataset.py, or lower data.crop_frames."
             )
         for track in tracks:
+            track.check(spectral.bins)
             yield folder, track
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,19 +18,21 @@ from separation.dataset.store import StoredTrack
 from separation.network.masking import MaskingNetwork
 from separation.network.separator import Separator
 from separation.training.config import Config
+from separation.training.history import History
 
 
 class TrainingReport:
-    """Writes TensorBoard's events into `<output>/events`, where `tensorboard --logdir <output>` finds them.
+    """Writes `<output>/history.jsonl`, and TensorBoard's events into `<output>/events` for `tensorboard --logdir`.
 
-    A machine that only trains may lack TensorBoard and what draws its pictures: nothing is written there.
+    A machine that only trains may lack TensorBoard and what draws its pictures: no events are written there. Nor are
+    they, or the history, once the disk has refused them: the training goes on as long as its weights can be written.
     """
 
     every = 50
     """Steps between two points of a loss."""
 
     def __init__(self, output: Path, config: Config, step: int):
-        self.writer = None
+        self.writer, self.history = None, History(output, step)
         try:
             import librosa  # noqa: F401
             import matplotlib  # noqa: F401
@@ -37,8 +40,9 @@ class TrainingReport:
         except ImportError as error:
             print(f"{error.name} is not installed: this run writes nothing for TensorBoard")
         else:
-            self.writer = SummaryWriter(str(output / "events"), purge_step=step + 1 if step else None)
-            self.writer.add_text("config", f"```json\n{json.dumps(asdict(config), indent=2)}\n```", step)
+            with self._as_long_as_there_is_room():
+                self.writer = SummaryWriter(str(output / "events"), purge_step=step + 1 if step else None)
+                self.writer.add_text("config", f"```json\n{json.dumps(asdict(config), indent=2)}\n```", step)
         self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}
         self.waited = self.worked = 0.0
@@ -59,32 +63,38 @@ class TrainingReport:
 
     def losses(self, step: int, terms: Mapping[str, float]) -> None:
         """Note the losses of a step; means over `every` steps are written, each over the steps that had the term."""
-        if not self.writer:
-            return
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
-        if step % self.every == 0:
-            for name, value in self.sums.items():
-                self.writer.add_scalar(f"loss/{name}", value / self.counts[name], step)
-            self.writer.add_scalar(
-                "time/share waiting for data", self.waited / (self.waited + self.worked + 1e-9), step
-            )
-            self.writer.add_scalar("time/seconds per step", (self.waited + self.worked) / self.every, step)
-            self.sums, self.counts = {}, {}
-            self.waited = self.worked = 0.0
+        if step % self.every:
+            return
+        means = {name: value / self.counts[name] for name, value in self.sums.items()}
+        took = self.waited + self.worked
+        times = {"share waiting for data": self.waited / (took + 1e-9), "seconds per step": took / self.every}
+        self.sums, self.counts, self.waited, self.worked = {}, {}, 0.0, 0.0
+        with self._as_long_as_there_is_room():
+            if self.history:
+                self.history.add(step, losses=means, time=times)
+            if self.writer:
+                for kind, values in (("loss", means), ("time", times)):
+                    for name, value in values.items():
+                        self.writer.add_scalar(f"{kind}/{name}", value, step)
 
     def validation(
         self, step: int, scores: Mapping[str, float], network: MaskingNetwork, songs: Sequence[StoredTrack]
     ) -> None:
         """Write validation SDR, and how the first validation song comes apart: pictures, sound and energies."""
-        if not self.writer:
-            return
-        for source, value in scores.items():
-            self.writer.add_scalar(f"validation SDR/{source}", value, step)
-        if not songs:
-            return
-        song, spectral = songs[0], Spectral(network.settings)
+        with self._as_long_as_there_is_room():
+            if self.history and scores:
+                self.history.add(step, validation_sdr=scores)
+            if self.writer:
+                for source, value in scores.items():
+                    self.writer.add_scalar(f"validation SDR/{source}", value, step)
+                if songs:
+                    self._show(step, network, songs[0])
+
+    def _show(self, step: int, network: MaskingNetwork, song: StoredTrack) -> None:
+        spectral = Spectral(network.settings)
         mixture = mixture_of(song).crop(0, song.frames, network.settings.bins)
         rate = network.settings.sample_rate
         waveform = spectral.inverse(mixture, song.samples)[:, : 10 * rate]
@@ -97,9 +107,18 @@ class TrainingReport:
             share = float(signal.square().sum() / waveform.square().sum().clamp_min(1e-10))
             self.writer.add_scalar(f"share of the song's energy/{name}", share, step)
 
+    @contextmanager
+    def _as_long_as_there_is_room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            print(f"neither history nor events are written from here on ({error}); the training goes on", flush=True)
+            self.writer = self.history = None
+
     def close(self) -> None:
-        if self.writer:
-            self.writer.close()
+        with self._as_long_as_there_is_room():
+            if self.writer:
+                self.writer.close()
 
 
 def picture(spectrogram: Tensor, sample_rate: int) -> Tensor:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,22 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from separation.audio.spectral import compress
 from separation.errors import UserError
 from separation.models import Discriminator
 from separation.network.checkpoint import build_network, load_weights, save_weights
 from separation.network.device import choose_precision
+from separation.training import words
 from separation.training.batches import Batch, Batches, load
 from separation.training.calibration import soften
-from separation.training.config import Config, decisive_differences, parse_config
+from separation.training.config import Config
 from separation.training.objective import DiscriminatorObjective, GeneratorObjective, Teacher
 from separation.training.optimizer import GeneratorOptimizer, learning_rate_factor
 from separation.training.pools import open_pools
 from separation.training.report import TrainingReport
-from separation.training.state import load_state, save_state
+from separation.training.resume import BEST, LAST, read_run, restore
+from separation.training.start import grown_from, measure_input
+from separation.training.state import save_state
 from separation.training.validation import mean_of, medians, validate, validation_tracks
-
-LAST, BEST = "last.pt", "best.safetensors"
-
-GROWING = ("blocks", "decoder_levels", "frequency_levels")
-"""The sizes of the generator that may differ from those of the weights that a run goes on from."""
 
 
 class Trainer:
@@ -49,10 +45,9 @@ class Trainer:
         self.dtype = choose_precision(self.schedule.precision, device)
         self.rank, self.processes = processes()
         self.step, self.best = 0, -math.inf
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--output {output} cannot be made a folder: {error.strerror}.") from error
+        if output.exists() and not output.is_dir():
+            raise UserError(f"--output {output} cannot be made a folder: it is a file.")
+        state = read_run(output, config, resume)
         band = config.generator.bins * config.spectral.sample_rate / config.spectral.n_fft
         self.pools = open_pools(config.targets, config.data, config.spectral, min(band, 16_000))
         self.batches = Batches(config, self.pools, self.rank, self.processes)
@@ -74,22 +69,35 @@ class Trainer:
                 self.critics.parameters(), config.discriminator.learning_rate, betas=(0.5, 0.999)
             )
             self.parts |= {"critics": self.critics, "critics_optimizer": self.critics_optimizer}
-        if resume:
-            self._restore(load_state(output / LAST))
-        elif (output / LAST).exists():
-            raise UserError(f"{output} holds a training run already: go on with --resume, or name another --output.")
+        if state:
+            self.step, self.best = restore(state, self.parts, self.schedule.steps, output / LAST)
+            self.best = self.best if (output / BEST).is_file() else -math.inf
         elif config.weights:
-            self._start_from(config.weights)
+            self.network.load_state_dict(grown_from(config.weights, config, self.network.state_dict(), device))
         else:
-            self._measure_input()
+            measure_input(self.network.generator, Batches(config, self.pools), self.schedule.unlabelled_every)
+        if not state:
+            self.average.module.load_state_dict(self.network.state_dict())
         self.objective = self._share(GeneratorObjective(self.network, config.losses))
         self.judging = self._share(self.critics) if config.losses.adversarial else None
+        self.begun_at = self.step
+        try:
+            output.mkdir(parents=True, exist_ok=True)  # not before all else is in order
+        except OSError as error:
+            raise UserError(f"--output {output} cannot be made a folder: {error.strerror}.") from error
 
-    def run(self) -> dict[str, str]:
-        """Train to the last step; the best weights' validation medians, in words.
+    def opening(self) -> str:
+        """What the run has found and will do, in words, and what is amiss."""
+        return words.opening(
+            self.config, self.batches, self.songs, self.network, self.device, self.dtype, self.begun_at
+        )
 
-        Raises `UserError` when a loss is not finite.
-        """
+    def closing(self) -> str:
+        """What the run has made, in words."""
+        return words.closing(self.output, finished_before=self.begun_at == self.schedule.steps)
+
+    def run(self) -> None:
+        """Train to the last step. Raises `UserError` when a loss is not finite, or music cannot be read any more."""
         report = TrainingReport(self.output, self.config, self.step) if self.rank == 0 else None
         bar = tqdm(total=self.schedule.steps, initial=self.step, disable=self.rank > 0, dynamic_ncols=True, unit="step")
         shown: dict[str, str] = {}  # the latest value of each loss: not every step has them all
@@ -111,11 +119,10 @@ class Trainer:
                     report.losses(self.step, terms)
                     if self.step % self.schedule.validate_every == 0 or last:
                         scores = in_words(self._validate(report))
-                    if last and self.schedule.soften and self.songs:
-                        scores = in_words(self._soften())
                     if self.step % self.schedule.checkpoint_every == 0 or last:
                         save_state(self.output / LAST, self._state())
-        return scores
+            if report:
+                self._finish(report)
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """Update the generator, then the discriminators, on one batch; the losses by name."""
@@ -175,50 +182,12 @@ class Trainer:
     def _check(self, terms: dict[str, torch.Tensor]) -> None:
         for name, term in terms.items():
             if not torch.isfinite(term):
+                last = self.output / LAST
+                good = f"the last good checkpoint is {last}; " if last.exists() else ""
                 raise UserError(
-                    f"{name} is not finite at step {self.step}: the last good checkpoint is {self.output / LAST}; "
-                    "lower schedule.learning_rate, or try schedule.precision=fp32."
+                    f"{name} is not finite at step {self.step}: {good}lower schedule.learning_rate, "
+                    "or try schedule.precision=fp32."
                 )
-
-    def _start_from(self, paths: Sequence[str]) -> None:
-        """Take over the mean of finished weights, but for blocks and TDFs that they or the config lack.
-
-        Those that the config adds begin silent, so the network grows from where it was. Raises `UserError` when the
-        weights are of another kind of network.
-        """
-        own = self.network.state_dict()
-        states = [self._fitting(path) for path in paths]
-        for name in own:
-            if known := [state[name] for state in states if name in state]:
-                own[name] = torch.stack(known).mean(dim=0)
-        for network in (self.network, self.average.module):
-            network.load_state_dict(own)
-
-    def _fitting(self, path: str) -> dict[str, torch.Tensor]:
-        """The tensors of finished weights. Raises `UserError` when they are of another kind of network."""
-        start = load_weights(path, self.device)
-        sizes = {key: getattr(self.config.generator, key) for key in GROWING}
-        fitting = replace(start.settings, generator=replace(start.settings.generator, **sizes))
-        for key in ("targets", "spectral", "generator"):
-            if getattr(fitting, key) != (ours := getattr(self.config, key)):
-                theirs = getattr(start.settings, key)
-                raise UserError(f"weights: {path} has {key}: {theirs}, but the config asks for {ours}.")
-        return start.network.state_dict()
-
-    def _measure_input(self) -> None:
-        """Let every bin reach the generator centred and of unit variance, as measured on whole first batches."""
-        batches = Batches(self.config, self.pools)
-        every = self.schedule.unlabelled_every
-        moments = []
-        for step in range(0, min(16 * every, len(batches)), every):
-            batch = batches[step]
-            views = compress(batch["sources"].sum(dim=1) if "sources" in batch else batch["mixtures"])
-            moments.append(torch.stack([views.mean(dim=(0, 3)), views.square().mean(dim=(0, 3))]))
-        mean, square = torch.stack(moments).mean(dim=0)
-        generator = self.network.generator
-        generator.input_mean.copy_(mean)
-        generator.input_scale.copy_(1 / ((square - mean.square()).clamp_min(0).sqrt() + 0.01))
-        self.average.module.load_state_dict(self.network.state_dict())
 
     def _validate(self, report: TrainingReport) -> dict[str, float]:
         """Score the averaged weights on the validation songs, and keep them if they are the best."""
@@ -233,13 +202,15 @@ class Trainer:
         self.network.train()
         return scores
 
-    def _soften(self) -> dict[str, float]:
-        """Make the masks of the best weights as soft as scores best; the validation medians then."""
+    def _finish(self, report: TrainingReport) -> None:
+        """Make the masks of the best weights as soft as scores best: once, however often the end is taken up again."""
+        if self.best == -math.inf:  # the best weights were taken away
+            self._validate(report)
         best = load_weights(self.output / BEST, self.device)
-        factor, songs = soften(best.network, self.songs, self.schedule.soften)
-        scores = medians(songs)
-        self._save(best.network, step=best.provenance["step"], softened=factor, validation_sdr=scores)
-        return scores
+        if self.songs and self.schedule.soften and "softened" not in best.provenance:
+            factor, songs = soften(best.network, self.songs, self.schedule.soften)
+            scores = medians(songs)
+            self._save(best.network, step=best.provenance.get("step"), softened=factor, validation_sdr=scores)
 
     def _save(self, network: nn.Module, **facts: Any) -> None:
         provenance = {"config": asdict(self.config), **facts}
@@ -252,17 +223,6 @@ class Trainer:
             "best": self.best,
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        before = parse_config(state["config"], str(self.output / LAST))
-        if changed := decisive_differences(before, self.config):
-            raise UserError(
-                f"{self.output / LAST} was trained with other settings ({', '.join(changed)}): "
-                "resume with the same config, or name another --output."
-            )
-        self.step, self.best = state["step"], state["best"]
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
 
 
 def in_words(scores: dict[str, float]) -> dict[str, str]:

@@ -27,8 +27,17 @@ def sdr(reference: Tensor, estimate: Tensor) -> float:
 
 
 def validation_tracks(stores: Iterable[str]) -> list[StoredTrack]:
-    """The validation songs of the stores that have at least two parts to compare."""
-    return [track for store in stores for track in Store(Path(store)).tracks("valid") if len(track.parts) > 1]
+    """The validation songs of the stores that have a mixture, and something else to compare with.
+
+    Raises `UserError` when one is damaged.
+    """
+    found = []
+    for store in (Store(Path(folder)) for folder in stores):
+        for track in store.tracks("valid"):
+            if len(track.parts) > 1 and mixture_of(track):
+                track.check(store.settings.bins)
+                found.append(track)
+    return found
 
 
 def validate(network: MaskingNetwork, tracks: Iterable[StoredTrack]) -> Scores:

@@ -31,7 +31,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, OverflowError) as error:
+        except (ValueError, OverflowError, KeyError, AttributeError, TypeError) as error:  # as `!!bool maybe` does
             raise ConstructorError(
                 None, None, f"{node.value!r:.80} is no such value ({error})", node.start_mark
             ) from error

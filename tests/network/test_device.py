@@ -9,7 +9,7 @@ import torch
 from conftest import REPOSITORY, environment
 
 from separation.errors import UserError
-from separation.network.device import choose_device, choose_precision
+from separation.network.device import choose_device, choose_precision, memory_is_told
 
 ASK_FOR_HUGE_PAGES = """
 import sys
@@ -54,6 +54,21 @@ def test_a_device_that_is_not_there_is_a_sentence(monkeypatch, name, count, sent
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(UserError, match=sentence):
         choose_device(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MemoryError(), UserError),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), UserError),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), UserError),
+        (RuntimeError("shapes cannot be multiplied"), RuntimeError),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)[:20]),
+)
+def test_too_little_memory_is_a_sentence_and_nothing_else_is_taken_for_it(error, told):
+    with pytest.raises(told, match=r"too little memory: buy more|cannot be multiplied"), memory_is_told("buy more"):
+        raise error
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,7 @@ def test_training_separates_songs_that_it_has_not_heard(smoke):
 
 
 def test_training_says_what_it_does_and_where_the_weights_are(smoke):
+    assert re.search(r"^songs: 8 labelled, 0 unlabelled, 3 to validate on$", smoke.printed, re.MULTILINE)
     assert re.search(r"done: \S+best.safetensors, vocals \d+\.\d\d dB, accompaniment \d+\.\d\d dB", smoke.printed)
     assert "100/100" in smoke.bar and "identity=" in smoke.bar
     config, facts = read_facts(smoke.output / "best.safetensors")
@@ -63,7 +64,12 @@ def test_training_says_what_it_does_and_where_the_weights_are(smoke):
     assert facts["step"] in (50, 100) and facts["validation_sdr"].keys() == {"vocals", "accompaniment"}
     assert facts["softened"] in config.schedule.soften
     assert load_state(smoke.output / "last.pt")["step"] == 100
-    assert {path.name for path in smoke.output.iterdir()} == {"best.safetensors", "events", "last.pt"}
+    assert {path.name for path in smoke.output.iterdir()} == {
+        "best.safetensors",
+        "events",
+        "history.jsonl",
+        "last.pt",
+    }
 
 
 def test_tensorboard_has_the_losses_and_the_validation_sdr(events):

@@ -89,6 +89,8 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for 
         ("seed: 2001-99-99", ["seed: '2001-99-99' is no such value (month must be in 1..12)", "line 1"]),
         ("data: {labelled: !!int x}", ["labelled: 'x' is no such value"]),
         ("targets: [!!float x]", ["'x' is no such value"]),
+        ("seed: !!bool maybe", ["seed: 'maybe' is no such value"]),
+        ("seed: !!timestamp x", ["seed: 'x' is no such value"]),
         ("data: !!python/object:os.system {}", ["could not determine a constructor"]),
         ("schedule:\n  steps: 1\n  warmup: 2\n  steps: 3\n", ["the key steps is there twice", "line 4"]),
         ("seed: 1\nseed: 2\n", ["the key seed is there twice"]),

@@ -1,20 +1,28 @@
 from __future__ import annotations
 
+import json
 import math
+import os
 import re
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from music import TINY, make_store
+from music import TINY, add_track, make_song, make_store
 from networks import CIRCULAR, PAPER, read_facts
 from torch import Tensor
 
 from separation.errors import UserError
 from separation.network.checkpoint import load_network
 from separation.training import losses
+from separation.training import trainer as trainer_module
+from separation.training.batches import Batches
 from separation.training.config import Config, ScheduleSettings, parse_config
+from separation.training.history import HISTORY, History
+from separation.training.report import TrainingReport
 from separation.training.state import load_state, save_state
 from separation.training.trainer import BEST, LAST, Trainer, learning_rate_factor
 
@@ -70,6 +78,12 @@ def assert_same_state(one: Path, other: Path) -> None:
         assert same, name
 
 
+def assert_same_weights(one: Path, other: Path) -> None:
+    assert read_facts(one) == read_facts(other)
+    first, second = (load_network(path).state_dict() for path in (one, other))
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
 def stop_at(monkeypatch, step: int) -> None:
     """Let a run be interrupted in the middle of a step."""
     train_step = Trainer.train_step
@@ -95,9 +109,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(configure, tmp_path, mo
     Trainer(config, stopped, CPU, resume=True).run()
     assert load_state(stopped / LAST)["step"] == 8
     assert_same_state(whole / LAST, stopped / LAST)
-    assert read_facts(whole / BEST) == read_facts(stopped / BEST)
-    best, again = (load_network(folder / BEST).state_dict() for folder in (whole, stopped))
-    assert all(torch.equal(tensor, again[name]) for name, tensor in best.items())
+    assert_same_weights(whole / BEST, stopped / BEST)
 
 
 def test_a_run_can_be_repeated(configure, tmp_path):
@@ -128,6 +140,74 @@ def test_resuming_with_other_settings_names_them(configure, tmp_path):
     other = configure(schedule={"steps": 2, "betas": [0.5, 0.9]}, seed=3)
     with pytest.raises(UserError, match=r"other settings \(schedule.betas, schedule.steps, seed\)"):
         Trainer(other, tmp_path, CPU, resume=True)
+    with pytest.raises(UserError, match=r"has finished its 1 steps: to train further, .* --set weights=\S+safetensors"):
+        Trainer(configure(schedule={"steps": 2}), tmp_path, CPU, resume=True)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_masks_are_softened_once_however_often_the_end_is_taken_up(configure, tmp_path, monkeypatch, moment):
+    config = configure(schedule={"steps": 2, "soften": [0.5]})
+    Trainer(config, tmp_path / "whole", CPU).run()
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if moment == "before":
+            patch.setattr(trainer_module, "soften", killed)
+        else:
+            finish = Trainer._finish
+            patch.setattr(Trainer, "_finish", lambda *arguments: (finish(*arguments), killed()))
+        Trainer(config, tmp_path / "killed", CPU).run()
+    for _ in range(2):
+        again = Trainer(config, tmp_path / "killed", CPU, resume=True)
+        again.run()
+    assert "it had finished before; to train further" in again.closing()
+    assert_same_weights(tmp_path / "killed" / BEST, tmp_path / "whole" / BEST)
+
+
+def test_best_weights_that_were_taken_away_are_chosen_anew(configure, tmp_path):
+    config = configure(schedule={"steps": 2})
+    Trainer(config, tmp_path, CPU).run()
+    before = (tmp_path / BEST).rename(tmp_path / "before.safetensors")
+    Trainer(config, tmp_path, CPU, resume=True).run()
+    assert_same_weights(tmp_path / BEST, before)
+
+
+def without(name: str):
+    return lambda state: {key: value for key, value in state.items() if key != name}
+
+
+DAMAGES = {
+    "no step": without("step"),
+    "no network": without("network"),
+    "no optimizer": without("optimizer"),
+    "a step past the end": lambda state: state | {"step": 7},
+    "a step that is none": lambda state: state | {"step": "2"},
+    "no best": lambda state: state | {"best": None},
+    "no number": lambda state: state | {"best": math.nan},
+    "a lone optimizer": lambda state: state | {"optimizer": state["optimizer"][:1]},
+    "an optimizer without state": lambda state: state | {"optimizer": [o | {"state": {}} for o in state["optimizer"]]},
+    "a tensor less": lambda state: state | {"network": dict([*state["network"].items()][1:])},
+    "no tensors": lambda state: state | {"network": dict.fromkeys(state["network"], 1)},
+    "no numbers": lambda state: state | {"network": {name: x * math.nan for name, x in state["network"].items()}},
+    "other shapes": lambda state: state | {"average": {name: x[None] for name, x in state["average"].items()}},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return tmp_path_factory.mktemp("finished")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_state_that_is_not_whole_is_refused(configure, finished, damage, tmp_path):
+    config = configure(schedule={"steps": 2}, losses={})
+    if not (finished / LAST).exists():
+        Trainer(config, finished, CPU).run()
+    save_state(tmp_path / LAST, DAMAGES[damage](load_state(finished / LAST)))
+    with pytest.raises(UserError, match=r"last\.pt is damaged or incomplete: delete it and start without --resume"):
+        Trainer(config, tmp_path, CPU, resume=True)
 
 
 def test_a_run_is_taken_up_whichever_way_its_settings_were_written(configure, tmp_path):
@@ -147,13 +227,28 @@ def test_a_run_may_be_taken_up_with_other_workers_and_intervals(configure, tmp_p
 
 def test_an_output_that_is_a_file_is_a_sentence(configure, tmp_path):
     (tmp_path / "run").write_text("in the way")
-    with pytest.raises(UserError, match="run cannot be made a folder: File exists"):
+    with pytest.raises(UserError, match="run cannot be made a folder: it is a file"):
         Trainer(configure(), tmp_path / "run", CPU)
 
 
-def test_resuming_what_was_never_started_is_a_sentence(configure, tmp_path):
-    with pytest.raises(UserError, match="there is no training to take up at"):
-        Trainer(configure(), tmp_path, CPU, resume=True)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"resume": True},
+        {"data": {"stores": {"nowhere": 1}}},
+        {"data": {"crop_frames": 60_000}},
+        {"generator": {"zones": [[30, 4]]}},
+        {"weights": "none.safetensors"},
+        {"data": {"labelled": 0, "remaining": "drop"}, "losses": {}},
+    ],
+    ids=str,
+)
+def test_what_is_refused_leaves_no_folder_behind(configure, tmp_path, settings):
+    resume = settings.pop("resume", False)
+    with pytest.raises(UserError) as error:
+        Trainer(configure(**settings), tmp_path / "runs" / "mine", CPU, resume)
+    assert not list(tmp_path.iterdir())
+    assert not resume or "there is no training to take up at" in str(error.value)
 
 
 def test_stores_with_other_spectral_settings_are_refused(configure, tmp_path):
@@ -195,7 +290,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
 def test_a_gradient_that_is_not_finite_stops_the_run_before_it_harms_the_weights(configure, tmp_path, monkeypatch):
     monkeypatch.setattr(losses, "identity", lambda estimate, rest: (0 * (estimate - rest).abs().mean()).sqrt())
     trainer = Trainer(configure(), tmp_path, CPU)
-    with pytest.raises(UserError, match="gradient is not finite at step 0"):
+    with pytest.raises(UserError, match="gradient is not finite at step 0: lower schedule"):
         trainer.run()
     assert all(parameter.isfinite().all() for parameter in trainer.network.parameters())
 
@@ -248,7 +343,8 @@ def test_a_run_for_several_targets(configure, tmp_path):
     folder = make_store(tmp_path / "store", parts=("mixture", *stems), train=2)
     config = configure(targets=stems, data={"stores": {str(folder): 1}}, schedule={"steps": 4})
     trainer = Trainer(config, tmp_path / "run", CPU)
-    assert trainer.run().keys() == {*stems}
+    trainer.run()
+    assert read_facts(tmp_path / "run" / BEST)[1]["validation_sdr"].keys() == {*stems}
     assert load_network(tmp_path / "run" / BEST).sources == stems
 
 
@@ -361,10 +457,124 @@ def test_the_best_weights_are_those_with_the_best_mean_over_songs(configure, tmp
     assert read_facts(tmp_path / BEST)[1] == {"step": 6, "validation_sdr": {"vocals": 4.5}}
 
 
-def test_without_validation_songs_the_latest_weights_are_kept(configure, tmp_path):
+def test_a_run_says_what_it_found_and_what_it_made(configure, tmp_path):
+    folder = make_store(tmp_path / "store", valid=2)
+    song = make_song(9, 2.0, TINY.sample_rate)
+    add_track(folder, TINY, "unlabelled", {"mixture": song["mixture"]})
+    trainer = Trainer(configure(data={"stores": {str(folder): 1}}, schedule={"steps": 2}), tmp_path / "run", CPU)
+    parameters = sum(parameter.numel() for parameter in trainer.network.parameters())
+    assert trainer.opening().splitlines() == [
+        "songs: 3 labelled, 1 unlabelled, 2 to validate on",
+        f"network: vocals; {parameters:,} parameters; on cpu in fp32",
+        "steps: 2",
+    ]
+    trainer.run()
+    made = rf"done: \S+{BEST}, vocals -?\d+\.\d\d dB, accompaniment \S+ dB \(step 2, the best on the validation songs\)"
+    assert re.fullmatch(made, trainer.closing())
+
+
+def test_without_validation_songs_the_latest_weights_are_kept_and_that_is_said(configure, tmp_path):
     folder = make_store(tmp_path / "store", valid=0)
-    Trainer(configure(data={"stores": {str(folder): 1}}), tmp_path / "run", CPU).run()
+    trainer = Trainer(configure(data={"stores": {str(folder): 1}}), tmp_path / "run", CPU)
+    assert "warning: there are no songs to validate on" in trainer.opening()
+    assert "data.valid=5 keeps 5 training songs out" in trainer.opening()
+    trainer.run()
     assert read_facts(tmp_path / "run" / BEST)[1]["step"] == 6
+    assert "(step 6, the last, for there were no songs to choose by)" in trainer.closing()
+    held_out = Trainer(configure(data={"stores": {str(folder): 1}, "valid": 1}), tmp_path / "held out", CPU)
+    assert "songs: 2 labelled, 0 unlabelled, 1 to validate on" in held_out.opening()
+    assert "warning" not in held_out.opening()
+
+
+def test_supervised_losses_that_no_song_serves_are_not_left_out_silently(configure, tmp_path):
+    """Mixtures and accompaniments teach by the other terms alone."""
+    folder, songs = tmp_path / "store", [make_song(seed, 2.0, TINY.sample_rate) for seed in range(2)]
+    add_track(folder, TINY, "one", {"mixture": songs[0]["mixture"]})
+    add_track(folder, TINY, "other", {"accompaniment": songs[1]["accompaniment"]})
+    store = {"stores": {str(folder): 1}}
+    said = Trainer(configure(data=store), tmp_path / "run", CPU).opening()
+    assert "songs: 0 labelled, 2 unlabelled" in said
+    assert "warning: no song has isolated vocals and a rest, so the supervised losses are left out" in said
+    asked = Trainer(configure(data=store, losses=PAPER | dict.fromkeys(SUPERVISED, 0)), tmp_path / "run", CPU)
+    assert "supervised" not in asked.opening()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("damage", ["truncated", "gone"])
+def test_a_store_that_is_damaged_meanwhile_is_a_sentence(configure, tmp_path, workers, damage):
+    folder = make_store(tmp_path / "store", train=1)
+    trainer = Trainer(configure(data={"stores": {str(folder): 1}, "workers": workers}), tmp_path / "run", CPU)
+    if damage == "gone":
+        shutil.rmtree(folder)
+    else:
+        path = folder / "train-0" / "vocals.npy"
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"\.npy is missing or damaged \(.+\): run dataset\.py again") as error:
+        trainer.run()
+    assert "Traceback" not in str(error.value)
+
+
+def test_a_worker_that_is_killed_is_a_sentence(configure, tmp_path, monkeypatch):
+    monkeypatch.setattr(Batches, "__getitem__", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    settings = configure(data={"workers": 1}, losses=PAPER | {"supervised_target": 1})
+    monkeypatch.setattr(trainer_module, "measure_input", lambda *_: None)
+    with pytest.raises(UserError, match="a process that makes batches was killed"):
+        Trainer(settings, tmp_path, CPU).run()
+
+
+def test_a_full_disk_ends_a_run_only_when_its_weights_cannot_be_written(configure, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(History, "add", full)
+    monkeypatch.setattr(TrainingReport, "every", 1)
+    Trainer(configure(schedule={"steps": 2}), tmp_path / "run", CPU).run()
+    assert capsys.readouterr().out.count("neither history nor events are written from here on") == 1
+    assert load_state(tmp_path / "run" / LAST)["step"] == 2
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"best\.safetensors cannot be written .*No space left on device"):
+        Trainer(configure(schedule={"steps": 2}), tmp_path / "other", CPU).run()
+
+
+def test_the_gradient_is_clipped(configure, tmp_path):
+    norms = {}
+    for clip in (1e-3, 1e9):
+        trainer = Trainer(configure(schedule={"clip": clip}), tmp_path / str(clip), CPU)
+        trainer.train_step(trainer.batches[0])
+        gradients = [parameter.grad for parameter in trainer.network.parameters() if parameter.grad is not None]
+        norms[clip] = float(torch.stack([gradient.norm() for gradient in gradients]).norm())
+    assert norms[1e-3] == pytest.approx(1e-3, rel=1e-2)
+    assert norms[1e9] > 1
+
+
+def test_files_below_the_networks_band_give_no_unlabelled_music(configure, tmp_path):
+    """The network looks at the lowest 96 bins of 129, so up to 3 kHz: a file that ends below it says nothing there."""
+    folder, songs = tmp_path / "store", [make_song(seed, 2.0, TINY.sample_rate) for seed in range(3)]
+    for name, bandwidth in (("wide", 4000), ("enough", 3000), ("narrow", 2990)):
+        parts = {part: songs[0][part] for part in ("mixture", "vocals", "accompaniment")}
+        add_track(folder, TINY, name, parts, bandwidth=bandwidth)
+    pools = Trainer(configure(data={"stores": {str(folder): 1}}), tmp_path / "run", CPU).pools
+    assert pools.mixtures.songs == pools.rests_without["vocals"].songs == {"wide", "enough"}
+    assert pools.labelled.songs == {"wide", "enough", "narrow"}
+
+
+def test_the_history_is_a_text_file_and_goes_on_where_the_run_does(configure, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingReport, "every", 2)
+    config, path = configure(schedule={"steps": 8, "checkpoint_every": 3}), tmp_path / "run" / HISTORY
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_at(patch, 5)
+        Trainer(config, tmp_path / "run", CPU).run()
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"step": 5, "lo')  # as a kill leaves it
+    Trainer(config, tmp_path / "run", CPU, resume=True).run()
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines if "losses" in line] == [2, 4, 6, 8]
+    assert [line["step"] for line in lines if "validation_sdr" in line] == [3, 6, 8]
+    assert lines[0]["losses"].keys() >= SUPERVISED and lines[0]["time"].keys() == {
+        "share waiting for data",
+        "seconds per step",
+    }
+    assert lines[-1]["validation_sdr"].keys() == {"vocals", "accompaniment"}
 
 
 def test_every_bin_reaches_the_generator_centred_and_of_unit_variance(configure, tmp_path):
