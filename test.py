@@ -17,6 +17,7 @@ from separation.scoring.evaluation import (
     can_be_scored,
     evaluate_tracks,
     load_separator,
+    prepare,
     save_csv,
     save_json,
     table,
@@ -39,6 +40,7 @@ def main() -> int:
     if len(tracks) < len(found):
         print(f"songs left out, for want of stems to compare with: {len(found) - len(tracks)}")
 
+    prepare(output, options.subset)
     songs, failures = [], []
     scored = evaluate_tracks(tracks, options.weights, options.device, options.target, options.workers)
     with Progress(len(tracks), abreast=options.workers) as progress:
@@ -46,13 +48,16 @@ def main() -> int:
             progress.done()
             if isinstance(result, UserError):
                 failures.append(f"not scored: {track.name}: {result}")
-            else:
-                songs.append(result)
+                continue
+            songs.append(result)
+            try:
                 save_json(output, result)
+            except UserError as error:
+                failures.append(f"scored, but not kept: {track.name}: {error}")
     if songs:
         songs.sort(key=lambda song: song.name)
-        save_csv(output / f"{options.subset}.csv", songs, options.target)
         print(table(songs, options.target))
+        save_csv(output / f"{options.subset}.csv", songs, options.target)
         print(f"{options.subset}.csv and museval's files are in {output}")
     for failure in failures:
         print(failure)

@@ -23,11 +23,11 @@ from separation.dataset.store import (
     create_store,
     is_partial,
     stored_bytes,
-    sweep,
     write_track,
 )
 from separation.dataset.tracks import Track
 from separation.errors import UserError
+from separation.files import sweep_partials
 from separation.stems import ACCOMPANIMENT, MIXTURE, PARTS, STEMS
 from separation.workers import run_jobs
 
@@ -86,7 +86,7 @@ def plan_store(
     """
     try:
         create_store(folder, settings)
-        sweep(folder)
+        sweep_partials(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be made a store: {error.strerror}.") from error
     stored, names = _stored(folder, settings), {track.name for track in tracks}

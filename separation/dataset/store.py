@@ -5,15 +5,14 @@
     <store>/<track>/<part>.npy       float16 [frames, channels, bins, 2 (real, imaginary)]
 
 A part is the mixture, a stem or the accompaniment; mono parts have one channel on disk and two when read. Frames come
-first, so a crop in time is one contiguous read. A track is built in a `.partial` folder of the run's own, and renamed
-when it is whole. Nothing is ever removed but what this program wrote.
+first, so a crop in time is one contiguous read. A track is built in a folder of the run's own, and renamed when it is
+whole. Nothing is ever removed but what this program wrote.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from separation.audio.spectral import Spectral, SpectralSettings
 from separation.errors import UserError
-from separation.files import PARTIAL, is_running, replacing
+from separation.files import PARTIAL, partial_name, replacing
 from separation.stems import PARTS
 
 SETTINGS_FILE = "settings.json"
@@ -199,12 +198,11 @@ def write_track(
     """
     parts = sorted(waveforms, key=PARTS.index)
     final = folder / name
-    partial, former = _partial(final), _partial(final, ".former")
+    partial, former = folder / partial_name(), folder / partial_name()
     samples = {waveform.shape[-1] for waveform in waveforms.values()}
     if len(samples) > 1:
         raise ValueError(f"the parts of {name} are not of one length")
     check_own(final)
-    remove_track(partial)
     try:
         partial.mkdir()
         for part, waveform in waveforms.items():
@@ -246,28 +244,15 @@ def check_own(folder: Path) -> None:
         raise UserError(f"{folder} holds what dataset.py did not write ({others[0]}): name another --output.")
 
 
-def sweep(folder: Path) -> None:
-    """Remove the half-written tracks that runs left in a store which are over; what is anyone else's stays."""
-    for path in folder.glob(f"*{PARTIAL}"):
-        if not is_running(path.name.removesuffix(PARTIAL).rpartition(".")[2]):
-            with suppress(UserError, OSError):
-                remove_track(path)
-
-
 def remove_track(folder: Path) -> None:
     """Remove the folder of a track, if it is there, at once or not at all. Raises `UserError` as `check_own` does."""
     check_own(folder)
     if folder.is_dir():
         if not is_partial(folder):
-            folder = folder.rename(_partial(folder, ".former"))
+            folder = folder.rename(folder.with_name(partial_name()))
         for name in OWN_FILES:
             (folder / name).unlink(missing_ok=True)
         folder.rmdir()
-
-
-def _partial(folder: Path, what: str = "") -> Path:
-    """A name beside a track's that is no track, and this process's own."""
-    return folder.with_name(f"{folder.name}{what}.{os.getpid()}{PARTIAL}")
 
 
 def level(waveform: Tensor) -> float:

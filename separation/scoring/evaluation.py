@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor
 from separation.audio.ffmpeg import provide_ffmpeg
 from separation.dataset.tracks import Track
 from separation.errors import UserError
+from separation.files import replacing, sweep_partials
 from separation.network.separator import Separator
 from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS, rest_name, rest_parts
 from separation.workers import run_jobs
@@ -159,6 +161,17 @@ def frame_sdr(reference: np.ndarray, estimate: np.ndarray, window: int) -> np.nd
         return 10 * np.log10(energy / error)
 
 
+def prepare(output: Path, subset: str) -> None:
+    """Make the folder of the scores, before they take an hour. Raises `UserError` when nothing can be written there."""
+    for folder in (output, output / subset):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+            sweep_partials(folder)
+        except OSError as error:
+            raise UserError(f"--output {folder} cannot be written to: {error.strerror}.") from error
+
+
 def save_json(folder: Path, scores: SongScores) -> None:
     """Write a song's scores, if it has any, to `<folder>/<subset>/<song>.json`, as museval does and reads."""
     if not scores.sources:
@@ -167,15 +180,13 @@ def save_json(folder: Path, scores: SongScores) -> None:
     for source, frames in scores.sources.items():
         store.add_target(source, {metric: frames[metric].tolist() for metric in METRICS})
     store.validate()
-    path = folder / scores.subset / f"{scores.name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(store.json, encoding="utf-8")
+    with replacing(folder / scores.subset / f"{scores.name}.json") as partial:
+        partial.write_text(store.json, encoding="utf-8")
 
 
 def save_csv(path: Path, songs: Iterable[SongScores], target: str) -> None:
     """Write the medians of each song and source, one a line; a value that there is none of is left empty."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["song", "subset", "source", *COLUMNS])
         for song in songs:

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from separation.errors import UserError
+from separation.files import sweep_partials
 from separation.models import Discriminator
 from separation.network.checkpoint import build_network, load_weights, save_weights
 from separation.network.device import choose_precision
@@ -83,6 +84,7 @@ class Trainer:
         self.begun_at = self.step
         try:
             output.mkdir(parents=True, exist_ok=True)  # not before all else is in order
+            sweep_partials(output)
         except OSError as error:
             raise UserError(f"--output {output} cannot be made a folder: {error.strerror}.") from error
 

@@ -98,3 +98,29 @@ def test_bad_options_are_said(options, sentence, songs, tmp_path, monkeypatch):
     arguments = ("--dataset", "FOLDER", "--root", songs, "--weights", weights, "--output", tmp_path / "scores")
     with pytest.raises(UserError, match=sentence):
         call(monkeypatch, *arguments, *options)
+
+
+@pytest.mark.parametrize("place", ["scores", "scores/test"])
+def test_an_output_that_cannot_be_written_is_said_before_the_first_song(songs, tmp_path, monkeypatch, place):
+    weights = write_weights(tmp_path / "vocals.safetensors", ("vocals",))
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_text("in the way")
+    monkeypatch.setattr("separation.scoring.evaluation.evaluate_track", None)
+    with pytest.raises(UserError, match=r"--output \S+ cannot be written to: (File exists|Not a directory)"):
+        call(
+            monkeypatch, "--target", "vocals", "--dataset", "FOLDER", "--root", songs, "--weights", weights,
+            "--output", tmp_path / "scores", "--workers", "1",
+        )  # fmt: skip
+    assert (tmp_path / place).read_text() == "in the way"
+
+
+def test_scores_that_a_full_disk_refuses_are_still_shown(songs, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    weights = write_weights(tmp_path / "vocals.safetensors", ("vocals",))
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    options = ("--dataset", "FOLDER", "--root", songs, "--subset", "train", "--weights", weights, "--workers", "1")
+    assert call(monkeypatch, "--target", "vocals", *options, "--output", tmp_path / "scores") == 1
+    said = capsys.readouterr().out
+    assert "median of 1 songs" in said and "scored, but not kept: seen: " in said and "No space left" in said
