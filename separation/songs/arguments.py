@@ -9,6 +9,7 @@ from pathlib import Path
 
 from separation.errors import UserError
 from separation.network.device import DEVICE_HELP
+from separation.songs.find import at_home
 from separation.songs.naming import PATTERN, STEM_FILE_PATTERN
 from separation.songs.outputs import CLIPS, EXTENSIONS, STEM_FILE, check_stem_file
 from separation.stems import ACCOMPANIMENT, KNOWN_AS, PARTS, STEMS
@@ -78,9 +79,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "(default: cut them off and say so; with --bits 32f leave them)",
     )
     files = parser.add_argument_group("where they go")
-    files.add_argument(
-        "--output", type=Path, default=Path("outputs"), metavar="FOLDER", help="folder of the stems (default: outputs)"
-    )
+    files.add_argument("--output", default="outputs", metavar="FOLDER", help="folder of the stems (default: outputs)")
     files.add_argument(
         "--name",
         metavar="PATTERN",
@@ -112,12 +111,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options = parser.parse_args(arguments)
     options.stems, strays = sort_out(options.stems)
     options.songs += strays + options.input
+    options.output = at_home(options.output)
     for name in ("threads", "jobs"):
         if (number := getattr(options, name)) is not None and number < 1:
             raise UserError(f"--{name} must be 1 or more, not {number}.")
     if options.manifest is None and options.jobs > 1:
         options.manifest = options.output / "manifest.jsonl"
-    if options.output.exists() and not options.output.is_dir():
+    if os.path.exists(options.output) and not os.path.isdir(options.output):  # noqa: PTH110, PTH112
         raise UserError(f"--output {options.output} is a file: name a folder.")
     if options.format == STEM_FILE:
         options.stems = options.stems or list(STEMS)

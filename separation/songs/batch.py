@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
+from separation.audio.decoders import check_readable
 from separation.errors import UserError
 from separation.network.separator import Separator
 from separation.songs.find import Song
+from separation.songs.memory import digest, find_place, remembering
 from separation.songs.naming import Naming
 from separation.songs.outputs import StemFormat
 from separation.songs.render import RenderReport, render
@@ -24,12 +26,10 @@ class Job:
     song: Song
     paths: Mapping[str, Path]
     files: Path
-
-    @property
-    def is_done(self) -> bool:
-        """Whether all its stems are there."""
-        # os.path, because Path.exists raises for a folder that may not be entered
-        return all(map(os.path.exists, self.paths.values()))
+    memory: Path
+    """The file that remembers what the stems are of."""
+    is_done: bool
+    """Whether the stems are there already."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,37 @@ class Settings:
     stems: tuple[str, ...]
     form: StemFormat
 
+    @property
+    def made_with(self) -> dict[str, Any]:
+        """What makes stems of one song differ, as it is remembered beside them."""
+        status = self.weights.stat()
+        return {
+            "weights": digest(self.weights, status.st_size, status.st_mtime_ns),
+            "stems": [*self.stems],
+            **asdict(self.form),
+        }
 
-def plan(songs: Sequence[Song], naming: Naming, stems: Sequence[str]) -> list[Job]:
-    """A job for each song. Raises `UserError` when stems would overwrite each other or a song."""
+
+def plan(
+    songs: Sequence[Song], naming: Naming, settings: Settings, overwrite: bool = False
+) -> tuple[list[Job], list[tuple[Song, UserError]]]:
+    """A job for each song, and the songs that can have none, each with the reason.
+
+    Raises `UserError` when stems would overwrite each other or a song.
+    """
+    stems = load_separator(settings.weights, settings.device, settings.stems).stems
     naming.check(songs, stems)
-    return [Job(song, naming.paths(song.name, stems), naming.path(song.name, "*")) for song in songs]
+    jobs, failures, made_with, names = [], [], settings.made_with, {song.name.casefold() for song in songs}
+    for song in songs:
+        try:
+            place = find_place(song, naming, stems, made_with, overwrite, names)
+        except UserError as error:
+            failures.append((song, error))
+            continue
+        names.add(place.name.casefold())
+        files = naming.path(place.name, "*")
+        jobs.append(Job(replace(song, name=place.name), place.paths, files, place.memory, place.is_done))
+    return jobs, failures
 
 
 def separate_songs(
@@ -73,7 +99,9 @@ def separate(job: Job, settings: Settings, progress: Callable[[float], None] = l
             progress(done / samples)
 
     separator = load_separator(settings.weights, settings.device, settings.stems)
-    return render(separator, job.song.file, job.paths, settings.form, tell)
+    check_readable(job.song.file.path)
+    with remembering(job.song.file, job.paths, job.memory, settings.made_with):
+        return render(separator, job.song.file, job.paths, settings.form, tell)
 
 
 @cache

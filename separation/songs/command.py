@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import ExitStack, closing
 from itertools import chain
@@ -27,19 +28,18 @@ def main() -> int:
     form = StemFormat(options.format, options.bits, options.clip)
     naming = Naming(options.output, options.format, options.name)
     if options.threads is not None:
-        torch.set_num_threads(options.threads)
+        torch.set_num_threads(min(options.threads, os.cpu_count() or 1))  # more would only stand in each other's way
     songs, others = find_songs(options.songs)
     for path in others:
         print(f"{path} is passed over: it is no audio by its name.", file=sys.stderr)
     weights = options.weights or default_weights(options.stems)
     settings = Settings(weights, options.device, tuple(options.stems), form)
     separator = load_separator(settings.weights, settings.device, settings.stems)
-    jobs = plan(songs, naming, separator.stems)
+    jobs, failures = plan(songs, naming, settings, options.overwrite)
     page = Page(options.output) if options.page else None
 
-    done, waiting, failures, music, start = [], [], [], 0.0, perf_counter()
-    for job in jobs:
-        (done if job.is_done and not options.overwrite else waiting).append(job)
+    done, waiting = ([job for job in jobs if job.is_done == there] for there in (True, False))
+    music, start = 0.0, perf_counter()
     if done:
         what = place(done[0].files) if len(done) == 1 else count(len(done), "song")
         print(f"{what}: the stems are there already. --overwrite separates again.")
@@ -65,13 +65,13 @@ def main() -> int:
                 if page:
                     page.add(job.song.name, job.paths)
             except UserError as error:
-                failures.append((job, error))
+                failures.append((job.song, error))
                 progress.say(f"{place(job.files)}: failed.", file=sys.stderr)
     if len(waiting) > 1:
         print(f"{clock(music)} of music in {spell(perf_counter() - start)}, from {count(len(waiting), 'song')}")
     if page and page.path.exists():
         print(f"To listen, open {page.path.resolve().as_uri()}")
     if failures:
-        reasons = (reason(job.song.file.path, error) for job, error in failures)
-        print(f"{len(failures)} of {count(len(jobs), 'song')} failed:", *reasons, sep="\n  ", file=sys.stderr)
+        reasons = (reason(song.file.path, error) for song, error in failures)
+        print(f"{len(failures)} of {count(len(songs), 'song')} failed:", *reasons, sep="\n  ", file=sys.stderr)
     return bool(failures)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import importlib.util
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,11 @@ DATASETS = {
 """Where the test songs of a dataset lie in `data/<DATASET>`."""
 
 SONG_SUFFIXES = (*AUDIO_SUFFIXES, ".aifc", ".au", ".caf", ".m4b", ".mka", ".mkv", ".mov", ".mp4", ".w64", ".webm")
+SONG_SUFFIXES += (".ac3", ".avi", ".mp2", ".oga", ".wv")
 """What a file in a folder ends with, if it is to count as a song."""
+
+LONGEST = 200
+"""Bytes that the name of a song may have: file systems take 255, and something is added."""
 
 STEM_MP4 = ".stem.mp4"
 STEM_FILES = (STEM_MP4, ".stem.m4a")
@@ -47,12 +52,12 @@ def find_songs(inputs: Sequence[str]) -> tuple[list[Song], list[Path]]:
             found += _test_songs(name)
             continue
         for path in _expand(name):
-            if path.is_dir():
+            if os.path.isdir(path):  # noqa: PTH112 (raises nothing where one may not look)
                 files = _files_in(path)
                 songs = [file for file in files if file.suffix.lower() in SONG_SUFFIXES]
                 if not songs:
                     raise UserError(f"there are no songs in the folder {path}: put wav, flac, mp3, ogg or m4a there.")
-                others += [file for file in files if file not in songs]
+                others += sorted({*files}.difference(songs))
                 found += [Song(_title(file), AudioFile(file)) for file in songs]
             else:
                 found.append(Song(_title(path), AudioFile(path)))
@@ -82,33 +87,50 @@ def _test_songs(dataset: str) -> list[Song]:
 def _expand(name: str) -> list[Path]:
     if name == "custom":
         return [CUSTOM]
-    path = Path(name).expanduser()
-    if path.exists() or not glob.has_magic(name):
+    path = at_home(name)
+    if os.path.lexists(path) or not glob.has_magic(name):
         return [path]
-    matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 (may be absolute)
-    files = [match for match in matches if not match.is_dir()]
+    # Brackets may be of the pattern, or of a folder's name.
+    patterns = (str(path), str(Path(glob.escape(str(path.parent))) / path.name))
+    found = next(filter(None, (glob.glob(pattern, recursive=True) for pattern in patterns)), [])  # noqa: PTH207
+    files = [match for match in map(Path, sorted(found)) if not os.path.isdir(match)]  # noqa: PTH112
     if not files:
         raise UserError(f"{name} matches no files.")
     return files
 
 
-def _files_in(folder: Path) -> list[Path]:
+def at_home(name: str) -> Path:
+    """A path with `~` as the shell has it. Raises `UserError` when there is no such user."""
     try:
-        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UserError(f"{name}: there is no such user here; write the folder out.") from None
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The files of a folder, and where it has none but folders, those below it."""
+    try:
+        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise UserError(f"the folder {folder} can't be read: {error.strerror}.") from error
+    files = [path for path in entries if os.path.isfile(path)]  # noqa: PTH113 (raises nothing)
+    if any(file.suffix.lower() in SONG_SUFFIXES for file in files):
+        return files
+    below = (Path(place) / name for place, _, names in os.walk(folder) for name in names)
+    return sorted(path for path in below if not path.name.startswith(".") and os.path.isfile(path))  # noqa: PTH113
 
 
 def _title(path: Path) -> str:
     title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_FILES) else path.stem
-    return title if title.strip(".") else path.name  # ".." would be another folder
+    title = title if title.strip(".") else path.name  # ".." would be another folder
+    return title if len(title.encode(errors="replace")) <= LONGEST else title[: LONGEST // 4].rstrip()
 
 
 def _name_apart(songs: Iterable[Song]) -> Iterator[Song]:
     """Each file once; of songs with the same name, the second is called "name (wma)" after its kind, or "name (2)"."""
     files, names, counts = set(), set(), {}
     for song in songs:
-        place = (song.file.path.resolve(), song.file.stream)
+        place = (os.path.realpath(song.file.path), song.file.stream)
         if place in files:
             continue
         name, kind = song.name, song.file.path.suffix[1:].lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 from string import Formatter
@@ -46,9 +47,9 @@ class Naming:
     def check(self, songs: Iterable[Song], stems: Sequence[str]) -> None:
         """Raise `UserError` when two stems would go to one file, or one to where a song lies."""
         songs = list(songs)
-        originals, taken = {song.file.path.resolve() for song in songs}, set()
+        originals, taken = {os.path.realpath(song.file.path) for song in songs}, set()
         for path in (path for song in songs for path in self._files(song.name, stems)):
-            if path.resolve() in originals:
+            if os.path.realpath(path) in originals:
                 raise UserError(f"{path} is a song, and one of the stems would take its place: name another --output.")
             if (key := str(path).casefold()) in taken:  # some systems take a.wav and A.wav for one file
                 raise UserError(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import perf_counter
 
 from torch import Tensor
 
 from separation.audio.formats import AudioFile
 from separation.audio.io import AudioInfo, AudioReader, AudioWriter
+from separation.files import partial_name
 from separation.network.separator import Separator
 from separation.network.waveforms import check_channels
 from separation.songs.outputs import StemFormat, Stems, open_outputs
@@ -46,12 +47,16 @@ class Tally:
 
 @dataclass(frozen=True)
 class RenderReport:
-    """What became of a song: its length and the time that it took, in seconds; the gain of `rescale`; and its stems."""
+    """What became of a song: its length and the time that it took, in seconds; the gain of `rescale`; and its stems.
+
+    `remarks` say what of the song was passed over.
+    """
 
     seconds: float
     elapsed: float
     gain: float
     stems: Mapping[str, Tally]
+    remarks: tuple[str, ...] = ()
 
 
 def render(
@@ -71,14 +76,16 @@ def render(
     folders = _missing_folders(paths.values())
     try:
         with AudioReader(song.path, song.stream) as reader, ExitStack() as stack:
-            info = reader.info
+            info, remarks = reader.info, reader.remarks
             check_channels(info.channels)
             write = stack.enter_context(open_outputs(paths, form, reader))
             pieces = separator.stream(reader, info.sample_rate)
             pieces = _watch(pieces, lambda done: progress(done, info.samples))
             if form.clip == "rescale":
                 beside = next(iter(paths.values())).parent
-                scratch = Path(stack.enter_context(TemporaryDirectory(prefix=".", dir=beside)))
+                scratch = beside / partial_name()
+                scratch.mkdir(mode=0o700)
+                stack.callback(shutil.rmtree, scratch, ignore_errors=True)
                 gain, pieces = rescale(pieces, scratch, info)
             for stems in pieces:
                 if form.full_scale:
@@ -91,7 +98,7 @@ def render(
             with suppress(OSError):
                 folder.rmdir()  # does nothing where there are stems
     seconds = next(iter(tallies.values())).samples / info.channels / info.sample_rate
-    return RenderReport(seconds, perf_counter() - started, gain, tallies)
+    return RenderReport(seconds, perf_counter() - started, gain, tallies, tuple(remarks))
 
 
 def round_together(stems: Stems, full_scale: int) -> Stems:

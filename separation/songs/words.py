@@ -58,7 +58,8 @@ def result(report: RenderReport, files: PurePath, stems: Sequence[str]) -> str:
     if report.gain < 1:
         line += f"; all stems {report.gain:.3f} times as loud as in the song, lest they clip"
     beyond = sum(tally.beyond for tally in report.stems.values())
-    return line + (f"; beyond full scale: {count(beyond, 'sample')}" if beyond else "")
+    line += f"; beyond full scale: {count(beyond, 'sample')}" if beyond else ""
+    return "; ".join([line, *report.remarks])
 
 
 def levels(report: RenderReport) -> str:

@@ -50,7 +50,9 @@ def command(weights: Path, *arguments: str | Path) -> list[str]:
 
 
 def written(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    """The files below a folder, but for those that remember what the stems are of."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".separation"))
+    return {str(path.relative_to(folder)) for path in paths}
 
 
 def test_songs_of_a_folder_as_a_user_separates_them(tmp_path, weights):

@@ -1,0 +1,195 @@
+"""Folders of stems that remember what they are of: by the command, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from networks import random_weights
+
+from separation.audio.io import read, write
+from separation.songs import command
+from separation.stems import STEMS
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    return {
+        "vocals": random_weights(folder / "vocals.safetensors"),
+        "all": random_weights(folder / "all.safetensors", STEMS),
+    }
+
+
+@pytest.fixture
+def separate(tmp_path, monkeypatch, weights):
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, using: str = "vocals") -> int:
+        monkeypatch.setattr(sys, "argv", ["separate", "--weights", str(weights[using]), *arguments])
+        return command.main()
+
+    return run
+
+
+def song(path: Path, seed: int, samples: int = 20000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, 0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(seed)), 44100)
+
+
+def adds_up(folder: Path, original: Path) -> bool:
+    stems = [read(path)[0] for path in folder.glob("*.wav")]
+    return len(stems) > 1 and torch.allclose(sum(stems), read(original)[0], atol=1e-3)
+
+
+def folders(output: Path) -> set[str]:
+    return {path.name for path in output.iterdir()}
+
+
+def test_a_song_that_is_done_is_not_done_again_wherever_it_lies(tmp_path, separate, capsys):
+    song(tmp_path / "a/song.wav", 1)
+    assert separate("a/song.wav") == 0
+    before = (tmp_path / "outputs/song/vocals.wav").stat().st_mtime_ns
+    shutil.copy(tmp_path / "a/song.wav", tmp_path / "song.wav")
+    assert separate("song.wav") == 0
+    assert "there already" in capsys.readouterr().out
+    assert (tmp_path / "outputs/song/vocals.wav").stat().st_mtime_ns == before and folders(tmp_path / "outputs") == {
+        "song"
+    }
+
+
+@pytest.mark.parametrize("second", ["b/song.wav", "a/song.flac", "a/song.wav"])
+def test_another_song_of_the_same_name_gets_a_place_of_its_own(tmp_path, separate, second):
+    """From another folder, of another kind, or in the place of the first."""
+    song(tmp_path / "a/song.wav", 1)
+    assert separate("a/song.wav") == 0
+    shutil.copytree(tmp_path / "outputs/song", tmp_path / "before")
+    song(tmp_path / second, 2)
+    assert separate(second) == separate(second) == 0
+    assert folders(tmp_path / "outputs") == {"song", "song (2)"}
+    assert adds_up(tmp_path / "outputs/song (2)", tmp_path / second)
+    for path in (tmp_path / "before").iterdir():
+        assert path.read_bytes() == (tmp_path / "outputs/song" / path.name).read_bytes()
+
+
+def test_other_weights_stems_or_bits_do_not_mix_with_what_is_there(tmp_path, separate):
+    song(tmp_path / "song.wav", 1)
+    assert separate("song.wav") == 0
+    assert separate("song.wav", using="all") == 0
+    assert separate("song.wav", "--bits", "24") == 0
+    assert separate("song.wav", "--stems", "vocals") == 0
+    assert folders(tmp_path / "outputs") == {"song", "song (2)", "song (3)", "song (4)"}
+    assert adds_up(tmp_path / "outputs/song", tmp_path / "song.wav")
+    assert adds_up(tmp_path / "outputs/song (2)", tmp_path / "song.wav")
+    assert separate("song.wav") == separate("song.wav", using="all") == 0
+    assert len(folders(tmp_path / "outputs")) == 4
+
+
+def test_overwriting_takes_the_songs_place_and_leaves_no_stem_of_before(tmp_path, separate):
+    song(tmp_path / "song.wav", 1)
+    assert separate("song.wav") == 0
+    (tmp_path / "outputs/song/notes.txt").write_text("mine")
+    assert separate("song.wav", "--overwrite", using="all") == 0
+    assert folders(tmp_path / "outputs") == {"song"}
+    names = {path.stem for path in (tmp_path / "outputs/song").glob("*.wav")}
+    assert names == set(STEMS) and adds_up(tmp_path / "outputs/song", tmp_path / "song.wav")
+    assert (tmp_path / "outputs/song/notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("mine", [["vocals.wav"], ["vocals.wav", "accompaniment.wav"]])
+def test_a_users_files_are_never_overwritten(tmp_path, separate, mine):
+    song(tmp_path / "song.wav", 1)
+    for name in mine:
+        (tmp_path / "outputs/song").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "outputs/song" / name).write_bytes(b"mine")
+    assert separate("song.wav") == 0
+    assert all((tmp_path / "outputs/song" / name).read_bytes() == b"mine" for name in mine)
+    assert adds_up(tmp_path / "outputs/song (2)", tmp_path / "song.wav")
+
+
+def test_stems_that_a_user_changed_stay_and_missing_ones_come_back(tmp_path, separate):
+    song(tmp_path / "song.wav", 1)
+    assert separate("song.wav") == 0
+    (tmp_path / "outputs/song/vocals.wav").unlink()
+    assert separate("song.wav") == 0
+    assert adds_up(tmp_path / "outputs/song", tmp_path / "song.wav")
+    (tmp_path / "outputs/song/vocals.wav").write_bytes(b"edited")
+    (tmp_path / "outputs/song/accompaniment.wav").unlink()
+    assert separate("song.wav") == 0
+    assert (tmp_path / "outputs/song/vocals.wav").read_bytes() == b"edited"
+    assert adds_up(tmp_path / "outputs/song (2)", tmp_path / "song.wav")
+
+
+def test_a_run_that_was_killed_is_taken_up_in_its_place(tmp_path, separate):
+    song(tmp_path / "song.wav", 1)
+    assert separate("song.wav") == 0
+    memory = tmp_path / "outputs/song/.separation.json"
+    record = json.loads(memory.read_text(encoding="utf-8"))
+    del record["files"]
+    memory.write_text(json.dumps(record), encoding="utf-8")
+    (tmp_path / "outputs/song/vocals.wav").unlink()
+    assert separate("song.wav") == 0
+    assert folders(tmp_path / "outputs") == {"song"} and adds_up(tmp_path / "outputs/song", tmp_path / "song.wav")
+
+
+def test_a_song_that_fails_leaves_nothing(tmp_path, separate):
+    (tmp_path / "song.wav").write_bytes(b"RIFF no song at all")
+    assert separate("song.wav") == 1
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"song": 3, "files": [], "made_with": null}', b"[" * 100_000])
+def test_a_memory_that_is_damaged_costs_nothing(tmp_path, separate, content):
+    song(tmp_path / "song.wav", 1)
+    assert separate("song.wav") == 0
+    (tmp_path / "outputs/song/.separation.json").write_bytes(content)
+    before = (tmp_path / "outputs/song/vocals.wav").read_bytes()
+    assert separate("song.wav") == 0
+    assert (tmp_path / "outputs/song/vocals.wav").read_bytes() == before
+
+
+def test_a_pattern_that_leads_to_no_other_place_is_refused_in_words(tmp_path, separate, capsys):
+    song(tmp_path / "a.wav", 1)
+    song(tmp_path / "b.wav", 2)
+    assert separate("a.wav", "--name", "{stem}") == 0
+    assert separate("b.wav", "--name", "{stem}") == 1
+    assert "is there already" in capsys.readouterr().err
+    assert adds_up(tmp_path / "outputs", tmp_path / "a.wav")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are shorter elsewhere")
+def test_names_as_long_as_the_system_takes(tmp_path, separate):
+    name = "ö" * 125 + ".wav"
+    song(tmp_path / name, 1)
+    assert separate(name) == 0
+    (folder,) = (tmp_path / "outputs").iterdir()
+    assert adds_up(folder, tmp_path / name)
+
+
+def test_folders_are_searched_and_brackets_may_be_of_a_name(tmp_path, separate):
+    song(tmp_path / "music [live]/album/song.wav", 1)
+    song(tmp_path / "music [live]/other.wav", 2)
+    assert separate("music [live]/*.wav") == 0
+    assert folders(tmp_path / "outputs") == {"other"}
+    (tmp_path / "music [live]/other.wav").unlink()
+    assert separate("music [live]") == 0
+    assert folders(tmp_path / "outputs") == {"other", "song"}
+
+
+def test_a_home_that_nobody_has_is_one_sentence(separate):
+    from separation.errors import UserError
+
+    with pytest.raises(UserError, match="no such user"):
+        separate("~nosuchuser/song.wav")
+
+
+def test_the_output_may_lie_at_home(tmp_path, separate, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    song(tmp_path / "song.wav", 1)
+    assert separate("song.wav", "--output", "~/stems") == 0
+    assert (tmp_path / "home/stems/song/vocals.wav").exists() and not (tmp_path / "~").exists()
