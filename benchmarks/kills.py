@@ -1,0 +1,205 @@
+"""Scripts are killed at random moments, and between any two of their writes; started again, they lose nothing.
+
+    python -m benchmarks.kills dataset train --kills 100 --seed 0
+
+Half of the kills come after a random time, the others right before a random one of the script's file operations (opened
+for writing, renamed, removed, folders made). A few kills in a row hit the same work, which then is finished and
+compared with what an undisturbed run made: bit for bit, with nothing left behind and the user's files as they were.
+Needs `fork`, so Linux or macOS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import random
+import runpy
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.made_up import make_store, write_config, write_songs
+from separation.dataset.store import Store
+from separation.network.checkpoint import load_weights
+from separation.training.state import load_state
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+IN_A_ROW = 5
+WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
+
+
+class Dataset:
+    """dataset.py builds a store of a few songs, some of them also at another speed."""
+
+    def __init__(self, folder: Path):
+        self.inputs = write_songs(folder / "songs", 4)
+
+    def command(self, output: Path) -> list[str]:
+        folders = ["--root", str(self.inputs), "--output", str(output)]
+        return ["dataset.py", "--dataset", "FOLDER", *folders, "--vocals", "--speeds", "0.9", "--workers", "1"]
+
+    def made(self, output: Path) -> dict[str, str]:
+        return digests(output)
+
+    def check(self, output: Path) -> None:
+        """Whatever counts as finished is whole."""
+        if (output / "settings.json").exists():
+            for track in Store(output).tracks():
+                track.check(Store(output).settings.bins)
+
+
+class Train:
+    """train.py trains for a few steps, validates, keeps the best weights, and softens them at the end."""
+
+    def __init__(self, folder: Path):
+        self.inputs = make_store(folder / "store")
+        every = {"steps": 9, "validate_every": 4, "checkpoint_every": 2}
+        self.config = write_config(folder / "config.yaml", self.inputs, **every)
+
+    def command(self, output: Path) -> list[str]:
+        resume = ["--resume"] if (output / "last.pt").exists() else []
+        return ["train.py", "--config", str(self.config), "--device", "cpu", "--output", str(output), *resume]
+
+    def made(self, output: Path) -> dict[str, str]:
+        weights = load_weights(output / "best.safetensors")
+        parts = {
+            "last": load_state(output / "last.pt"),
+            "best": weights.network.state_dict(),
+            "about": weights.provenance,
+        }
+        names = {"files": sorted(path.name for path in output.iterdir())}
+        return {name: digest(flat(part)) for name, part in (parts | names).items()}
+
+    def check(self, output: Path) -> None:
+        if (output / "last.pt").exists():
+            load_state(output / "last.pt")
+        if (output / "best.safetensors").exists():
+            load_weights(output / "best.safetensors")
+
+
+SCRIPTS: dict[str, Callable[[Path], Dataset | Train]] = {"dataset": Dataset, "train": Train}
+
+
+def flat(value: object) -> bytes:
+    """Nested state as bytes, tensors with all their bits."""
+    if isinstance(value, torch.Tensor):
+        return value.contiguous().numpy().tobytes()
+    if isinstance(value, dict):
+        return b"{%s}" % b",".join(repr(key).encode() + b":" + flat(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return b"[%s]" % b",".join(map(flat, value))
+    return repr(value).encode()
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Every file below a folder, by its content."""
+    return {str(path.relative_to(folder)): digest(path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def start(command: list[str], output: Path, log: Path, at_write: int | None = None) -> int:
+    """Fork, and run a script in the child as `python SCRIPT ...` would; its process."""
+    process = os.fork()
+    if process:
+        return process
+    with log.open("wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    if at_write is not None:
+        kill_at_write(output, at_write)
+    sys.argv = command
+    try:
+        runpy.run_path(str(REPOSITORY / command[0]), run_name="__main__")
+    except SystemExit as end:
+        sys.stdout.flush()
+        os._exit(end.code or 0)
+    os._exit(0)
+
+
+def kill_at_write(output: Path, number: int) -> None:
+    """Let this process be killed just before its n-th file operation below `output`."""
+    count = 0
+
+    def watch(event: str, arguments: tuple) -> None:
+        nonlocal count
+        writes = event in WRITES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        if writes and str(output) in os.fsdecode(arguments[0] if not isinstance(arguments[0], int) else b""):
+            count += 1
+            if count > number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+def wait(process: int, seconds: float | None = None) -> bool:
+    """Let a process run, for so many seconds at most, then kill it; whether it was killed, by us or by itself."""
+    if seconds is not None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if ended:
+                return judge(status)
+            time.sleep(0.001)
+        os.kill(process, signal.SIGKILL)
+    return judge(os.waitpid(process, 0)[1])
+
+
+def judge(status: int) -> bool:
+    if os.WIFSIGNALED(status):
+        return True
+    if os.WEXITSTATUS(status):
+        raise SystemExit("a script failed after a kill: see its log")
+    return False
+
+
+def torment(name: str, kills: int, rng: random.Random, folder: Path) -> str:
+    """Kill a script so many times; what came of it."""
+    script, log = SCRIPTS[name](folder), folder / "log"
+    before, begun = digests(script.inputs), time.monotonic()
+    wait(start(script.command(folder / "whole"), folder / "whole", log))
+    took, expected = time.monotonic() - begun, script.made(folder / "whole")
+    killed = finished = 0
+    while killed < kills:
+        output = folder / f"run {finished}"
+        for _ in range(min(IN_A_ROW, kills - killed)):
+            if rng.random() < 0.5:
+                killed += wait(start(script.command(output), output, log, at_write=rng.randrange(60)))
+            else:
+                killed += wait(start(script.command(output), output, log), rng.uniform(0, took))
+            script.check(output)
+        wait(start(script.command(output), output, log))
+        if script.made(output) != expected:
+            raise SystemExit(f"{name}: what {output} holds is not what an undisturbed run makes")
+        if left := [path.name for path in output.rglob("*.partial")]:
+            raise SystemExit(f"{name}: left behind: {left}")
+        finished += 1
+        shutil.rmtree(output)
+    if digests(script.inputs) != before:
+        raise SystemExit(f"{name}: the user's files have changed")
+    return f"{name}: {killed} kills; {finished} works finished after them, all equal bit for bit, nothing left behind"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scripts", nargs="*", choices=[[], *SCRIPTS], help="which scripts (default: all)")
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # threads do not outlive a fork
+    for name in options.scripts or SCRIPTS:
+        with tempfile.TemporaryDirectory() as folder:
+            print(torment(name, options.kills, random.Random(options.seed), Path(folder)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
