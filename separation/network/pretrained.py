@@ -23,9 +23,14 @@ def default_weights(stems: Sequence[str]) -> Path:
 
     Raises `UserError` when there is no such stem.
     """
+    return shipped_weights(stems)[0]
+
+
+def shipped_weights(stems: Sequence[str]) -> list[Path]:
+    """All shipped weights for these stems, `default_weights` first. Raises `UserError` when there is no such stem."""
     known = {stem for target in STEMS for stem in source_names([target])}
     if unknown := [stem for stem in stems if stem not in known]:
         raise UserError(f"there is no stem called {unknown[0]}: the stems are {', '.join(sorted(known))}.")
     fitting = [target for target in STEMS if set(stems) <= set(source_names([target]))]
     candidates = [pretrained(name) for name in (*fitting, "all")]
-    return next((path for path in candidates if path.is_file()), candidates[0])
+    return [path for path in candidates if path.is_file()] or candidates[:1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,11 @@ class Separator:
         if len(waiting):
             song = waiting.take(len(waiting))
             yield self._stems(song, song.new_zeros(2 * len(self.masked), song.shape[-1]))
+
+    @property
+    def grid(self) -> Fraction:
+        """Seconds after which a song may begin later, and have the very same frames."""
+        return Fraction(self.network.stride * self.network.settings.hop, self.network.settings.sample_rate)
 
     def _stems(self, song: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """The stems of a piece `[channels, n]` of a song, from its masked targets `[targets * 2, n]`."""

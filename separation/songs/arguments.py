@@ -12,6 +12,7 @@ from separation.network.device import DEVICE_HELP
 from separation.songs.find import at_home
 from separation.songs.naming import PATTERN, STEM_FILE_PATTERN
 from separation.songs.outputs import CLIPS, EXTENSIONS, STEM_FILE, check_stem_file
+from separation.songs.segment import Segment
 from separation.stems import ACCOMPANIMENT, KNOWN_AS, PARTS, STEMS
 
 STEM_SETS = {"two": ("vocals", ACCOMPANIMENT), "all": STEMS}
@@ -57,6 +58,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "(default: a dataset that is there, else the short song that the stempeg package ships)",
     )
     songs.add_argument("--input", nargs="+", default=[], metavar="SONG", help="the same, as an option")
+    songs.add_argument("--segment", metavar="FROM-TO", help="only this part: 0:30-1:10, or 0:30- to the end")
     stems = parser.add_argument_group("stems")
     stems.add_argument(
         "--stems",
@@ -92,6 +94,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     work.add_argument(
         "--weights", type=Path, metavar="FILE", help="a file that train.py wrote (default: the shipped ones)"
     )
+    work.add_argument(
+        "--quality",
+        choices=("normal", "best"),
+        default="normal",
+        help="best: the mean of two separations, of both networks for vocals, accompaniment or both, and else of two "
+        "copies of the song; twice the time (default: normal)",
+    )
     work.add_argument("--device", default="auto", help=DEVICE_HELP)
     work.add_argument("--threads", type=int, metavar="N", help="processor threads to use (default: all)")
     work.add_argument(
@@ -119,6 +128,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         options.manifest = options.output / "manifest.jsonl"
     if os.path.exists(options.output) and not os.path.isdir(options.output):  # noqa: PTH110, PTH112
         raise UserError(f"--output {options.output} is a file: name a folder.")
+    options.segment = Segment.parse(options.segment) if options.segment is not None else None
     if options.format == STEM_FILE:
         options.stems = options.stems or list(STEMS)
         check_stem_file(options.stems)

@@ -10,13 +10,18 @@ from typing import Any
 
 from separation.audio.decoders import check_readable
 from separation.errors import UserError
+from separation.network.averaging import AveragingSeparator
+from separation.network.pretrained import shipped_weights
 from separation.network.separator import Separator
 from separation.songs.find import Song
 from separation.songs.memory import digest, find_place, remembering
 from separation.songs.naming import Naming
 from separation.songs.outputs import StemFormat
 from separation.songs.render import RenderReport, render
+from separation.songs.segment import Segment
 from separation.workers import run_jobs
+
+AnySeparator = Separator | AveragingSeparator
 
 
 @dataclass(frozen=True)
@@ -34,22 +39,25 @@ class Job:
 
 @dataclass(frozen=True)
 class Settings:
-    """What songs are separated with: the weights, the device, the stems, and how these are written."""
+    """What songs are separated with: the weights, the device, the stems, how these are written, and how well."""
 
-    weights: Path
+    weights: tuple[Path, ...]
     device: str
     stems: tuple[str, ...]
     form: StemFormat
+    best: bool = False
+    segment: Segment | None = None
+
+    def separator(self) -> AnySeparator:
+        """The separator, loaded once a process. Raises `UserError` as `Separator.load` does."""
+        return load_separator(self.weights, self.device, self.stems, self.best)
 
     @property
     def made_with(self) -> dict[str, Any]:
         """What makes stems of one song differ, as it is remembered beside them."""
-        status = self.weights.stat()
-        return {
-            "weights": digest(self.weights, status.st_size, status.st_mtime_ns),
-            "stems": [*self.stems],
-            **asdict(self.form),
-        }
+        weights = [digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in self.weights]
+        segment = self.segment and self.segment.name
+        return {"weights": weights, "stems": [*self.stems], "best": self.best, "segment": segment, **asdict(self.form)}
 
 
 def plan(
@@ -57,9 +65,11 @@ def plan(
 ) -> tuple[list[Job], list[tuple[Song, UserError]]]:
     """A job for each song, and the songs that can have none, each with the reason.
 
-    Raises `UserError` when stems would overwrite each other or a song.
+    A segment is part of the name of its song. Raises `UserError` when stems would overwrite each other or a song.
     """
-    stems = load_separator(settings.weights, settings.device, settings.stems).stems
+    stems, segment = settings.separator().stems, settings.segment
+    if segment:
+        songs = [replace(song, name=f"{song.name} ({segment.name})") for song in songs]
     naming.check(songs, stems)
     jobs, failures, made_with, names = [], [], settings.made_with, {song.name.casefold() for song in songs}
     for song in songs:
@@ -98,13 +108,23 @@ def separate(job: Job, settings: Settings, progress: Callable[[float], None] = l
         if samples:
             progress(done / samples)
 
-    separator = load_separator(settings.weights, settings.device, settings.stems)
     check_readable(job.song.file.path)
     with remembering(job.song.file, job.paths, job.memory, settings.made_with):
-        return render(separator, job.song.file, job.paths, settings.form, tell)
+        return render(settings.separator(), job.song.file, job.paths, settings.form, tell, settings.segment)
 
 
 @cache
-def load_separator(weights: Path, device: str, stems: tuple[str, ...]) -> Separator:
+def load_separator(weights: tuple[Path, ...], device: str, stems: tuple[str, ...], best: bool) -> AnySeparator:
     """The separator of these weights, loaded once a process. Raises `UserError` as `Separator.load` does."""
-    return Separator.load(weights, device, stems)
+    first = Separator.load(weights[0], device, stems)
+    if not best:
+        return first
+    return AveragingSeparator([first, *(Separator.load(path, device, first.stems) for path in weights[1:])])
+
+
+def choose_weights(stems: Sequence[str], best: bool) -> tuple[Path, ...]:
+    """The shipped weights for these stems, several of them where the mean of what they make is the best.
+
+    Raises `UserError` when there is no such stem.
+    """
+    return tuple(shipped_weights(stems)[: 2 if best else 1])

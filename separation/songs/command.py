@@ -11,10 +11,9 @@ from time import perf_counter
 import torch
 
 from separation.errors import UserError
-from separation.network.pretrained import default_weights
 from separation.progress import Progress, clock
 from separation.songs.arguments import parse_arguments
-from separation.songs.batch import Settings, load_separator, plan, separate_songs
+from separation.songs.batch import Settings, choose_weights, plan, separate_songs
 from separation.songs.find import find_songs
 from separation.songs.manifest import Manifest
 from separation.songs.naming import Naming
@@ -32,9 +31,10 @@ def main() -> int:
     songs, others = find_songs(options.songs)
     for path in others:
         print(f"{path} is passed over: it is no audio by its name.", file=sys.stderr)
-    weights = options.weights or default_weights(options.stems)
-    settings = Settings(weights, options.device, tuple(options.stems), form)
-    separator = load_separator(settings.weights, settings.device, settings.stems)
+    best = options.quality == "best"
+    weights = (options.weights,) if options.weights else choose_weights(options.stems, best)
+    settings = Settings(weights, options.device, tuple(options.stems), form, best, options.segment)
+    separator = settings.separator()
     jobs, failures = plan(songs, naming, settings, options.overwrite)
     page = Page(options.output) if options.page else None
 

@@ -43,12 +43,14 @@ class Manifest:
         os.close(self._file)
 
     def _facts(self, job: Job, report: RenderReport | UserError) -> dict[str, Any]:
-        form = self.settings.form
+        form, segment = self.settings.form, self.settings.segment
+        settings = {"format": form.format, "bits": form.bits, "clip": form.clip, "device": self.settings.device}
+        settings |= {"quality": "best" if self.settings.best else "normal", "segment": segment and segment.name}
         facts = {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "song": str(job.song.file.path),
-            "weights": str(self.settings.weights),
-            "settings": {"format": form.format, "bits": form.bits, "clip": form.clip, "device": self.settings.device},
+            "weights": [str(path) for path in self.settings.weights],
+            "settings": settings,
             "stems": {stem: str(path) for stem, path in job.paths.items()},
         }
         if isinstance(report, UserError):

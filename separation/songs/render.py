@@ -19,6 +19,7 @@ from separation.files import partial_name
 from separation.network.separator import Separator
 from separation.network.waveforms import check_channels
 from separation.songs.outputs import StemFormat, Stems, open_outputs
+from separation.songs.segment import Segment, Window
 
 
 @dataclass
@@ -65,8 +66,9 @@ def render(
     paths: Mapping[str, Path],
     form: StemFormat,
     progress: Callable[[int, int], None] = lambda done, samples: None,
+    segment: Segment | None = None,
 ) -> RenderReport:
-    """Separate `song` and write each stem of the separator to its path in `paths`, whole or not at all.
+    """Separate `song`, or a segment of it, and write each stem to its path in `paths`, whole or not at all.
 
     `progress` is told how many samples are done, and how many the song is said to have (0 if it does not say). Raises
     `UserError` when the song cannot be read or separated, or its stems not written.
@@ -79,8 +81,14 @@ def render(
             info, remarks = reader.info, reader.remarks
             check_channels(info.channels)
             write = stack.enter_context(open_outputs(paths, form, reader))
-            pieces = separator.stream(reader, info.sample_rate)
-            pieces = _watch(pieces, lambda done: progress(done, info.samples))
+            samples = info.samples
+            if segment:
+                window = Window(segment, info.sample_rate, separator.grid)
+                pieces = window.keep(separator.stream(window.hear(reader), info.sample_rate))
+                samples = window.length(samples)
+            else:
+                pieces = separator.stream(reader, info.sample_rate)
+            pieces = _watch(pieces, lambda done: progress(done, samples))
             if form.clip == "rescale":
                 beside = next(iter(paths.values())).parent
                 scratch = beside / partial_name()

@@ -24,14 +24,14 @@ def spell(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 5 else f"{seconds:.0f} s"
 
 
-def opening(weights: Path, device: torch.device, songs: int, jobs: int = 1) -> str:
+def opening(weights: Sequence[Path], device: torch.device, songs: int, jobs: int = 1) -> str:
     """What is done with what: the songs, the weights and the device."""
     abreast = f", {min(jobs, songs)} at a time" if min(jobs, songs) > 1 else ""
-    shipped = " (shipped)" if weights.parent == PRETRAINED else ""
+    named = " and ".join(f"{path.name} (shipped)" if path.parent == PRETRAINED else str(path) for path in weights)
     place = f"{device.type.upper()}, {count(torch.get_num_threads(), 'thread')}"
     if device.type == "cuda":
         place = torch.cuda.get_device_name(device)
-    return f"{count(songs, 'song')}{abreast}; weights {weights.name if shipped else weights}{shipped}; {place}"
+    return f"{count(songs, 'song')}{abreast}; weights {named}; {place}"
 
 
 def count(number: int, thing: str) -> str:

@@ -247,8 +247,17 @@ def test_jobs_side_by_side_do_what_one_process_does_and_say_so_in_the_manifest(t
     }  # fmt: skip
     assert "no audio" in facts["2"]["reason"]
     assert facts["4"]["seconds"] == pytest.approx(24000 / 44100, abs=1e-3) and facts["4"]["took"] > 0
-    assert facts["4"]["weights"] == str(weights) and facts["4"]["settings"]["format"] == "wav"
+    assert facts["4"]["weights"] == [str(weights)] and facts["4"]["settings"]["format"] == "wav"
     assert facts["4"]["stems"] == {stem: f"two/4/{stem}.wav" for stem in ("vocals", "accompaniment")}
+
+
+def test_a_segment_and_the_best_quality(tmp_path, create, capsys):
+    write(tmp_path / "song.wav", noise(44100 * 4), 44100)
+    assert create("song.wav", "--segment", "0:01-0:03.5", "--quality", "best") == 0
+    assert "0:02 of music" in capsys.readouterr().out
+    assert probe(tmp_path / "outputs/song (0.01-0.03_5)/vocals.wav").samples == 2.5 * 44100
+    assert create("song.wav", "--segment", "0:05-") == 1
+    assert "song.wav: the song ends before --segment 0.05-end begins" in capsys.readouterr().err
 
 
 def test_levels_are_told_to_who_asks(tmp_path, create, capsys):
@@ -283,6 +292,7 @@ def test_clipping_is_said(tmp_path, create, capsys):
         (["--output", "song.wav"], "song.wav is a file"),
         (["--threads", "0"], "--threads"),
         (["--jobs", "0"], "--jobs"),
+        (["--segment", "1:10-0:30"], "--segment"),
         (["--manifest", "song.wav/manifest"], "manifest song.wav/manifest can't be written"),
         (["--bits", "24", "--clip", "none"], "--clip none"),
         (["--format", "mp3", "--bits", "16"], "mp3"),

@@ -39,7 +39,7 @@ def test_weights_and_device_are_said_at_the_start(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert opening(pretrained("all"), torch.device("cpu"), 1) == (
+    assert opening([pretrained("all")], torch.device("cpu"), 1) == (
         "1 song; weights all.safetensors (shipped); CPU, 2 threads"
     )
-    assert "weights my/best.safetensors; CPU" in opening(Path("my/best.safetensors"), torch.device("cpu"), 3)
+    assert "weights my/best.safetensors; CPU" in opening([Path("my/best.safetensors")], torch.device("cpu"), 3)
