@@ -78,7 +78,7 @@ class StoredTrack:
     def crop(self, part: str, start: int = 0, frames: int | None = None, bins: int | None = None) -> Tensor:
         """Complex `[2 channels, bins, frames]` of `part`, from frame `start`; the lowest `bins` bins or else all."""
         stop = self.frames if frames is None else start + frames
-        halves = torch.from_numpy(np.array(self._open(part)[start:stop, :, :bins])).float()
+        halves = torch.from_numpy(np.array(self._open(part)[start:stop, :, :bins], order="C")).float()
         if not bool((halves * 0).sum() == 0):
             raise self._damaged(part, "it has values that are no numbers")
         return torch.view_as_complex(halves).permute(1, 2, 0).expand(2, -1, -1)
@@ -87,8 +87,12 @@ class StoredTrack:
         """The stored numbers, mapped anew each time: one that stays mapped keeps a file open, of thousands."""
         try:
             stored = np.load(self.folder / f"{part}.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # numpy raises half a dozen kinds for damaged files
             raise self._damaged(part, str(error)) from error
+        if not isinstance(stored, np.ndarray):
+            raise self._damaged(part, "it holds several arrays")
         if stored.dtype != np.float16 or stored.ndim != 4 or stored.shape[1] not in (1, 2) or stored.shape[3] != 2:
             raise self._damaged(part, f"it holds {stored.dtype} {list(stored.shape)}")
         if len(stored) != self.frames:
@@ -96,7 +100,7 @@ class StoredTrack:
         return stored
 
     def _damaged(self, part: str, reason: str) -> UserError:
-        path = self.folder / f"{part}.npy"
+        path, reason = self.folder / f"{part}.npy", " ".join(reason.split())[:200]
         return UserError(f"{path} is missing or damaged ({reason}): run dataset.py again, or remove its folder.")
 
 

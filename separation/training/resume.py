@@ -59,8 +59,11 @@ def restore(state: Mapping[str, Any], parts: Mapping[str, Any], steps: int, path
         if type(step) is not int or not 0 <= step <= steps or not isinstance(best, int | float) or math.isnan(best):
             raise ValueError("no such step or score")
         for name, part in parts.items():
+            options = _options(part)
             part.load_state_dict(state[name])
             _check(part, step)
+            if _options(part) != options:
+                raise ValueError("it has other settings")
     except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
         raise UserError(
             f"the training state {path} is damaged or incomplete: delete it and start without --resume."
@@ -82,3 +85,10 @@ def _check(part: Any, step: int) -> None:
                 raise ValueError("it is of other parameters")
     elif not all(bool(tensor.isfinite().all()) for tensor in part.state_dict().values()):
         raise ValueError("it has numbers that are none")
+
+
+def _options(part: Any) -> list[dict[str, Any]]:
+    """The settings of an optimizer that the schedule does not change: the config says them, whatever the state says."""
+    inner = part.parts if isinstance(part, GeneratorOptimizer) else [part] if isinstance(part, Optimizer) else []
+    groups = [group for optimizer in inner for group in optimizer.param_groups]
+    return [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in groups]

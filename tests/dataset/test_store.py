@@ -185,6 +185,8 @@ DAMAGES = {
     "fewer frames": lambda path: np.save(path, np.load(path)[:-1]),
     "fewer bins": lambda path: np.save(path, np.load(path)[:, :, :-1]),
     "objects": lambda path: np.save(path, np.array([{}]), allow_pickle=True),
+    "a torn header": lambda path: path.write_bytes(path.read_bytes()[:64] + path.read_bytes()[3064:]),
+    "several arrays": lambda path: path.write_bytes(b"PK\x05\x06" + bytes(18)),  # as a zip file without any
     "no numbers": lambda path: np.save(path, np.load(path) * np.float16("nan")),
 }
 
@@ -200,3 +202,10 @@ def test_a_damaged_spectrogram_is_named_before_training_and_when_it_is_read(stor
     if damage != "fewer bins":
         with pytest.raises(UserError, match=sentence):
             track.crop("vocals")
+
+
+def test_the_order_in_memory_does_not_matter(store):
+    (track,) = store.tracks()
+    path, before = track.folder / "vocals.npy", track.crop("vocals")
+    np.save(path, np.asfortranarray(np.load(path)))
+    assert torch.equal(track.crop("vocals"), before)

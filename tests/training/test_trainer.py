@@ -178,6 +178,10 @@ def without(name: str):
     return lambda state: {key: value for key, value in state.items() if key != name}
 
 
+def without_setting(optimizer: dict) -> dict:
+    return optimizer | {"param_groups": [without("weight_decay")(group) for group in optimizer["param_groups"]]}
+
+
 DAMAGES = {
     "no step": without("step"),
     "no network": without("network"),
@@ -188,6 +192,9 @@ DAMAGES = {
     "no number": lambda state: state | {"best": math.nan},
     "a lone optimizer": lambda state: state | {"optimizer": state["optimizer"][:1]},
     "an optimizer without state": lambda state: state | {"optimizer": [o | {"state": {}} for o in state["optimizer"]]},
+    "an optimizer without settings": lambda state: (
+        state | {"optimizer": [without_setting(o) for o in state["optimizer"]]}
+    ),
     "a tensor less": lambda state: state | {"network": dict([*state["network"].items()][1:])},
     "no tensors": lambda state: state | {"network": dict.fromkeys(state["network"], 1)},
     "no numbers": lambda state: state | {"network": {name: x * math.nan for name, x in state["network"].items()}},
