@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from separation.errors import UserError
-from separation.network.separator import Queue, Separator
+from separation.network.separator import Separator
+from separation.network.stream import Queue
 
 COPIES = ((0, False), (1 / 2, True))
 """The copies of a song: how far each is shifted, in strides of the network, and whether its channels are swapped."""

@@ -9,15 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from separation.audio.resample import resample_blocks
 from separation.errors import UserError
 from separation.network.checkpoint import load_network
 from separation.network.device import choose_device, choose_precision
 from separation.network.masking import MaskingNetwork
 from separation.network.pretrained import default_weights
-from separation.network.waveforms import as_waveform, check_rate, check_waveform, is_finite
+from separation.network.stream import SongStream
+from separation.network.waveforms import as_waveform, check_rate, check_waveform
 from separation.stems import rest_name
 
 
@@ -55,9 +54,8 @@ class Separator:
             choices = ", ".join(available_stems(network))
             raise UserError(f"these weights do not separate {' and '.join(missing)}: choose among {choices}.")
         self.masked = masked_targets(network, self.stems)
-        stride = network.stride
-        self.context = -(-network.context // stride) * stride
-        self.chunk = -(-chunk_frames // stride) * stride
+        self.context = self._whole_strides(network.context) if network.context else 0
+        self.chunk = self._whole_strides(chunk_frames)
         self.device = network.spectral.window.device
         self.dtype = choose_precision(precision, self.device)
 
@@ -103,30 +101,35 @@ class Separator:
         or no such sample rate.
         """
         own_rate = self.network.settings.sample_rate
-        rate = own_rate if sample_rate is None else check_rate(sample_rate)
-        waiting = Queue()
+        song = SongStream(self, own_rate if sample_rate is None else sample_rate, self.chunk)
+        for block in blocks:
+            yield from song.pieces(block)
+        yield from song.rest()
 
-        def heard() -> Iterator[Tensor]:
-            for block in map(as_waveform, blocks):
-                check_waveform(block)
-                waiting.put(block)
-                yield block.expand(2, -1)
+    def live(self, sample_rate: int, chunk_frames: int = 1) -> SongStream:
+        """A song that is still being heard: `push(block)` gives the stems that are ready, `flush()` the rest.
 
-        targets = self._targets(resample_blocks(heard(), rate, own_rate))
-        for block in resample_blocks((target.flatten(0, 1) for target in targets), own_rate, rate):
-            song = waiting.take(block.shape[-1])
-            yield self._stems(song, block[:, : song.shape[-1]])
-        # Resampled back, a song can have lost a sample at its end.
-        if len(waiting):
-            song = waiting.take(len(waiting))
-            yield self._stems(song, song.new_zeros(2 * len(self.masked), song.shape[-1]))
+            live = separator.live(44100)
+            for block in microphone:  # [1 or 2 channels, n], of any length
+                stems = live.push(block)  # {"vocals": [channels, m], ...}
+            stems = live.flush()
+
+        The stems are `live.latency` seconds behind at most. They are those of the whole song: the same bits as of a
+        separator with these `chunk_frames`, of which more cost less time and more latency; one stride is the least.
+
+        Raises `UserError` when there is no such sample rate.
+        """
+        return SongStream(self, sample_rate, self._whole_strides(chunk_frames))
 
     @property
     def grid(self) -> Fraction:
         """Seconds after which a song may begin later, and have the very same frames."""
         return Fraction(self.network.stride * self.network.settings.hop, self.network.settings.sample_rate)
 
-    def _stems(self, song: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def _whole_strides(self, frames: int) -> int:
+        return -(-max(frames, 1) // self.network.stride) * self.network.stride
+
+    def share_out(self, song: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """The stems of a piece `[channels, n]` of a song, from its masked targets `[targets * 2, n]`."""
         targets = targets.unflatten(0, (-1, 2))
         if len(song) == 1:
@@ -138,66 +141,6 @@ class Separator:
         for target in set(self.network.targets) & set(stems):
             stems.setdefault(rest_name([target]), song - stems[target])
         return {stem: stems[stem] for stem in self.stems}
-
-    @torch.no_grad()
-    def _targets(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The masked targets of a song `[2, n]` at the network's rate, as blocks `[targets, 2, n]`.
-
-        They go on past the end of the song, by less than a stride of frames.
-        """
-        spectral, hop, tail = self.network.spectral, self.network.settings.hop, 0.0
-        stream = self.network.stream(self.dtype, self.masked)
-        skipped = (self.context + stream.lag) * hop + self.network.settings.padding
-        for piece in self._pieces(blocks, stream.lag):
-            spectrogram = spectral.analyse(piece.to(self.device))
-            waveform = spectral.synthesise(stream(spectrogram)).cpu()
-            if not is_finite(waveform):
-                raise UserError("the song is so loud that its numbers overflow: scale its samples to at most 1.")
-            samples = spectrogram.shape[-1] * hop
-            waveform[..., :-samples] += tail
-            waveform, tail = waveform[..., :samples], waveform[..., samples:]
-            yield waveform[..., skipped:]
-            skipped = max(0, skipped - samples)
-
-    def _pieces(self, blocks: Iterable[Tensor], lag: int) -> Iterator[Tensor]:
-        """A song `[2, n]` in pieces of a chunk of frames, each with the samples that frames share with the next.
-
-        Silence stands in for what the first frames depend on, and for the `lag` frames that let the last ones out.
-        """
-        settings = self.network.settings
-        hop, padding, chunk = settings.hop, settings.padding, self.chunk * settings.hop
-        buffer = torch.zeros(2, self.context * hop + padding)
-        samples, missing = 0, self.context + lag
-        for block in blocks:
-            samples += block.shape[-1]
-            buffer = torch.cat([buffer, block], dim=-1)
-            while buffer.shape[-1] >= chunk + padding:
-                yield buffer[:, : chunk + padding]
-                buffer, missing = buffer[:, chunk:], missing - self.chunk
-        if samples:
-            frames = settings.frames(samples) + missing
-            rest = -(-frames // self.network.stride) * self.network.stride * hop
-            buffer = pad(buffer, (0, rest + padding - buffer.shape[-1]))
-            for start in range(0, rest, chunk):
-                yield buffer[:, start : start + chunk + padding]
-
-
-class Queue:
-    """Samples `[channels, n]` that wait, first in, first out."""
-
-    def __init__(self):
-        self._samples: Tensor | None = None
-
-    def __len__(self) -> int:
-        return 0 if self._samples is None else self._samples.shape[-1]
-
-    def put(self, block: Tensor) -> None:
-        self._samples = block if self._samples is None else torch.cat([self._samples, block], dim=-1)
-
-    def take(self, count: int) -> Tensor:
-        """The first `count` samples, or as many as there are."""
-        taken, self._samples = self._samples[:, :count], self._samples[:, count:]
-        return taken
 
 
 def names(stems: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ examples:
     %(prog)s album/ --stems karaoke --format mp3
   all songs below a folder, and a page to listen to them
     %(prog)s 'music/**/*.flac' --output stems --page
+  a radio station without its singers, 1.6 s late
+    ffmpeg -i URL -f f32le -ar 44100 -ac 2 - | %(prog)s --live karaoke | ffplay -f f32le -ar 44100 -ch_layout stereo -
 """
 
 
@@ -116,6 +118,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="FILE",
         help="append a line of JSON for every song that ends (default with --jobs: OUTPUT/manifest.jsonl)",
     )
+    add_live(parser)
     work.add_argument("--verbose", action="store_true", help="say how loud each stem is")
     options = parser.parse_args(arguments)
     options.stems, strays = sort_out(options.stems)
@@ -124,6 +127,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     for name in ("threads", "jobs"):
         if (number := getattr(options, name)) is not None and number < 1:
             raise UserError(f"--{name} must be 1 or more, not {number}.")
+    if options.live is not None:
+        return check_live(options)
     if options.manifest is None and options.jobs > 1:
         options.manifest = options.output / "manifest.jsonl"
     if os.path.exists(options.output) and not os.path.isdir(options.output):  # noqa: PTH110, PTH112
@@ -134,6 +139,22 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         check_stem_file(options.stems)
         if options.page:
             raise UserError("--page plays files of one stem each: choose another --format.")
+    return options
+
+
+def add_live(parser: argparse.ArgumentParser) -> None:
+    live = parser.add_argument_group("live")
+    live.add_argument("--live", metavar="STEM", help="separate standard input into standard output, both f32le")
+    live.add_argument("--rate", type=int, default=44100, metavar="HZ", help="of both (default: %(default)s)")
+    live.add_argument("--channels", type=int, choices=(1, 2), default=2, help="of both (default: %(default)s)")
+
+
+def check_live(options: argparse.Namespace) -> argparse.Namespace:
+    """The options of `--live`, with its stem in `stems`. Raises `UserError` when there are songs or more stems."""
+    stems, strays = sort_out([options.live])
+    if options.songs or options.stems or strays or len(stems) != 1:
+        raise UserError("--live takes one stem, such as vocals, and its song from standard input: name nothing else.")
+    options.stems = stems
     return options
 
 

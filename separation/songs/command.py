@@ -11,10 +11,12 @@ from time import perf_counter
 import torch
 
 from separation.errors import UserError
+from separation.network.separator import Separator
 from separation.progress import Progress, clock
 from separation.songs.arguments import parse_arguments
 from separation.songs.batch import Settings, choose_weights, plan, separate_songs
 from separation.songs.find import find_songs
+from separation.songs.live import live
 from separation.songs.manifest import Manifest
 from separation.songs.naming import Naming
 from separation.songs.outputs import StemFormat
@@ -24,10 +26,12 @@ from separation.songs.words import count, levels, opening, place, reason, result
 
 def main() -> int:
     options = parse_arguments()
-    form = StemFormat(options.format, options.bits, options.clip)
-    naming = Naming(options.output, options.format, options.name)
     if options.threads is not None:
         torch.set_num_threads(min(options.threads, os.cpu_count() or 1))  # more would only stand in each other's way
+    if options.live is not None:
+        return live(Separator.load(options.weights, options.device, options.stems), options.rate, options.channels)
+    form = StemFormat(options.format, options.bits, options.clip)
+    naming = Naming(options.output, options.format, options.name)
     songs, others = find_songs(options.songs)
     for path in others:
         print(f"{path} is passed over: it is no audio by its name.", file=sys.stderr)

@@ -1,0 +1,72 @@
+"""`separate --live`, as a process with pipes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import suppress
+from threading import Thread
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, environment
+from networks import random_weights
+
+from separation.errors import UserError
+from separation.network.separator import Separator
+from separation.songs.arguments import parse_arguments
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return random_weights(tmp_path_factory.mktemp("weights") / "vocals.safetensors")
+
+
+def listen(weights, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "create_songs.py", "--weights", str(weights), *options]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment(), **pipes)
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(2, 44100), (1, 48000)])
+def test_what_comes_out_are_the_samples_of_the_whole_song(weights, channels, rate):
+    song = 0.2 * np.random.default_rng(0).standard_normal((channels, 30000)).astype("<f4")
+    process = listen(weights, "--live", "karaoke", "--channels", str(channels), "--rate", str(rate))
+    out, error = process.communicate(song.T.tobytes())
+    assert process.returncode == 0 and f"live: accompaniment, f32le, {rate} Hz".encode() in error
+    stem = np.frombuffer(out, "<f4").reshape(-1, channels).T
+    network = Separator.load(weights, "cpu").network
+    assert np.array_equal(stem, Separator(network, chunk_frames=1)(song, rate)["accompaniment"].numpy())
+
+
+def test_stems_come_while_the_song_goes_on(weights):
+    process = listen(weights, "--live", "vocals")
+    radio = Thread(target=broadcast, args=(process.stdin,))
+    radio.start()
+    assert len(process.stdout.read(200_000)) == 200_000  # though the input has not ended
+    process.stdout.close()  # the player is gone: there is nothing to be said
+    assert b"rror" not in process.stderr.read()
+    assert process.wait() == 0
+    radio.join()
+
+
+def broadcast(pipe) -> None:
+    """Send silence for as long as there is somebody to hear it."""
+    with suppress(BrokenPipeError):
+        while True:
+            pipe.write(bytes(1 << 14))
+
+
+def test_input_that_ends_inside_a_sample_is_named(weights):
+    process = listen(weights, "--live", "vocals")
+    out, error = process.communicate(np.zeros(2001, "<f4").tobytes())
+    assert process.returncode == 1 and b"inside a sample" in error and b"Traceback" not in error
+    assert len(out) == 8000
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--live", "two"], ["--live", "vocals", "song.mp3"], ["--live", "vocals", "--stems", "drums"]]
+)
+def test_one_stem_and_no_song_are_live(arguments):
+    with pytest.raises(UserError, match="one stem"):
+        parse_arguments(arguments)
