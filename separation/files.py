@@ -27,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
         partial = make_partial(path.parent)
         yield partial
         partial.replace(path)
-    except (OSError, RuntimeError) as error:  # torch has its own for a full disk
+    except OSError as error:
         raise UserError(f"{path} cannot be written ({error}): make room there, or name another --output.") from error
     finally:
         with suppress(OSError):

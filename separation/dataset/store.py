@@ -202,7 +202,7 @@ def write_track(
     """
     parts = sorted(waveforms, key=PARTS.index)
     final = folder / name
-    partial, former = folder / partial_name(), folder / partial_name()
+    partial = folder / partial_name()
     samples = {waveform.shape[-1] for waveform in waveforms.values()}
     if len(samples) > 1:
         raise ValueError(f"the parts of {name} are not of one length")
@@ -225,13 +225,22 @@ def write_track(
             "sources": sources or {},
         }
         (partial / TRACK_FILE).write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
-        if final.is_dir():
-            final.rename(former)
-        partial.rename(final)
+        _replace(final, partial)
     finally:
-        for folder in (partial, former):
-            with suppress(OSError):
-                remove_track(folder)
+        with suppress(OSError):
+            remove_track(partial)
+
+
+def _replace(final: Path, partial: Path) -> None:
+    """Give a whole track its name. Of several runs that write the same one, the last has its way."""
+    for attempt in range(10):
+        try:
+            remove_track(final)
+            partial.rename(final)
+            return
+        except OSError:  # another run was faster
+            if attempt == 9:
+                raise
 
 
 def check_own(folder: Path) -> None:

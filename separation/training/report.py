@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -40,6 +42,7 @@ class TrainingReport:
         except ImportError as error:
             print(f"{error.name} is not installed: this run writes nothing for TensorBoard")
         else:
+            threading.excepthook = partial(_told_elsewhere, threading.excepthook)
             with self._as_long_as_there_is_room():
                 self.writer = SummaryWriter(str(output / "events"), purge_step=step + 1 if step else None)
                 self.writer.add_text("config", f"```json\n{json.dumps(asdict(config), indent=2)}\n```", step)
@@ -119,6 +122,12 @@ class TrainingReport:
         with self._as_long_as_there_is_room():
             if self.writer:
                 self.writer.close()
+
+
+def _told_elsewhere(others: Callable, failure: threading.ExceptHookArgs) -> None:
+    """What a full disk says to TensorBoard's thread it says to its next caller as well: no trace of it is printed."""
+    if not issubclass(failure.exc_type, OSError):
+        others(failure)
 
 
 def picture(spectrogram: Tensor, sample_rate: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from music import TINY, add_track, make_song
 
 from separation.audio.spectral import Spectral, SpectralSettings
+from separation.dataset import store as store_module
 from separation.dataset.store import (
     Store,
     check_settings,
@@ -209,3 +210,18 @@ def test_the_order_in_memory_does_not_matter(store):
     path, before = track.folder / "vocals.npy", track.crop("vocals")
     np.save(path, np.asfortranarray(np.load(path)))
     assert torch.equal(track.crop("vocals"), before)
+
+
+def test_of_two_runs_that_write_the_same_track_the_last_one_has_its_way(store, waveforms, monkeypatch):
+    """Here the other one is through between taking the old track away and putting the new one in its place."""
+    remove, others = store_module.remove_track, [{"vocals": waveforms["vocals"]}]
+
+    def remove_and_be_overtaken(folder):
+        remove(folder)
+        if others and folder.name == "song":
+            add_track(store.folder, TINY, "song", others.pop())
+
+    monkeypatch.setattr(store_module, "remove_track", remove_and_be_overtaken)
+    add_track(store.folder, TINY, "song", waveforms)
+    assert [track.parts for track in store.tracks()] == [("mixture", "vocals")]
+    assert sorted(path.name for path in store.folder.iterdir()) == ["settings.json", "song"]

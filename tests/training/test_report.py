@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from separation.audio.spectral import Spectral, SpectralSettings
 from separation.training import report
@@ -77,3 +79,23 @@ def test_a_picture_shows_a_tone_as_one_bright_line_that_rises_with_its_pitch():
         rows.append(int(brightness.argmax()))
         assert (brightness > 0.8 * brightness.max()).sum() < height / 10
     assert rows[0] > rows[1]  # row 0 is at the top
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_says_so_once_and_without_a_trace(tmp_path, clock, capsys, monkeypatch):
+    """TensorBoard writes in a thread of its own, whose error its next caller hears of."""
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    writer = TrainingReport(tmp_path, Config(), 0)
+    monkeypatch.setattr(RecordWriter, "write", full)
+    for step in range(1, 200):
+        writer.losses(step, {"a": 1.0})
+        if not writer.writer:
+            break
+        time.sleep(0.01)
+    writer.close()
+    said = capsys.readouterr()
+    assert said.out.count("neither history nor events are written from here on") == 1
+    assert "Traceback" not in said.err
