@@ -137,7 +137,7 @@ class FrequencyStream:
 
     def __call__(self, x: Tensor) -> Tensor:
         y = self.activation((self.squeeze @ x) * (inverse_rms(x) * self.scale) + self.squeeze_bias)
-        return torch.baddbmm(x, self.stretch.expand(len(x), -1, -1), y.to(x.dtype)).add_(self.stretch_bias)
+        return torch.baddbmm(x, self.stretch.expand(x.shape[0], -1, -1), y.to(x.dtype)).add_(self.stretch_bias)
 
 
 class History:
@@ -148,14 +148,14 @@ class History:
 
     def __init__(self, length: int, dim: int = 0):
         self.length, self.dim = length, dim
-        self._frames: Tensor | None = None
+        self.frames: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """As many frames as come, and `length` more."""
-        if self._frames is None:
-            self._frames = torch.zeros_like(x.narrow(self.dim, 0, 1)).repeat_interleave(self.length, self.dim)
-        x = torch.cat([self._frames, x], self.dim)
-        self._frames = x.narrow(self.dim, x.shape[self.dim] - self.length, self.length).clone()
+        if self.frames is None:
+            self.frames = torch.zeros_like(x.narrow(self.dim, 0, 1)).repeat_interleave(self.length, self.dim)
+        x = torch.cat([self.frames, x], self.dim)
+        self.frames = x.narrow(self.dim, x.shape[self.dim] - self.length, self.length).clone()
         return x
 
     def delay(self, x: Tensor) -> Tensor:

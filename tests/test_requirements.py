@@ -71,7 +71,13 @@ def test_the_extras_are_all_that_is_required():
 
 @pytest.mark.parametrize(
     ("job", "wings"),
-    [("", ("audio", "network", "songs")), ("data", ("dataset",)), ("train", ("training",)), ("eval", ("scoring",))],
+    [
+        ("", ("audio", "network", "songs")),
+        ("data", ("dataset",)),
+        ("train", ("training",)),
+        ("eval", ("scoring",)),
+        ("onnx", ("portable",)),
+    ],
 )
 def test_an_extra_has_what_its_wing_imports(job, wings):
     listed = {name(requirement) for requirement in extras()[""] | extras()[job]}
@@ -91,5 +97,12 @@ def test_everything_that_is_imported_is_required():
 
 def test_everything_that_is_required_is_imported():
     used = {PACKAGES.get(module, module) for path in sources() for module in imported(path)}
-    by_others = {"pytest", "playwright", "ruff", "build", "tensorboard"}  # by the tests, and by way of torch
+    by_others = {
+        "pytest",
+        "playwright",
+        "ruff",
+        "build",
+        "tensorboard",
+        "onnxruntime",
+    }  # by the tests, and by way of torch
     assert {name(requirement) for requirement in requirements()} - used == by_others

@@ -117,5 +117,9 @@ def compress(spectrogram: Tensor) -> Tensor:
 
 
 def _compressed(view: Tensor) -> Tensor:
-    power = view.real.square() + view.imag.square()
+    return compress_powers(view.real.square() + view.imag.square())
+
+
+def compress_powers(power: Tensor) -> Tensor:
+    """Compressed magnitudes from their squares, of any shape."""
     return (power + FLOOR).sqrt().sqrt().sqrt() - FLOOR**0.125
