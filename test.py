@@ -29,7 +29,8 @@ def main() -> int:
     options = parse_arguments()
     root = options.root or Path("data") / options.dataset
     output = options.output or Path("scores") / options.dataset / options.target
-    load_separator(options.weights, options.device, options.target)
+    weights = tuple(options.weights or ["fast"])
+    load_separator(weights, options.device, options.target)
 
     found = [track for track in find_tracks(options.dataset, root) if track.subset == options.subset]
     if not found:
@@ -42,7 +43,7 @@ def main() -> int:
 
     prepare(output, options.subset)
     songs, failures = [], []
-    scored = evaluate_tracks(tracks, options.weights, options.device, options.target, options.workers)
+    scored = evaluate_tracks(tracks, weights, options.device, options.target, options.workers)
     with Progress(len(tracks), abreast=options.workers) as progress:
         for track, result in scored:
             progress.done()
@@ -74,7 +75,11 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--root", type=Path, help="folder of the dataset (default: data/<DATASET>)")
     parser.add_argument("--subset", choices=SUBSETS, default="test", help="which of its songs (default: test)")
-    parser.add_argument("--weights", type=Path, help="weights of train.py (default: the shipped ones for the target)")
+    parser.add_argument(
+        "--weights",
+        action="append",
+        help="`fast` or `best` (shipped), or a file of train.py; given several times, the mean of all (default: fast)",
+    )
     parser.add_argument("--output", type=Path, help="folder for the scores (default: scores/<DATASET>/<target>)")
     parser.add_argument(
         "--workers", type=int, default=min(4, default_workers()), help="songs at a time (default: %(default)s)"

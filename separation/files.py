@@ -46,12 +46,12 @@ def partial_name() -> str:
     return f".{secrets.token_hex(4)}.{os.getpid()}{PARTIAL}"
 
 
-def sweep_partials(folder: Path) -> None:
-    """Remove what runs that are over have left half-written in `folder`."""
+def sweep_partials(folder: Path, own: bool = False) -> None:
+    """Remove what runs that are over have left half-written in `folder`, and with `own` what this one has."""
     with suppress(OSError):
         for path in folder.glob(f".*{PARTIAL}"):
             name = OWN.fullmatch(path.name)
-            if not name or is_running(name[1]):
+            if not name or (is_running(name[1]) and not (own and name[1] == str(os.getpid()))):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

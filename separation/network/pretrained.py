@@ -23,14 +23,33 @@ def default_weights(stems: Sequence[str]) -> Path:
 
     Raises `UserError` when there is no such stem.
     """
-    return shipped_weights(stems)[0]
-
-
-def shipped_weights(stems: Sequence[str]) -> list[Path]:
-    """All shipped weights for these stems, `default_weights` first. Raises `UserError` when there is no such stem."""
     known = {stem for target in STEMS for stem in source_names([target])}
     if unknown := [stem for stem in stems if stem not in known]:
         raise UserError(f"there is no stem called {unknown[0]}: the stems are {', '.join(sorted(known))}.")
     fitting = [target for target in STEMS if set(stems) <= set(source_names([target]))]
     candidates = [pretrained(name) for name in (*fitting, "all")]
-    return [path for path in candidates if path.is_file()] or candidates[:1]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def find_weights(weights: str | Path | Sequence[str | Path] | None, stems: Sequence[str]) -> tuple[Path, ...]:
+    """The files that a choice of weights stands for: a path, several, `fast` or `best` (of the shipped ones).
+
+    `best` are the networks for four stems and for vocals, where both help: four stems, vocals or their accompaniment.
+    """
+    chosen = [weights] if isinstance(weights, str | Path) else list(weights or ["fast"])
+    paths = []
+    for name in chosen:
+        if str(name) not in SETS:
+            paths.append(Path(name))
+            continue
+        paths.append(default_weights(stems))
+        if str(name) == "best" and ({*stems} & HELPED or not stems):
+            paths += [pretrained("all"), pretrained("vocals")]
+    return tuple(dict.fromkeys(paths))
+
+
+SETS = ("fast", "best")
+"""What shipped weights are called together: those that suffice, and all that help."""
+
+HELPED = {"vocals", "accompaniment", "other"}
+"""The stems that gain when the network for vocals and the one for four stems are heard together."""

@@ -14,7 +14,7 @@ from separation.errors import UserError
 from separation.network.checkpoint import load_network
 from separation.network.device import choose_device, choose_precision
 from separation.network.masking import MaskingNetwork
-from separation.network.pretrained import default_weights
+from separation.network.pretrained import find_weights
 from separation.network.stream import SongStream
 from separation.network.waveforms import as_waveform, check_rate, check_waveform
 from separation.stems import rest_name
@@ -62,16 +62,24 @@ class Separator:
     @classmethod
     def load(
         cls,
-        weights: str | Path | None = None,
+        weights: str | Path | Sequence[str | Path] | None = None,
         device: str | torch.device = "auto",
         stems: str | Sequence[str] | None = None,
     ) -> Separator:
-        """The separator of a weights file, by default of shipped weights for these stems; see `choose_device`.
+        """The separator of a weights file, or of several, whose estimates are averaged; see `choose_device`.
+
+        `fast`, the default, stands for the shipped weights for these stems, `best` for all shipped ones that help them.
 
         Raises `UserError` when the weights are missing, damaged or foreign, or do not separate these stems, and when
         there is no such device.
         """
-        return cls(load_network(weights or default_weights(names(stems)), choose_device(device)), stems)
+        stems, chosen = names(stems), choose_device(device)
+        paths = find_weights(weights, stems)
+        if len(paths) == 1:
+            return cls(load_network(paths[0], chosen), stems)
+        from separation.network.ensemble import Ensemble  # which is a Separator itself
+
+        return Ensemble([cls(load_network(path, chosen)) for path in paths], stems)
 
     def __call__(self, waveform: Tensor | Any, sample_rate: int) -> dict[str, Tensor]:
         """The stems of a song by name, each a float32 tensor of the song's shape, at its sample rate in hertz.
@@ -134,18 +142,27 @@ class Separator:
         targets = targets.unflatten(0, (-1, 2))
         if len(song) == 1:
             targets = targets.mean(dim=1, keepdim=True)
-        stems = dict(zip(self.masked, targets, strict=True))
-        *others, last = self.network.sources
-        if self.masked == tuple(others):
-            stems[last] = song - targets.sum(dim=0)
-        for target in set(self.network.targets) & set(stems):
-            stems.setdefault(rest_name([target]), song - stems[target])
+        stems = with_rests(self.network, dict(zip(self.masked, targets, strict=True)), song)
         return {stem: stems[stem] for stem in self.stems}
 
 
 def names(stems: str | Sequence[str] | None) -> tuple[str, ...]:
     """Names of stems, each once; a lone name is one stem."""
     return tuple(dict.fromkeys([stems] if isinstance(stems, str) else stems or ()))
+
+
+def with_rests(network: MaskingNetwork, stems: dict[str, Tensor], song: Tensor) -> dict[str, Tensor]:
+    """Masked targets of a song, and what follows from them: the network's last source, and the rest of each target.
+
+    All are `[channels, n]`.
+    """
+    *others, last = network.sources
+    stems = dict(stems)
+    if tuple(stems) == tuple(others):
+        stems[last] = song - sum(stems.values())
+    for target in set(network.targets) & set(stems):
+        stems.setdefault(rest_name([target]), song - stems[target])
+    return stems
 
 
 def available_stems(network: MaskingNetwork) -> tuple[str, ...]:

@@ -71,19 +71,19 @@ def can_be_scored(track: Track, target: str) -> bool:
 
 
 def evaluate_tracks(
-    tracks: Sequence[Track], weights: Path | None, device: str, target: str, workers: int
+    tracks: Sequence[Track], weights: tuple[str, ...], device: str, target: str, workers: int
 ) -> Iterator[tuple[Track, SongScores | UserError]]:
     """Evaluate tracks side by side, each worker with a network of its own; a track that fails yields the reason."""
     return run_jobs(partial(_evaluate, weights=weights, device=device, target=target), tracks, workers)
 
 
-def _evaluate(track: Track, weights: Path | None, device: str, target: str) -> SongScores:
+def _evaluate(track: Track, weights: tuple[str, ...], device: str, target: str) -> SongScores:
     return evaluate_track(track, load_separator(weights, device, target), target)
 
 
 @cache
-def load_separator(weights: Path | None, device: str, target: str) -> Separator:
-    """The separator that gives the sources scored for `target`; without `weights`, of the shipped ones.
+def load_separator(weights: tuple[str, ...], device: str, target: str) -> Separator:
+    """The separator that gives the sources scored for `target`; of `fast` or `best`, or of files.
 
     Raises `UserError` as `Separator.load` does.
     """

@@ -94,14 +94,18 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     files.add_argument("--overwrite", action="store_true", help="separate songs again whose stems are there already")
     work = parser.add_argument_group("how")
     work.add_argument(
-        "--weights", type=Path, metavar="FILE", help="a file that train.py wrote (default: the shipped ones)"
+        "--weights",
+        action="append",
+        metavar="FILE",
+        help="`fast` or `best` (shipped: one network, or the mean of several), or a file that train.py wrote; given "
+        "several times, the mean of all (default: fast)",
     )
     work.add_argument(
         "--quality",
-        choices=("normal", "best"),
-        default="normal",
-        help="best: the mean of two separations, of both networks for vocals, accompaniment or both, and else of two "
-        "copies of the song; twice the time (default: normal)",
+        choices=("fast", "best"),
+        default="fast",
+        help="best: the mean of both shipped networks where both help, of two copies of the song where --weights names "
+        "one file; twice the time (default: fast)",
     )
     work.add_argument("--device", default="auto", help=DEVICE_HELP)
     work.add_argument("--threads", type=int, metavar="N", help="processor threads to use (default: all)")

@@ -10,8 +10,7 @@ from typing import Any
 
 from separation.audio.decoders import check_readable
 from separation.errors import UserError
-from separation.network.averaging import AveragingSeparator
-from separation.network.pretrained import shipped_weights
+from separation.network.ensemble import Ensemble
 from separation.network.separator import Separator
 from separation.songs.find import Song
 from separation.songs.memory import digest, find_place, remembering
@@ -20,8 +19,6 @@ from separation.songs.outputs import StemFormat
 from separation.songs.render import RenderReport, render
 from separation.songs.segment import Segment
 from separation.workers import run_jobs
-
-AnySeparator = Separator | AveragingSeparator
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Settings:
     best: bool = False
     segment: Segment | None = None
 
-    def separator(self) -> AnySeparator:
+    def separator(self) -> Separator:
         """The separator, loaded once a process. Raises `UserError` as `Separator.load` does."""
         return load_separator(self.weights, self.device, self.stems, self.best)
 
@@ -114,17 +111,9 @@ def separate(job: Job, settings: Settings, progress: Callable[[float], None] = l
 
 
 @cache
-def load_separator(weights: tuple[Path, ...], device: str, stems: tuple[str, ...], best: bool) -> AnySeparator:
+def load_separator(weights: tuple[Path, ...], device: str, stems: tuple[str, ...], best: bool) -> Separator:
     """The separator of these weights, loaded once a process. Raises `UserError` as `Separator.load` does."""
-    first = Separator.load(weights[0], device, stems)
-    if not best:
-        return first
-    return AveragingSeparator([first, *(Separator.load(path, device, first.stems) for path in weights[1:])])
-
-
-def choose_weights(stems: Sequence[str], best: bool) -> tuple[Path, ...]:
-    """The shipped weights for these stems, several of them where the mean of what they make is the best.
-
-    Raises `UserError` when there is no such stem.
-    """
-    return tuple(shipped_weights(stems)[: 2 if best else 1])
+    separator = Separator.load(weights, device, stems)
+    if best and not isinstance(separator, Ensemble):
+        return Ensemble([separator, separator], separator.stems)
+    return separator

@@ -11,10 +11,11 @@ from time import perf_counter
 import torch
 
 from separation.errors import UserError
+from separation.network.pretrained import find_weights
 from separation.network.separator import Separator
 from separation.progress import Progress, clock
 from separation.songs.arguments import parse_arguments
-from separation.songs.batch import Settings, choose_weights, plan, separate_songs
+from separation.songs.batch import Settings, plan, separate_songs
 from separation.songs.find import find_songs
 from separation.songs.live import live
 from separation.songs.manifest import Manifest
@@ -29,14 +30,14 @@ def main() -> int:
     if options.threads is not None:
         torch.set_num_threads(min(options.threads, os.cpu_count() or 1))  # more would only stand in each other's way
     if options.live is not None:
-        return live(Separator.load(options.weights, options.device, options.stems), options.rate, options.channels)
+        return live(Separator.load(options.weights or options.quality, options.device, options.stems), options.rate, options.channels)
     form = StemFormat(options.format, options.bits, options.clip)
     naming = Naming(options.output, options.format, options.name)
     songs, others = find_songs(options.songs)
     for path in others:
         print(f"{path} is passed over: it is no audio by its name.", file=sys.stderr)
     best = options.quality == "best"
-    weights = (options.weights,) if options.weights else choose_weights(options.stems, best)
+    weights = find_weights(options.weights or [options.quality], options.stems)
     settings = Settings(weights, options.device, tuple(options.stems), form, best, options.segment)
     separator = settings.separator()
     jobs, failures = plan(songs, naming, settings, options.overwrite)

@@ -100,6 +100,8 @@ def remembering(
                 memory.unlink(missing_ok=True)
             else:
                 _write(memory, before)
+        for folder in {path.parent for path in paths.values()}:
+            sweep_partials(folder, own=True)  # an interruption may come at any moment
         for folder in folders:
             with suppress(OSError):
                 folder.rmdir()  # does nothing where there is something in it

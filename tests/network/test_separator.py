@@ -9,7 +9,8 @@ from torch import Tensor
 
 from separation.errors import UserError
 from separation.network import pretrained as pretrained_module
-from separation.network.separator import Separator, default_weights
+from separation.network.pretrained import default_weights
+from separation.network.separator import Separator
 from separation.stems import STEMS, rest_name
 
 TARGET_OF_REST = {rest_name([stem]): stem for stem in STEMS}

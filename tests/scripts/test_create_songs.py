@@ -39,7 +39,8 @@ def create(tmp_path, monkeypatch, weights):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str | Path) -> int:
-        monkeypatch.setattr(sys, "argv", ["create_songs.py", "--weights", str(weights), *map(str, arguments)])
+        chosen = [] if "--weights" in arguments else ["--weights", str(weights)]
+        monkeypatch.setattr(sys, "argv", ["create_songs.py", *chosen, *map(str, arguments)])
         return command_of_songs.main()
 
     return run

@@ -1,0 +1,78 @@
+"""Networks that split songs at a frequency, whose mean is known, and the shipped ones together."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import BandSplit, random_network, random_weights
+
+from separation import Separator
+from separation.errors import UserError
+from separation.network.ensemble import Ensemble
+from separation.network.pretrained import find_weights
+from separation.stems import STEMS
+from separation.training.validation import sdr
+
+RATE = 44100
+
+
+def song(channels: int = 2, samples: int = 30_000) -> torch.Tensor:
+    return 0.1 * torch.randn(channels, samples, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("rate", [44100, 48000])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_stems_are_the_means_over_networks_and_copies_and_sum_to_the_song(rate, channels):
+    separator = Separator(random_network(STEMS), precision="fp32")
+    found, plain = Ensemble([separator, separator])(song(channels), rate), separator(song(channels), rate)
+    torch.testing.assert_close(sum(found.values()), song(channels), atol=1e-5, rtol=0)
+    late = round(separator.grid * rate / 2)
+    shifted = separator(torch.cat([torch.zeros(channels, late), song(channels).flip(0)], dim=-1), rate)
+    for stem in STEMS:
+        expected = (plain[stem] + shifted[stem][:, late:].flip(0)) / 2
+        torch.testing.assert_close(found[stem], expected, atol=1e-5, rtol=0)
+    assert any((found[stem] - plain[stem]).abs().max() > 1e-3 for stem in STEMS)
+
+
+def test_each_network_has_the_same_say():
+    members = [Separator(BandSplit(frequency)) for frequency in (2000, 8000)]
+    found = Ensemble(members)(song(), RATE)
+    mean = sum(member(song(), RATE)["vocals"] for member in members) / 2
+    inner = slice(2000, -2000)  # the first frames of the copy have silence before them, and the song's have not
+    torch.testing.assert_close(found["vocals"][:, inner], mean[:, inner], atol=1e-3, rtol=0)
+
+
+def test_networks_for_other_targets_count_where_they_can():
+    """A network for vocals beside one for four stems: drums and bass are of the one alone, and all sum to the song."""
+    four, voice = Separator(random_network(STEMS)), Separator(random_network(("vocals",)))
+    together = Ensemble([four, voice])
+    stems, alone = together(song(), RATE), four(song(), RATE)
+    assert tuple(stems) == STEMS
+    expected = (alone["vocals"] + voice(song(), RATE)["vocals"]) / 2
+    assert sdr(expected, stems["vocals"]) > sdr(expected, alone["vocals"]) + 3
+    torch.testing.assert_close(sum(stems.values()), song(), atol=1e-5, rtol=0)
+    assert len(Ensemble([voice, four], "drums").members) == 1
+
+
+def test_a_stream_gives_the_same_however_it_is_cut():
+    together = Ensemble([Separator(random_network(STEMS)), Separator(random_network(("vocals",)))])
+    whole = together(song(), RATE)
+    for size in (700, 30_000):
+        pieces = list(together.stream(song().split(size, dim=-1), RATE))
+        joined = torch.cat([piece["vocals"] for piece in pieces], dim=-1)
+        torch.testing.assert_close(joined, whole["vocals"], atol=1e-5, rtol=0)
+
+
+def test_weights_are_files_or_sets_of_the_shipped_ones(tmp_path):
+    def chosen(weights, *stems: str) -> list[str]:
+        return [path.stem for path in find_weights(weights, stems)]
+
+    assert chosen(None) == chosen("fast") == ["vocals"]
+    assert chosen("fast", *STEMS) == ["all"]
+    assert chosen("best") == ["vocals", "all"] and chosen("best", *STEMS) == ["all", "vocals"]
+    assert chosen("best", "drums", "no_drums") == ["all"]
+    paths = [random_weights(tmp_path / "a.safetensors"), random_weights(tmp_path / "b.safetensors", STEMS)]
+    assert Separator.load(paths, "cpu").stems == STEMS
+    assert Separator.load(paths, "cpu", "vocals").stems == ("vocals",)
+    with pytest.raises(UserError, match="do not separate guitar"):
+        Separator.load(paths, "cpu", ["guitar"])
