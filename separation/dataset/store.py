@@ -129,7 +129,10 @@ class Store:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             values["parts"] = tuple(values["parts"])
-            return StoredTrack(folder=path.parent, **values)
+            track = StoredTrack(folder=path.parent, **values)
+            if track.frames != self.settings.frames(track.samples):
+                raise ValueError(f"{track.samples} samples do not have {track.frames} frames")
+            return track
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -31,7 +31,7 @@ def between(values: Iterable[float], least: float, most: float, complaint: str) 
     """Raises ValueError unless all values lie between `least` and `most`, which is for what nobody means."""
     values = list(values)
     require(all(value >= least for value in values), complaint)
-    require(all(value <= most for value in values), f"{complaint}, and at most {most:g}")
+    require(all(value <= most for value in values), f"{complaint}, and at most {most:,}")
 
 
 @dataclass(frozen=True)

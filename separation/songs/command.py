@@ -30,7 +30,8 @@ def main() -> int:
     if options.threads is not None:
         torch.set_num_threads(min(options.threads, os.cpu_count() or 1))  # more would only stand in each other's way
     if options.live is not None:
-        return live(Separator.load(options.weights or options.quality, options.device, options.stems), options.rate, options.channels)
+        separator = Separator.load(options.weights or options.quality, options.device, options.stems)
+        return live(separator, options.rate, options.channels)
     form = StemFormat(options.format, options.bits, options.clip)
     naming = Naming(options.output, options.format, options.name)
     songs, others = find_songs(options.songs)

@@ -58,8 +58,8 @@ class DataSettings:
         require(self.labelled is None or self.labelled >= 0, "data.labelled must be null (all songs) or at least 0")
         require(not isinstance(self.valid, int) or self.valid >= 0, "data.valid must be at least 0, or names of songs")
         one_of(self.remaining, ("mixture", "split", "drop"), "data.remaining")
-        for key in ("batch_size", "unlabelled_batch_size", "crop_frames"):
-            between([getattr(self, key)], 1, 65_536, f"data.{key} must be at least 1")
+        for key, most in (("batch_size", 4096), ("unlabelled_batch_size", 4096), ("crop_frames", 65_536)):
+            between([getattr(self, key)], 1, most, f"data.{key} must be at least 1")
         for key in ("remix", "swap", "flip", "mute"):
             between([getattr(self, key)], 0, 1, f"data.{key} is a probability: it must be at least 0")
         between(self.pairs.values(), 0, 1, "data.pairs must give shares of at least 0")
@@ -253,13 +253,13 @@ def parse_config(values: Any, source: str) -> Config:
 def _set(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator:
-        raise UserError(f"--set {override}: write it as key=value, for example --set schedule.steps=1000.")
+        raise UserError(f"--set {override:.80}: write it as key=value, for example --set schedule.steps=1000.")
     *sections, name = key.split(".")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise UserError(f"--set {override}: {section} has no keys of its own.")
-    values[name] = read_yaml(text, f"--set {override[:80]}: the value")
+            raise UserError(f"--set {override:.80}: {section:.80} has no keys of its own.")
+    values[name] = read_yaml(text, f"--set {override:.80}: the value")
 
 
 HARMLESS = ("data.workers", "schedule.validate_every", "schedule.checkpoint_every")

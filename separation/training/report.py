@@ -93,7 +93,7 @@ class TrainingReport:
             if self.writer:
                 for source, value in scores.items():
                     self.writer.add_scalar(f"validation SDR/{source}", value, step)
-                if songs:
+                if songs and songs[0].samples > 1:  # one sample alone TensorBoard takes for none
                     self._show(step, network, songs[0])
 
     def _show(self, step: int, network: MaskingNetwork, song: StoredTrack) -> None:

@@ -163,6 +163,8 @@ def test_names_beyond_ascii_are_kept(store, waveforms):
         {"frames": None},
         {"frames": True},
         {"frames": -1},
+        {"frames": 10**9},
+        {"samples": 1},
         {"bandwidth": "high"},
         {"bandwidth": float("nan")},
         {"level": None},
