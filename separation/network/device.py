@@ -45,7 +45,10 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """
     if name == "auto":
         name = "bf16" if is_bf16_native(device) else "fp32"
-    return {"bf16": torch.bfloat16, "fp32": torch.float32}[name]
+    kinds = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    if name not in kinds:
+        raise UserError(f"there is no precision called {name}: choose auto, bf16 or fp32.")
+    return kinds[name]
 
 
 def is_bf16_native(device: torch.device) -> bool:

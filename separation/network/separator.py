@@ -52,7 +52,7 @@ class Separator:
         missing = [stem for stem in self.stems if stem not in available_stems(network)]
         if missing:
             choices = ", ".join(available_stems(network))
-            raise UserError(f"these weights do not separate {' and '.join(missing)}: choose among {choices}.")
+            raise UserError(f"these weights do not separate {' and '.join(map(str, missing))}: choose among {choices}.")
         self.masked = masked_targets(network, self.stems)
         self.context = self._whole_strides(network.context) if network.context else 0
         self.chunk = self._whole_strides(chunk_frames)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +24,7 @@ def as_waveform(samples: Any) -> Tensor:
     Raises `UserError` for numbers that no sample is made of: those without a full scale, truth values, complex ones.
     """
     try:
-        waveform = samples if isinstance(samples, Tensor) else torch.as_tensor(samples)
+        waveform = samples if isinstance(samples, Tensor) else torch.as_tensor(_plain(samples))
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"the song is no array of samples ({error}): give a tensor or a numpy array.") from error
     waveform, kind = waveform.detach().cpu(), waveform.dtype
@@ -37,10 +38,16 @@ def as_waveform(samples: Any) -> Tensor:
     raise UserError(f"samples of type {name} have no full scale: give int16, int32, uint8 or floats between -1 and 1.")
 
 
+def _plain(samples: Any) -> np.ndarray:
+    """An array in the order of bytes and of memory that torch takes: wav files may have another."""
+    array = np.asarray(samples)
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("=")).reshape(array.shape)
+
+
 def check_rate(sample_rate: Any) -> int:
     """A sample rate in hertz as a whole number. Raises `UserError` when it cannot be one."""
     try:
-        rate = float(sample_rate)
+        rate = math.nan if isinstance(sample_rate, bool) else float(sample_rate)
     except (TypeError, ValueError) as error:
         raise UserError(f"the sample rate must be a number of hertz, not {sample_rate!r}.") from error
     if not (math.isfinite(rate) and rate == int(rate) and 0 < rate <= HIGHEST_RATE):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from networks import BandSplit, random_network, random_weights
@@ -160,7 +161,9 @@ def test_samples_of_every_type_are_taken_at_their_full_scale(network, kind):
     song, separator = noise(20000), Separator(network, precision="fp32")
     step = {"uint8": 1 / 128, "int16": 1 / 2**15}.get(kind, 1e-6)
     expected, typed = separator(song, 44100), KINDS[kind](song)
-    for given in (typed, typed.numpy()):
+    array = typed.numpy()
+    reversed_twice = np.ascontiguousarray(array[:, ::-1])[:, ::-1]
+    for given in (typed, array, reversed_twice, array.astype(array.dtype.newbyteorder(">"))):
         found = separator(given, 44100)
         assert all(found[stem].dtype == torch.float32 for stem in expected)
         assert (sum(found.values()) - song).abs().max() < 2 * step
@@ -194,6 +197,7 @@ def test_a_lone_channel_and_a_batch_have_stems_of_their_shape(network):
         (noise(1000), float("nan"), "above 0, not nan"),
         (noise(1000), 10**12, "above 0, not 1000000000000"),
         (noise(1000), 44100.5, "above 0, not 44100.5"),
+        (noise(1000), True, "above 0, not True"),
         (noise(1000), None, "must be a number of hertz, not None"),
     ],
 )
@@ -209,8 +213,11 @@ def test_a_lone_name_is_one_stem(network, tmp_path):
     assert tuple(Separator(network, "accompaniment")(noise(1000), 44100)) == ("accompaniment",)
     weights = random_weights(tmp_path / "drums.safetensors", ("drums",))
     assert Separator.load(weights, torch.device("cpu"), "drums").stems == ("drums",)
-    with pytest.raises(UserError, match="do not separate piano:"):
-        Separator(network, "piano")
+    for stem in ("piano", ["vocals", 3]):
+        with pytest.raises(UserError, match=r"do not separate (piano|3):"):
+            Separator(network, stem)
+    with pytest.raises(UserError, match="no precision called fp16"):
+        Separator(network, precision="fp16")
 
 
 def test_four_stems_give_any_choice_of_stems():
