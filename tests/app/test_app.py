@@ -1,0 +1,229 @@
+"""The app as a browser meets it, and as a stranger would try to misuse it."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import soundfile
+import torch
+from conftest import REPOSITORY, environment
+from networks import random_weights
+
+from separation.audio.io import read, write
+from separation.stems import STEMS
+
+pytest.importorskip("uvicorn")
+RATE = 44100
+
+
+class App:
+    """The app of a folder, running."""
+
+    def __init__(self, folder: Path, weights: Path, *arguments: str):
+        command = [sys.executable, "app.py", "--no-browser", "--port", "0", "--output", str(folder)]
+        command += ["--weights", str(weights), *arguments]
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self.process = subprocess.Popen(command, cwd=REPOSITORY, env=environment(), **options)
+        self.address = re.search(r"http://\S+", self.process.stdout.readline())[0]
+
+    def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(self.address.rstrip("/") + path, body, names, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def state(self) -> dict:
+        return json.loads(self.ask("/state")[1])
+
+    def send(self, name: str, content: bytes) -> dict:
+        return json.loads(self.ask(f"/songs?name={quote(name)}", "POST", content)[1])
+
+    def wait(self, done) -> dict:
+        for _ in range(600):
+            state = self.state()
+            if done(state):
+                return state
+            time.sleep(0.1)
+        raise AssertionError(state)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(20)
+        finally:
+            self.process.kill()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    return random_weights(tmp_path_factory.mktemp("weights") / "all.safetensors", STEMS)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory, weights):
+    running = App(tmp_path_factory.mktemp("app") / "stems", weights)
+    yield running
+    running.stop()
+
+
+def song(seconds: float = 2, seed: int = 0, suffix: str = ".wav") -> bytes:
+    noise = 0.1 * torch.randn(2, int(seconds * RATE), generator=torch.Generator().manual_seed(seed))
+    if suffix == ".wav":
+        file = io.BytesIO()
+        soundfile.write(file, noise.T.numpy(), RATE, format="WAV")
+        return file.getvalue()
+    path = Path(f"song{suffix}")
+    write(path, noise, RATE)
+    return path.read_bytes()
+
+
+def test_a_song_comes_apart_and_its_stems_are_to_be_had(app, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, suffix in (("first", ".wav"), ("second", ".mp3")):
+        app.send(name + suffix, song(suffix=suffix))
+    songs = app.wait(lambda state: len(state["songs"]) == 2)["songs"]
+    assert [entry["name"] for entry in songs] == ["first", "second"]
+    total = 0
+    for stem in songs[0]["stems"]:
+        status, content = app.ask("/" + stem["audio"])
+        (tmp_path / "stem.wav").write_bytes(content)
+        total = total + read(tmp_path / "stem.wav")[0]
+        assert status == 200 and app.ask("/" + stem["picture"])[1].startswith(b"\x89PNG")
+    (tmp_path / "song.wav").write_bytes(song())
+    torch.testing.assert_close(total, read(tmp_path / "song.wav")[0], atol=1e-4, rtol=0)
+    with zipfile.ZipFile(io.BytesIO(app.ask("/zip?song=first")[1])) as archive:
+        assert archive.testzip() is None and sorted(archive.namelist()) == sorted(f"{stem}.wav" for stem in STEMS)
+
+
+def test_a_bad_file_is_a_sentence_and_the_next_song_is_done(app):
+    app.send("bad.mp3", b"no music at all")
+    app.send("good.wav", song(seed=3))
+    state = app.wait(lambda state: any(entry["name"] == "good" for entry in state["songs"]))
+    (bad,) = (entry for entry in state["queue"] if entry["name"] == "bad")
+    assert bad["state"] == "failed" and "“bad” is no audio" in bad["reason"]
+    assert app.ask(f"/songs/{bad['key']}", "DELETE")[0] == 204
+    assert not any(entry["key"] == bad["key"] for entry in app.state()["queue"])
+
+
+def test_a_song_can_be_cancelled(app):
+    key = app.send("long.wav", song(200))["key"]
+    assert app.ask(f"/songs/{key}", "DELETE")[0] == 204
+    app.send("after.wav", song(seed=4))
+    state = app.wait(lambda state: any(entry["name"] == "after" for entry in state["songs"]))
+    assert not any(entry["name"] == "long" for entry in state["songs"])
+
+
+@pytest.mark.parametrize("name", ["../../escape.wav", "..\\..\\escape.wav", "/etc/escape.wav", "escape\0.wav"])
+def test_names_from_outside_never_become_paths(app, name):
+    before = len(app.state()["songs"])
+    app.send(name, song(seed=hash(name) % 1000))
+    app.wait(lambda state: len(state["songs"]) > before)
+    assert not list(Path("/etc").glob("escape*")) and not list(REPOSITORY.parent.glob("escape*"))
+
+
+@pytest.mark.parametrize(
+    "path", ["/../app.py", "/%2e%2e/app.py", "/.uploads/", "/index.html", "/first/.separation.json"]
+)
+def test_nothing_but_the_stems_can_be_had(app, path):
+    assert app.ask(path)[0] == 404
+
+
+def test_pages_of_other_sites_and_other_names_are_refused(app):
+    before = app.state()
+    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Sec_Fetch_Site": "cross-site"}):
+        assert app.ask("/songs?name=x.wav", "POST", song(), **headers)[0] == 403
+    assert app.ask("/state", Host="evil.example:80")[0] == 403
+    assert len(app.state()["queue"]) == len(before["queue"])
+
+
+def test_nonsense_leaves_it_standing(app):
+    draw = random.Random(0)
+    for _ in range(200):
+        path = "/" + "".join(draw.choice("abc/%?&=.\\~é<>") for _ in range(draw.randrange(40)))
+        method = draw.choice(["GET", "POST", "DELETE", "PUT", "HEAD", "OPTIONS"])
+        assert app.ask(quote(path, safe="/%?&="), method, draw.randbytes(draw.randrange(300)))[0] < 500
+    for entry in app.state()["queue"]:
+        app.ask(f"/songs/{entry['key']}", "DELETE")
+    assert app.ask("/")[0] == 200
+
+
+def test_with_other_machines_allowed_a_token_is_needed(tmp_path, weights):
+    app = App(tmp_path, weights, "--host", "0.0.0.0")
+    try:
+        address, _, token = app.address.partition("?token=")
+        port = re.search(r":(\d+)/", address)[1]
+        app.address = f"http://127.0.0.1:{port}"
+        assert len(token) > 15 and app.ask("/")[0] == app.ask("/state")[0] == app.ask("/?token=wrong")[0] == 403
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        assert b"drop" in opener.open(f"{app.address}/?token={token}").read()
+        assert opener.open(f"{app.address}/state").status == 200
+    finally:
+        app.stop()
+
+
+def test_a_stopped_app_finds_its_songs_again(tmp_path, weights):
+    for turn in range(2):
+        app = App(tmp_path / "stems", weights)
+        try:
+            if turn == 0:
+                app.send("song.wav", song())
+            app.wait(lambda state: [entry["name"] for entry in state["songs"]] == ["song"])
+        finally:
+            app.stop()
+        assert app.process.returncode in (0, 130) and not list((tmp_path / "stems/.uploads").iterdir())
+
+
+@pytest.fixture
+def tab():
+    playwright = pytest.importorskip("playwright.sync_api")
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if not browser:
+        pytest.skip("there is no Chromium or Chrome")
+    arguments = ["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=browser, args=arguments)
+        yield chromium.new_page()
+        chromium.close()
+
+
+def test_in_a_browser_a_song_is_dropped_heard_and_its_mix_taken_away(app, tab, tmp_path):
+    complaints = []
+    tab.on("pageerror", lambda error: complaints.append(error))
+    tab.goto(app.address)
+    (tmp_path / "dropped.wav").write_bytes(song(6, seed=9))
+    tab.set_input_files("#pick", tmp_path / "dropped.wav")
+    tab.wait_for_selector("#queue li")
+    tab.reload()
+    card = tab.wait_for_selector("article[aria-label='dropped']", timeout=60_000)
+    card.query_selector(".play").click()
+    tab.wait_for_function("Song.current?.at > 0.5")
+    clocks = tab.evaluate("Song.current.ensemble.parts.map((part) => part.currentTime)")
+    assert max(clocks) - min(clocks) < 0.1
+    card.query_selector("[data-stem=vocals] .mute").click()
+    with tab.expect_download() as download:
+        card.query_selector(".save").click()
+    assert download.value.suggested_filename == "dropped - no vocals.wav"
+    download.value.save_as(tmp_path / "mix.wav")
+    mix, rate = read(tmp_path / "mix.wav")
+    folder = Path(app.process.args[app.process.args.index("--output") + 1]) / "dropped"
+    expected = sum(read(folder / f"{stem}.wav")[0] for stem in STEMS if stem != "vocals")
+    assert rate == RATE
+    torch.testing.assert_close(mix, expected, atol=1e-4, rtol=0)
+    assert not complaints
