@@ -25,7 +25,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.made_up import make_store, write_config, write_songs
+from benchmarks.made_up import SMALL, make_song, make_store, write_config, write_songs
+from benchmarks.mutations.weights import Weights
+from separation.audio.io import read, write
 from separation.dataset.store import Store
 from separation.network.checkpoint import load_weights
 from separation.training.state import load_state
@@ -84,7 +86,33 @@ class Train:
             load_weights(output / "best.safetensors")
 
 
-SCRIPTS: dict[str, Callable[[Path], Dataset | Train]] = {"dataset": Dataset, "train": Train}
+class Songs:
+    """create_songs.py separates a few songs, and makes their stems quieter where they would clip."""
+
+    def __init__(self, folder: Path):
+        self.inputs, self.weights = folder / "songs", Weights(folder).file
+        self.inputs.mkdir()
+        for seed in range(4):
+            write(self.inputs / f"{seed}.wav", sum(make_song(seed).values()), SMALL.sample_rate)
+
+    def command(self, output: Path) -> list[str]:
+        options = ["--weights", str(self.weights), "--output", str(output), "--threads", "1", "--clip", "rescale"]
+        return ["create_songs.py", str(self.inputs), *options]
+
+    def made(self, output: Path) -> dict[str, str]:
+        return {name: content for name, content in digests(output).items() if ".separation" not in name}
+
+    def check(self, output: Path) -> None:
+        """Whatever stem is there is whole."""
+        for path in output.glob("*/*.wav"):
+            read(path)
+
+
+SCRIPTS: dict[str, Callable[[Path], Dataset | Train | Songs]] = {
+    "dataset": Dataset,
+    "train": Train,
+    "create_songs": Songs,
+}
 
 
 def flat(value: object) -> bytes:

@@ -115,7 +115,7 @@ class Processes:
         executor = self.idle.pop()
         if executor is None:
             executor = ProcessPoolExecutor(1, self.context, _begin, (self.stopped,))
-        with _threads_shared(self.workers, self.threads), _interrupts_ignored():  # the process is started in here
+        with _threads_shared(self.workers, self.threads), _interrupts_held_back():  # the process is started in here
             future = executor.submit(_attempt_in_process, work, job)
         self.busy[future] = executor
         return future
@@ -167,22 +167,26 @@ def _threads_shared(workers: int, threads: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes started in here are deaf to Ctrl-C but within a job: else each would print a stack trace."""
-    if threading.current_thread() is not threading.main_thread():  # only that one may say so
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, and for ever in processes started in here but within a job: else each
+    would print a stack trace."""
+    if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(stopped: Event) -> None:
     """What a process does first: it is to end with its parent, for which it would wait for ever if that were killed."""
     global _stopped
     _stopped = stopped
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def wait() -> None:
         multiprocessing.parent_process().join()

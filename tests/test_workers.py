@@ -79,7 +79,15 @@ def clears_away(folder: Path, job: int) -> None:
         (folder / f"{job} cleared").touch()
 
 
-def test_stopping_interrupts_the_jobs_which_clear_away_what_they_began(tmp_path):
+@pytest.fixture
+def heed_ctrl_c():
+    """Whatever another test, or who runs them, has made of Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_stopping_interrupts_the_jobs_which_clear_away_what_they_began(tmp_path, heed_ctrl_c):
     results = run_jobs(partial(clears_away, tmp_path), [1, 2, 3], 2)
     watch = Thread(target=interrupt_when, args=(lambda: {"1", "2"} <= {path.name for path in tmp_path.iterdir()},))
     watch.start()

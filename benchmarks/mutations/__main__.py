@@ -24,6 +24,7 @@ from typing import Protocol
 
 import torch
 
+from benchmarks.mutations.audio import Audio
 from benchmarks.mutations.configs import Configs
 from benchmarks.mutations.last import Last
 from benchmarks.mutations.stores import Stores
@@ -47,6 +48,7 @@ class Kind(Protocol):
 
 
 KINDS: dict[str, tuple[type[Kind], int]] = {
+    "audio": (Audio, 500),
     "weights": (Weights, 200),
     "configs": (Configs, 200),
     "stores": (Stores, 100),
