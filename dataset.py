@@ -13,6 +13,7 @@ from pathlib import Path
 
 from separation.audio.spectral import SpectralSettings
 from separation.dataset.build import UNCHANGED, build_store, bytes_needed, check_disk, in_units, plan_store
+from separation.dataset.label import Teacher, label
 from separation.dataset.store import remove_track
 from separation.dataset.tracks import DATASETS, download_sample, find_tracks
 from separation.dataset.unused import passed_over
@@ -36,6 +37,8 @@ def main() -> int:
 
     settings = SpectralSettings()
     tracks = find_tracks(options.dataset, root)
+    if options.label:
+        tracks = label(tracks, Teacher(tuple(options.label), tuple(stems)))
     plan = plan_store(folder, settings, tracks, stems, options.speeds, root)
     say_list("passed over, for nothing there is called by a part of a song:", passed_over(root, tracks))
     say_list("passed over, for they have none of the stems asked for:", [track.name for track in plan.unused])
@@ -80,11 +83,15 @@ def parse_arguments() -> argparse.Namespace:
         parser.add_argument(f"--{stem}", action="store_true", help=f"store the {stem} of each song")
     parser.add_argument("--root", type=Path, help="folder of the dataset (default: data/<DATASET>)")
     parser.add_argument("--output", type=Path, help="folder of the store (default: store/<DATASET>)")
+    workers = default_workers()
+    parser.add_argument("--workers", type=int, default=workers, help="songs built at a time (default: %(default)s)")
+    parser.add_argument("--download", action="store_true", help="first download the 7-second sample of MUSDB18")
     parser.add_argument(
-        "--workers", type=int, default=default_workers(), help="songs built at a time (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--download", action="store_true", help="first let musdb download the 7-second sample of MUSDB18"
+        "--label",
+        nargs="+",
+        default=[],
+        metavar="WEIGHTS",
+        help="let the mean of these networks label the training songs that have a mixture alone",
     )
     parser.add_argument(
         "--speeds",

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from separation.audio.io import probe
 from separation.audio.spectral import Spectral, SpectralSettings
+from separation.dataset.label import LabelledTrack, silent_spans
 from separation.dataset.store import (
     TRACK_FILE,
     Store,
@@ -152,6 +153,8 @@ def sources_of(track: Track, parts: Sequence[str], root: Path | None) -> dict[st
             stat = file.path.stat()
             place = file.path.relative_to(root) if root and file.path.is_relative_to(root) else file.path
             sources[name] = [place.as_posix(), file.stream, stat.st_size, stat.st_mtime_ns]
+    if isinstance(track, LabelledTrack):
+        sources["teacher"] = track.teacher.signature
     return sources
 
 
@@ -190,6 +193,11 @@ def build_song(folder: Path, settings: SpectralSettings, job: Job) -> list[str]:
     for speed in job.speeds:
         check_own(folder / variant_name(job.track.name, speed))
     waveforms, rate, silence = job.track.read_padded(job.parts, settings.sample_rate)
+    teacher, silent = (), {}
+    if isinstance(job.track, LabelledTrack):
+        teacher, mixture = job.track.teacher.weights, waveforms[MIXTURE]
+        stems = [part for part in waveforms if part in STEMS]
+        silent = {stem: silent_spans(waveforms[stem], mixture, settings.sample_rate) for stem in stems}
     notes = [f"{name} ends {seconds:.1f} s early, and is silent there" for name, seconds in silence.items()]
     if (gain := _gain(waveforms, settings)) < 1:
         waveforms = {part: gain * waveform for part, waveform in waveforms.items()}
@@ -206,10 +214,18 @@ def build_song(folder: Path, settings: SpectralSettings, job: Job) -> list[str]:
                 bandwidth=float(min(rate * speed, settings.sample_rate) / 2),
                 root=str(job.root.resolve()) if job.root else None,
                 sources=sources,
+                teacher=teacher,
+                silent={stem: frames_of(spans, speed, settings) for stem, spans in silent.items()},
             )
         except OSError as error:
             raise UserError(f"it cannot be written to {folder}: {error.strerror}.") from error
     return notes
+
+
+def frames_of(spans: Sequence[tuple[int, int]], speed: Fraction, settings: SpectralSettings) -> list[tuple[int, int]]:
+    """Spans of samples as spans of the frames whose middle lies in them, of the song at another speed."""
+    late = settings.n_fft // 2 - settings.padding  # where the middle of frame 0 lies
+    return [tuple(max(0, math.ceil((Fraction(time) / speed - late) / settings.hop)) for time in span) for span in spans]
 
 
 def _gain(waveforms: Mapping[str, Tensor], settings: SpectralSettings) -> float:

@@ -18,10 +18,22 @@ class Signal:
     track: StoredTrack
     parts: tuple[tuple[str, int], ...]
     gain: float = 1.0
+    spans: tuple[tuple[int, int], ...] = ()
+    """The frames, from the first to before the last, that crops may be taken from; none: all."""
 
     def crop(self, start: int, frames: int, bins: int) -> Tensor:
         """Complex `[2 channels, bins, frames]` from frame `start`."""
         return self.gain * sum(sign * self.track.crop(part, start, frames, bins) for part, sign in self.parts)
+
+
+def silence_of(track: StoredTrack, targets: Sequence[str], shortest: int) -> Signal | None:
+    """The song where its teacher heard none of `targets` for so many frames; None when there is no such place."""
+    spans: list[tuple[int, int]] = [(0, track.frames)]
+    for target in targets:
+        silent = [(first, end) for first, end in track.silent.get(target, ())]
+        spans = [(max(a, c), min(b, d)) for a, b in spans for c, d in silent]
+    spans = [(first, end) for first, end in spans if end - first >= shortest]
+    return Signal(track, ((MIXTURE, 1),), spans=tuple(spans)) if spans and MIXTURE in track.parts else None
 
 
 def mixture_of(track: StoredTrack) -> Signal | None:

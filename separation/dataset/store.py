@@ -39,7 +39,9 @@ class StoredTrack:
 
     `song` is what splits go by: variants of a song (other speeds) share it. `bandwidth` is the highest frequency, in
     hertz, that the track's files can hold: above it, silence says nothing about the music. `level` is that of the first
-    part, the mixture unless the track is a lone part, in dB of a full-scale square wave.
+    part, the mixture unless the track is a lone part, in dB of a full-scale square wave. `teacher` names the networks
+    that labelled the track: its stems are then their estimates, and `silent` says in which frames, from the first to
+    before the last, they heard none of a stem.
     """
 
     folder: Path
@@ -53,6 +55,8 @@ class StoredTrack:
     level: float
     root: str | None = None
     sources: Mapping[str, Sequence] = field(default_factory=dict)
+    teacher: Sequence[str] = ()
+    silent: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
 
     def __post_init__(self):
         """Raises ValueError for what no track can be."""
@@ -68,6 +72,9 @@ class StoredTrack:
                 raise ValueError(f"{key} is no number")
         if min(self.samples, self.frames, self.bandwidth) <= 0:
             raise ValueError("samples, frames and bandwidth must be above 0")
+        spans = [span for spans in self.silent.values() for span in spans]
+        if any(not 0 <= first <= end <= self.frames for first, end in spans):
+            raise ValueError("silent must hold frames of the song")
 
     def check(self, bins: int) -> None:
         """Raise `UserError` when the spectrogram of a part is missing, cut short, or not of so many `bins`."""
@@ -197,6 +204,8 @@ def write_track(
     bandwidth: float,
     root: str | None = None,
     sources: Mapping[str, Sequence] | None = None,
+    teacher: Sequence[str] = (),
+    silent: Mapping[str, Sequence[Sequence[int]]] | None = None,
 ) -> None:
     """Write one track into the store `folder`, all of it or nothing; see `StoredTrack`.
 
@@ -227,6 +236,8 @@ def write_track(
             "root": root,
             "sources": sources or {},
         }
+        if teacher:
+            description |= {"teacher": [*teacher], "silent": silent or {}}
         (partial / TRACK_FILE).write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
         _replace(final, partial)
     finally:

@@ -54,6 +54,10 @@ class Batches(Dataset):
             )
         if empty := [target for target in data.pairs if not len(pools.rests_without[target])]:
             raise UserError(f"data.pairs needs music without {empty[0]}: add such songs to data.stores.")
+        if data.taught and not len(pools.taught):
+            raise UserError(
+                "data.taught needs songs that a teacher has labelled: build a store with dataset.py --label."
+            )
         if not (self.supervised or self.semi_supervised):
             raise UserError(
                 "there is nothing to learn from: the stores hold no labelled song, and no other loss has a weight."
@@ -95,6 +99,8 @@ class Batches(Dataset):
                 return self._pair(rng, target)
             chance -= share
         targets = self.config.targets
+        if self.data.taught and rng.random() < self.data.taught:
+            return self._taught(rng), torch.ones(len(targets))
         if not len(self.pools.labelled) or rng.random() < self.data.remix:
             signals = [self.pools.targets[target].draw(rng) for target in targets]
             signals += [self.pools.rests.draw(rng)] if self.has_rest else []
@@ -109,6 +115,21 @@ class Batches(Dataset):
             # The sources of one song keep their balance.
             sources = self._limit(self._augment(rng, torch.stack(crops)), [track.bandwidth * ratio])
         return sources, torch.ones(len(targets))
+
+    def _taught(self, rng: np.random.Generator) -> Tensor:
+        """What a teacher heard in one song, with new gains, or in several."""
+        count, targets = len(self.config.targets) + self.has_rest, self.config.targets
+        several = rng.random() < self.data.remix
+        tracks = [self.pools.taught.draw(rng).track for _ in range(count if several else 1)]
+        tracks *= 1 if several else count
+        signals = [target_of(track, target) for track, target in zip(tracks, targets, strict=False)]
+        signals += [rest_of(tracks[-1], targets)] if self.has_rest else []
+        signals = [levelled(signal) for signal in signals]
+        if several:
+            return self._remix(rng, signals)
+        start, ratio = self._start(rng, signals[0]), self._ratio(rng)
+        crops = [self._augment(rng, self._crop(signal, start, ratio)) for signal in signals]
+        return self._limit(torch.stack(crops), [tracks[0].bandwidth * ratio])
 
     def _pair(self, rng: np.random.Generator, target: str) -> tuple[Tensor, Tensor]:
         """A remix of one target and music that lacks it, and of which nothing else is labelled."""
@@ -144,7 +165,11 @@ class Batches(Dataset):
         return self._augment(rng, first), self._augment(rng, second)
 
     def _start(self, rng: np.random.Generator, signal: Signal) -> int:
-        return int(rng.integers(signal.track.frames - self.frames + 1))
+        spans = signal.spans or ((0, signal.track.frames),)
+        starts = np.array([end - first - self.frames + 1 for first, end in spans])
+        place = int(rng.integers(starts.sum()))
+        number = int(np.searchsorted(starts.cumsum(), place, side="right"))
+        return spans[number][0] + place - int(starts[:number].sum())
 
     def _ratio(self, rng: np.random.Generator) -> float:
         """What to multiply frequencies with, to transpose a source."""

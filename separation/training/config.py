@@ -37,6 +37,9 @@ class DataSettings:
     crop_frames: int = 64
     remix: float = 0.7
     """Share of the labelled examples whose sources come from different songs."""
+    taught: float = 0.0
+    """Share of the labelled examples that a teacher has labelled: sources of one song with new gains or, `remix` of
+    them, of several. Stores have such songs by `dataset.py --label`."""
     pairs: dict[str, float] = field(default_factory=dict)
     """For several targets: the share of the labelled examples that remix just this target with music that lacks it."""
     gain: tuple[float, float] = (0.25, 1.25)
@@ -60,7 +63,7 @@ class DataSettings:
         one_of(self.remaining, ("mixture", "split", "drop"), "data.remaining")
         for key, most in (("batch_size", 4096), ("unlabelled_batch_size", 4096), ("crop_frames", 65_536)):
             between([getattr(self, key)], 1, most, f"data.{key} must be at least 1")
-        for key in ("remix", "swap", "flip", "mute"):
+        for key in ("remix", "taught", "swap", "flip", "mute"):
             between([getattr(self, key)], 0, 1, f"data.{key} is a probability: it must be at least 0")
         between(self.pairs.values(), 0, 1, "data.pairs must give shares of at least 0")
         require(sum(self.pairs.values()) <= 1, "data.pairs must give shares of at most 1 together")

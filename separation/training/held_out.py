@@ -48,7 +48,7 @@ def hold_out(
 
 
 def _can_be_scored(track: StoredTrack, targets: Sequence[str]) -> bool:
-    return MIXTURE in track.parts and bool({*targets} & {*track.parts})
+    return MIXTURE in track.parts and not track.teacher and bool({*targets} & {*track.parts})
 
 
 def _drawn(candidates: set[str], songs: set[str], wanted: int, data: DataSettings) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from separation.audio.spectral import SpectralSettings
-from separation.dataset.signals import Signal, mixture_of, rest_of, target_of
+from separation.dataset.signals import Signal, mixture_of, rest_of, silence_of, target_of
 from separation.dataset.store import Store, StoredTrack, check_settings
 from separation.errors import UserError
 from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS
@@ -68,6 +68,7 @@ class Pools:
 
     `labelled` holds the tracks with every target and the rest; `targets` and `rests` what may be remixed; `mixtures`
     and `rests_without` what the terms for unlabelled music take: mixtures, and music that lacks one of the targets.
+    `taught` holds the tracks whose targets and rest are a teacher's estimates, which no other pool takes for true;
     `held_out` are the tracks that `data.valid` keeps to validate on.
     """
 
@@ -76,6 +77,7 @@ class Pools:
     rests: Pool
     mixtures: Pool
     rests_without: dict[str, Pool]
+    taught: Pool
     labelled_songs: list[str] = field(default_factory=list)
     held_out: list[StoredTrack] = field(default_factory=list)
 
@@ -95,19 +97,24 @@ def open_pools(targets: Sequence[str], data: DataSettings, spectral: SpectralSet
     tracks = list(training_tracks(data, spectral))
     kept_out, held_out = hold_out([track for _, track in tracks], targets, data)
     tracks = [(store, track) for store, track in tracks if track.song not in kept_out]
-    labelled_songs = _choose_labelled((track for _, track in tracks if set(targets) & set(track.parts)), data)
+    labelled_songs = _choose_labelled(
+        (track for _, track in tracks if set(targets) & set(track.parts) and not track.teacher), data
+    )
     pools = Pools(
         labelled=Pool(data.stores),
         targets={target: Pool(data.stores) for target in targets},
         rests=Pool(data.stores),
         mixtures=Pool(data.stores),
         rests_without={target: Pool(data.stores) for target in targets},
+        taught=Pool(data.stores),
         labelled_songs=sorted(labelled_songs),
         held_out=held_out,
     )
     for store, track in tracks:
         isolated = bool(set(targets) & set(track.parts))
-        if isolated and track.song not in labelled_songs:
+        if track.teacher:
+            _add_taught(pools, store, track, targets, data, bandwidth)
+        elif isolated and track.song not in labelled_songs:
             _add_unlabelled(pools, store, track, targets, data, bandwidth)
         else:
             _add_labelled(pools, store, track, targets, bandwidth)
@@ -154,6 +161,22 @@ def _add_labelled(pools: Pools, store: str, track: StoredTrack, targets: Sequenc
     for target in targets:
         if without := rest_of(track, [target]):
             pools.rests_without[target].add(store, without)
+
+
+def _add_taught(
+    pools: Pools, store: str, track: StoredTrack, targets: Sequence[str], data: DataSettings, bandwidth: float
+) -> None:
+    """A song with a teacher's labels is unlabelled music, of which is known where a target is silent."""
+    if all(target_of(track, target) for target in targets) and (rest_of(track, targets) or {*targets} == {*STEMS}):
+        pools.taught.add(store, target_of(track, targets[0]))
+    if track.bandwidth < bandwidth:
+        return
+    pools.mixtures.add(store, mixture_of(track))
+    if {*targets} != {*STEMS} and (silence := silence_of(track, targets, data.crop_frames)):
+        pools.rests.add(store, silence)
+    for target in targets:
+        if silence := silence_of(track, [target], data.crop_frames):
+            pools.rests_without[target].add(store, silence)
 
 
 def _add_unlabelled(
