@@ -39,7 +39,7 @@ def main() -> int:
     tracks = find_tracks(options.dataset, root)
     if options.label:
         tracks = label(tracks, Teacher(tuple(options.label), tuple(stems)))
-    plan = plan_store(folder, settings, tracks, stems, options.speeds, root)
+    plan = plan_store(folder, settings, tracks, stems, options.speeds, root, options.compact)
     say_list("passed over, for nothing there is called by a part of a song:", passed_over(root, tracks))
     say_list("passed over, for they have none of the stems asked for:", [track.name for track in plan.unused])
     jobs = plan.jobs
@@ -83,6 +83,7 @@ def parse_arguments() -> argparse.Namespace:
         parser.add_argument(f"--{stem}", action="store_true", help=f"store the {stem} of each song")
     parser.add_argument("--root", type=Path, help="folder of the dataset (default: data/<DATASET>)")
     parser.add_argument("--output", type=Path, help="folder of the store (default: store/<DATASET>)")
+    parser.add_argument("--compact", action="store_true", help="store 16-bit waveforms: a quarter of the disk")
     workers = default_workers()
     parser.add_argument("--workers", type=int, default=workers, help="songs built at a time (default: %(default)s)")
     parser.add_argument("--download", action="store_true", help="first download the 7-second sample of MUSDB18")

@@ -46,6 +46,7 @@ class Job:
     parts: tuple[str, ...]
     speeds: tuple[Fraction, ...]
     root: Path | None = None
+    compact: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,14 @@ def plan_store(
     stems: Sequence[str],
     speeds: Sequence[Fraction] = (),
     root: Path | None = None,
+    compact: bool = False,
 ) -> Plan:
     """Make `folder` a store and say what it still lacks; songs that it holds with all their parts are finished.
 
     A song that it holds without some of the parts, damaged, or made from other files than there are now, is built again
     at every speed it is stored at, and keeps the stems it had. Training songs are also stored at the other `speeds`.
-    Songs that were stored from `root` and are no longer among `tracks` are gone.
+    What is built is `compact` or not; either kind counts as finished. Songs that were stored from `root` and are no
+    longer among `tracks` are gone.
 
     Raises `UserError` when the folder cannot be a store with these settings.
     """
@@ -107,7 +110,7 @@ def plan_store(
         if not parts:
             unused.append(track)
         elif lacking:
-            jobs.append(Job(track, parts, tuple(lacking), root))
+            jobs.append(Job(track, parts, tuple(lacking), root, compact))
     gone = [
         track
         for name, track in stored.items()
@@ -167,7 +170,7 @@ def bytes_needed(job: Job, settings: SpectralSettings) -> int:
         return 0
     samples = max(info.samples * settings.sample_rate / info.sample_rate for info in infos.values())
     channels = sum(max(infos[files[name].path].channels for name in job.track.parts[part]) for part in job.parts)
-    return sum(stored_bytes(settings, int(samples / speed), channels) for speed in job.speeds)
+    return sum(stored_bytes(settings, int(samples / speed), channels, job.compact) for speed in job.speeds)
 
 
 def check_disk(folder: Path, needed: int) -> None:
@@ -214,6 +217,7 @@ def build_song(folder: Path, settings: SpectralSettings, job: Job) -> list[str]:
                 bandwidth=float(min(rate * speed, settings.sample_rate) / 2),
                 root=str(job.root.resolve()) if job.root else None,
                 sources=sources,
+                compact=job.compact,
                 teacher=teacher,
                 silent={stem: frames_of(spans, speed, settings) for stem, spans in silent.items()},
             )

@@ -1,12 +1,13 @@
-"""Spectrograms on disk: memory-mapped, half precision, one folder a track, the spectral settings beside them.
+"""Spectrograms on disk: memory-mapped, one folder a track, the spectral settings beside them.
 
     <store>/settings.json            the spectral settings of every track
     <store>/<track>/track.json       what the track is; written last
     <store>/<track>/<part>.npy       float16 [frames, channels, bins, 2 (real, imaginary)]
+                                     or, in a compact track, int16 [samples, channels]
 
-A part is the mixture, a stem or the accompaniment; mono parts have one channel on disk and two when read. Frames come
-first, so a crop in time is one contiguous read. A track is built in a folder of the run's own, and renamed when it is
-whole. Nothing is ever removed but what this program wrote.
+A part is the mixture, a stem or the accompaniment; mono parts have one channel on disk and two when read. Time comes
+first, so a crop is one contiguous read. A compact track takes a quarter, and is transformed as it is read. A track is
+built in a folder of the run's own, and renamed when it is whole. Nothing is ever removed but what this program wrote.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from separation.audio.spectral import Spectral, SpectralSettings
 from separation.errors import UserError
@@ -39,7 +42,8 @@ class StoredTrack:
 
     `song` is what splits go by: variants of a song (other speeds) share it. `bandwidth` is the highest frequency, in
     hertz, that the track's files can hold: above it, silence says nothing about the music. `level` is that of the first
-    part, the mixture unless the track is a lone part, in dB of a full-scale square wave. `teacher` names the networks
+    part, the mixture unless the track is a lone part, in dB of a full-scale square wave. `step` is what a 1 stands for
+    in a compact track; others have none, and need no `settings`. `teacher` names the networks
     that labelled the track: its stems are then their estimates, and `silent` says in which frames, from the first to
     before the last, they heard none of a stem.
     """
@@ -57,6 +61,8 @@ class StoredTrack:
     sources: Mapping[str, Sequence] = field(default_factory=dict)
     teacher: Sequence[str] = ()
     silent: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
+    step: float | None = None
+    settings: SpectralSettings | None = None
 
     def __post_init__(self):
         """Raises ValueError for what no track can be."""
@@ -70,6 +76,8 @@ class StoredTrack:
             kinds = int if key in ("samples", "frames") else int | float
             if not isinstance(value, kinds) or isinstance(value, bool) or not math.isfinite(value):
                 raise ValueError(f"{key} is no number")
+        if self.step is not None and not (isinstance(self.step, float) and 0 < self.step < math.inf):
+            raise ValueError("step must be a number above 0")
         if min(self.samples, self.frames, self.bandwidth) <= 0:
             raise ValueError("samples, frames and bandwidth must be above 0")
         spans = [span for spans in self.silent.values() for span in spans]
@@ -79,16 +87,26 @@ class StoredTrack:
     def check(self, bins: int) -> None:
         """Raise `UserError` when the spectrogram of a part is missing, cut short, or not of so many `bins`."""
         for part in self.parts:
-            if (found := self._open(part).shape[2]) != bins:
+            stored = self._open(part)
+            if self.step is None and (found := stored.shape[2]) != bins:
                 raise self._damaged(part, f"it has {found} bins in place of {bins}")
 
     def crop(self, part: str, start: int = 0, frames: int | None = None, bins: int | None = None) -> Tensor:
         """Complex `[2 channels, bins, frames]` of `part`, from frame `start`; the lowest `bins` bins or else all."""
         stop = self.frames if frames is None else start + frames
+        if self.step is not None:
+            return self._transformed(part, start, min(stop, self.frames))[:, :bins].expand(2, -1, -1)
         halves = torch.from_numpy(np.array(self._open(part)[start:stop, :, :bins], order="C")).float()
         if not bool((halves * 0).sum() == 0):
             raise self._damaged(part, "it has values that are no numbers")
         return torch.view_as_complex(halves).permute(1, 2, 0).expand(2, -1, -1)
+
+    def _transformed(self, part: str, start: int, stop: int) -> Tensor:
+        """The frames from `start` to before `stop` of a compact track, complex `[channels, bins, frames]`."""
+        first = start * self.settings.hop - self.settings.padding
+        end = (stop - 1) * self.settings.hop - self.settings.padding + self.settings.n_fft
+        samples = torch.from_numpy(np.array(self._open(part)[max(0, first) : end], order="C")).T * self.step
+        return _spectral(self.settings).analyse(pad(samples, (max(0, -first), end - max(0, first) - samples.shape[1])))
 
     def _open(self, part: str) -> np.ndarray:
         """The stored numbers, mapped anew each time: one that stays mapped keeps a file open, of thousands."""
@@ -100,10 +118,14 @@ class StoredTrack:
             raise self._damaged(part, str(error)) from error
         if not isinstance(stored, np.ndarray):
             raise self._damaged(part, "it holds several arrays")
-        if stored.dtype != np.float16 or stored.ndim != 4 or stored.shape[1] not in (1, 2) or stored.shape[3] != 2:
+        kind, axes = (np.float16, (2,)) if self.step is None else (np.int16, ())
+        if stored.dtype != kind or stored.ndim != 2 + 2 * len(axes) or stored.shape[3:] != axes:
             raise self._damaged(part, f"it holds {stored.dtype} {list(stored.shape)}")
-        if len(stored) != self.frames:
-            raise self._damaged(part, f"it has {len(stored)} frames in place of {self.frames}")
+        if stored.shape[1] not in (1, 2):
+            raise self._damaged(part, f"it has {stored.shape[1]} channels")
+        unit, wanted = ("frames", self.frames) if self.step is None else ("samples", self.samples)
+        if len(stored) != wanted:
+            raise self._damaged(part, f"it has {len(stored)} {unit} in place of {wanted}")
         return stored
 
     def _damaged(self, part: str, reason: str) -> UserError:
@@ -136,7 +158,7 @@ class Store:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             values["parts"] = tuple(values["parts"])
-            track = StoredTrack(folder=path.parent, **values)
+            track = StoredTrack(folder=path.parent, settings=self.settings, **values)
             if track.frames != self.settings.frames(track.samples):
                 raise ValueError(f"{track.samples} samples do not have {track.frames} frames")
             return track
@@ -206,10 +228,12 @@ def write_track(
     sources: Mapping[str, Sequence] | None = None,
     teacher: Sequence[str] = (),
     silent: Mapping[str, Sequence[Sequence[int]]] | None = None,
+    compact: bool = False,
 ) -> None:
     """Write one track into the store `folder`, all of it or nothing; see `StoredTrack`.
 
-    `waveforms` holds `[1 or 2 channels, samples]` for each part, all as long, at the store's sample rate. Raises
+    `waveforms` holds `[1 or 2 channels, samples]` for each part, all as long, at the store's sample rate. A `compact`
+    track keeps them, in 16 bits of its own full scale, in place of their spectrograms. Raises
     `UserError` when a folder of that name holds what this program did not write.
     """
     parts = sorted(waveforms, key=PARTS.index)
@@ -221,9 +245,14 @@ def write_track(
     check_own(final)
     try:
         partial.mkdir()
+        peak = max(float(waveform.abs().max()) for waveform in waveforms.values())
+        step = peak / 32767 if compact and peak else 1 / 32767
         for part, waveform in waveforms.items():
-            spectrogram = torch.view_as_real(spectral(waveform)).permute(2, 0, 1, 3)
-            np.save(partial / f"{part}.npy", spectrogram.to(torch.float16).numpy())
+            if compact:
+                stored = (waveform.T / step).round().to(torch.int16)
+            else:
+                stored = torch.view_as_real(spectral(waveform)).permute(2, 0, 1, 3).to(torch.float16)
+            np.save(partial / f"{part}.npy", stored.contiguous().numpy())
         description = {
             "name": name,
             "song": song,
@@ -236,6 +265,8 @@ def write_track(
             "root": root,
             "sources": sources or {},
         }
+        if compact:
+            description |= {"step": step}
         if teacher:
             description |= {"teacher": [*teacher], "silent": silent or {}}
         (partial / TRACK_FILE).write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
@@ -287,6 +318,13 @@ def level(waveform: Tensor) -> float:
     return float(10 * torch.log10(waveform.square().mean() + 1e-10))
 
 
-def stored_bytes(settings: SpectralSettings, samples: int, channels: int) -> int:
+@lru_cache(maxsize=4)
+def _spectral(settings: SpectralSettings) -> Spectral:
+    return Spectral(settings)
+
+
+def stored_bytes(settings: SpectralSettings, samples: int, channels: int, compact: bool = False) -> int:
     """Bytes that one part of `samples` samples takes in a store."""
+    if compact:
+        return samples * channels * 2
     return settings.frames(samples) * channels * settings.bins * 4

@@ -88,6 +88,27 @@ def test_mono_takes_one_channel_on_disk_and_gives_two(store):
         assert size == stored_bytes(TINY, track.samples, channels) + header
 
 
+@pytest.mark.parametrize("gain", [1e-3, 1.0, 50.0])
+def test_a_compact_track_is_read_as_its_spectrogram_in_a_quarter_of_the_bytes(tmp_path, waveforms, gain):
+    waveforms = {part: gain * waveform for part, waveform in waveforms.items()}
+    about = {"song": "song", "subset": "train", "bandwidth": 3000.0}
+    create_store(tmp_path, TINY)
+    write_track(tmp_path, Spectral(TINY), waveforms, name="compact", compact=True, **about)
+    write_track(tmp_path, Spectral(TINY), waveforms, name="whole", **about)
+    compact, whole = Store(tmp_path).tracks()
+    compact.check(TINY.bins)
+    for part in compact.parts:
+        expected = Spectral(TINY)(waveforms[part]).expand(2, -1, -1)
+        assert (compact.crop(part) - expected).abs().max() < 1e-4 * expected.abs().max()
+        for start, frames, bins in [(0, 5, None), (7, 20, 30), (whole.frames - 4, 4, None), (whole.frames - 2, 9, 8)]:
+            piece = compact.crop(part, start, frames, bins)
+            assert piece.shape == whole.crop(part, start, frames, bins).shape
+            assert (piece - expected[:, :bins, start : start + frames]).abs().max() < 1e-4 * expected.abs().max()
+    sizes = {track.name: sum(file.stat().st_size for file in track.folder.glob("*.npy")) for track in (compact, whole)}
+    assert sizes["compact"] < 0.27 * sizes["whole"]
+    assert stored_bytes(TINY, compact.samples, 2, compact=True) + 128 == (compact.folder / "mixture.npy").stat().st_size
+
+
 def test_tracks_of_one_subset(store, waveforms):
     add_track(store.folder, TINY, "another", waveforms, subset="train")
     assert [track.name for track in store.tracks()] == ["another", "song"]
