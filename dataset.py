@@ -18,9 +18,10 @@ from separation.dataset.store import remove_track
 from separation.dataset.tracks import DATASETS, download_sample, find_tracks
 from separation.dataset.unused import passed_over
 from separation.errors import UserError, run_script
+from separation.network.pretrained import absolute
 from separation.progress import Progress
 from separation.stems import STEMS
-from separation.workers import default_workers
+from separation.workers import CLUSTER_HELP, default_workers
 
 
 def main() -> int:
@@ -30,6 +31,8 @@ def main() -> int:
         raise UserError("no stem was chosen: give one or several of --vocals --drums --bass --other.")
     root = options.root or Path("data") / options.dataset
     folder = options.output or Path("store") / options.dataset
+    if options.cluster:
+        root, folder, options.label = root.absolute(), folder.absolute(), absolute(options.label)
     if options.download:
         if options.dataset != "MUSDB18":
             raise UserError("--download fetches the 7-second sample of MUSDB18 only: give --dataset MUSDB18 with it.")
@@ -51,7 +54,7 @@ def main() -> int:
         remove_track(track.folder)
 
     start = time.monotonic()
-    built = build_store(folder, settings, jobs, options.workers)
+    built = build_store(folder, settings, jobs, options.workers, options.cluster)
     results = []
     with Progress(len(jobs), abreast=options.workers) as progress:
         for result in built:
@@ -76,9 +79,7 @@ def say_list(title: str, items: Sequence[object], most: int = 20) -> None:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--dataset", choices=DATASETS, required=True, help="how the songs lie on disk; FOLDER: one folder a song"
-    )
+    parser.add_argument("--dataset", choices=DATASETS, required=True, help="how songs lie; FOLDER: one folder a song")
     for stem in STEMS:
         parser.add_argument(f"--{stem}", action="store_true", help=f"store the {stem} of each song")
     parser.add_argument("--root", type=Path, help="folder of the dataset (default: data/<DATASET>)")
@@ -86,14 +87,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--compact", action="store_true", help="store 16-bit waveforms: a quarter of the disk")
     workers = default_workers()
     parser.add_argument("--workers", type=int, default=workers, help="songs built at a time (default: %(default)s)")
+    parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
     parser.add_argument("--download", action="store_true", help="first download the 7-second sample of MUSDB18")
-    parser.add_argument(
-        "--label",
-        nargs="+",
-        default=[],
-        metavar="WEIGHTS",
-        help="let the mean of these networks label the training songs that have a mixture alone",
-    )
+    help_label = "networks whose mean labels the songs that are a mixture alone"
+    parser.add_argument("--label", nargs="+", default=[], metavar="WEIGHTS", help=help_label)
     parser.add_argument(
         "--speeds",
         type=speed_factor,

@@ -11,6 +11,7 @@ from pathlib import Path
 from separation.dataset.tracks import DATASETS, SUBSETS, find_tracks
 from separation.errors import UserError, run_script
 from separation.network.device import DEVICE_HELP
+from separation.network.pretrained import absolute
 from separation.progress import Progress
 from separation.scoring.evaluation import (
     TARGETS,
@@ -22,7 +23,7 @@ from separation.scoring.evaluation import (
     save_json,
     table,
 )
-from separation.workers import default_workers
+from separation.workers import CLUSTER_HELP, default_workers
 
 
 def main() -> int:
@@ -30,6 +31,8 @@ def main() -> int:
     root = options.root or Path("data") / options.dataset
     output = options.output or Path("scores") / options.dataset / options.target
     weights = tuple(options.weights or ["fast"])
+    if options.cluster:
+        root, weights = root.absolute(), absolute(weights)
     load_separator(weights, options.device, options.target)
 
     found = [track for track in find_tracks(options.dataset, root) if track.subset == options.subset]
@@ -43,7 +46,7 @@ def main() -> int:
 
     prepare(output, options.subset)
     songs, failures = [], []
-    scored = evaluate_tracks(tracks, weights, options.device, options.target, options.workers)
+    scored = evaluate_tracks(tracks, weights, options.device, options.target, options.workers, options.cluster)
     with Progress(len(tracks), abreast=options.workers) as progress:
         for track, result in scored:
             progress.done()
@@ -84,6 +87,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, default=min(4, default_workers()), help="songs at a time (default: %(default)s)"
     )
+    parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
     return parser.parse_args()
 

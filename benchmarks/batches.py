@@ -4,7 +4,7 @@
     python dataset.py --dataset MUSDB18 --root MUSDB18-7 --vocals --output store/compact --compact
     python -m benchmarks.batches store/whole store/compact --config configs/vocals_new.yaml
 
-The stores take turns, so that a busy machine is busy for all. Figures are medians, each as a ratio to the first store's.
+The stores take turns, so that a busy machine is busy for all. Figures are medians, as ratios to those of the first one.
 """
 
 from __future__ import annotations

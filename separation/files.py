@@ -6,6 +6,8 @@ import os
 import re
 import secrets
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +17,13 @@ from separation.errors import UserError
 PARTIAL = ".partial"
 """What the name of a file or folder ends with until it is whole. The process that writes it stands before it."""
 
-OWN = re.compile(rf"\.[0-9a-f]{{8}}\.(\d+){re.escape(PARTIAL)}")
+HOST = re.sub(r"[^\w-]", "-", socket.gethostname(), flags=re.ASCII)[:40]
+"""This machine: others may write to the same folder."""
+
+OWN = re.compile(rf"\.[0-9a-f]{{8}}\.(?:([\w-]+)@)?(\d+){re.escape(PARTIAL)}", re.ASCII)
+
+DAY = 24 * 60 * 60
+"""Seconds without a change, after which what another machine has half-written is given up."""
 
 
 @contextmanager
@@ -43,7 +51,7 @@ def make_partial(folder: Path) -> Path:
 
 def partial_name() -> str:
     """A name that no other file has, and that says which process it belongs to."""
-    return f".{secrets.token_hex(4)}.{os.getpid()}{PARTIAL}"
+    return f".{secrets.token_hex(4)}.{HOST}@{os.getpid()}{PARTIAL}"
 
 
 def sweep_partials(folder: Path, own: bool = False) -> None:
@@ -51,7 +59,12 @@ def sweep_partials(folder: Path, own: bool = False) -> None:
     with suppress(OSError):
         for path in folder.glob(f".*{PARTIAL}"):
             name = OWN.fullmatch(path.name)
-            if not name or (is_running(name[1]) and not (own and name[1] == str(os.getpid()))):
+            if not name:
+                continue
+            if (name[1] or HOST) != HOST:
+                if time.time() - path.lstat().st_mtime < DAY:
+                    continue
+            elif is_running(name[2]) and not (own and name[2] == str(os.getpid())):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)

@@ -13,15 +13,17 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from separation.errors import UserError
 
+CLUSTER_HELP = (
+    "let the workers of a Dask cluster do it, tcp://host:port; all folders must lie on storage that they share"
+)
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-
-STRIKES = 3
-"""Workers that a job may kill before it is passed over."""
 
 
 class Pool(Protocol):
@@ -29,6 +31,8 @@ class Pool(Protocol):
 
     deaths: tuple[type[Exception], ...]
     """What a future raises when its worker has died."""
+    strikes: int
+    """How often a job may do so before it is passed over."""
 
     def has_room(self) -> bool:
         """Whether another job can be taken."""
@@ -39,6 +43,9 @@ class Pool(Protocol):
     def release(self, future: Future) -> None:
         """This job has ended."""
 
+    def stop(self) -> None:
+        """No more jobs; those that run are not waited for longer than they need to clear away what they began."""
+
 
 def default_workers() -> int:
     """As many workers as there are processors, up to 8."""
@@ -46,32 +53,47 @@ def default_workers() -> int:
 
 
 def run_jobs(
-    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int = 1, threads: int | None = None
+    work: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int = 1,
+    threads: int | None = None,
+    cluster: str | None = None,
+    folders: Sequence[Path] = (),
 ) -> Iterator[tuple[Job, Result | UserError]]:
     """Yield `(job, work(job))` for every job, in the order they end; what a `UserError` stopped yields that error.
 
     One worker is this process itself; several are processes that share `threads`, by default those of the processors.
-    A job whose worker dies is begun again, and passed over with an error when it has killed `STRIKES` of them. Any
-    other error stops everything.
+    With the address of a `cluster`, the workers there do it, which must see `folders`. A job whose worker dies is begun
+    again, and passed over with an error when it has killed three of them. Any other error stops everything.
     """
+    if cluster and jobs:
+        from separation.cluster import Cluster
+
+        with closing_pool(Cluster(cluster, folders)) as pool:
+            yield from run_in(pool, work, jobs)
+        return
     if workers < 1:
         raise UserError(f"--workers must be 1 or more, not {workers}.")
     workers = min(workers, len(jobs))
     if workers <= 1:
         yield from ((job, attempt(work, job)) for job in jobs)
         return
-    with processes(workers, threads) as pool:
+    with closing_pool(Processes(workers, threads)) as pool:
         yield from run_in(pool, work, jobs)
 
 
 def run_in(pool: Pool, work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[Job, Result | UserError]]:
-    """The same, in workers that are there."""
-    waiting, strikes = deque(range(len(jobs))), Counter()
+    """The same, in workers that are there.
+
+    A job whose worker died is begun again alone, when all others are done. So it has the most memory, and no job is
+    blamed for the one beside it.
+    """
+    waiting, suspects, strikes = deque(range(len(jobs))), deque(), Counter()
     running: dict[Future, int] = {}
     ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
-    while waiting or running:
-        while waiting and pool.has_room():
-            number = waiting.popleft()
+    while waiting or suspects or running:
+        while (waiting and pool.has_room()) or (suspects and not running):
+            number = (waiting or suspects).popleft()
             future = pool.submit(work, jobs[number])
             running[future] = number
             future.add_done_callback(ended.put)
@@ -80,12 +102,21 @@ def run_in(pool: Pool, work: Callable[[Job], Result], jobs: Sequence[Job]) -> It
         pool.release(future)
         if isinstance(future.exception(), pool.deaths):
             strikes[number] += 1
-            if strikes[number] < STRIKES:
-                waiting.append(number)
+            if strikes[number] < pool.strikes:
+                suspects.append(number)
                 continue
-            yield jobs[number], UserError(f"it killed its worker {STRIKES} times, perhaps for want of memory.")
+            yield jobs[number], UserError("it killed its worker three times or more, perhaps for want of memory.")
         else:
             yield jobs[number], future.result()
+
+
+@contextmanager
+def closing_pool(pool: Pool) -> Iterator[Pool]:
+    """The workers, which are stopped when the block ends."""
+    try:
+        yield pool
+    finally:
+        pool.stop()
 
 
 def attempt(work: Callable[[Job], Result], job: Job) -> Result | UserError:
@@ -100,6 +131,7 @@ class Processes:
     """Processes of this machine. Each has one job at a time, so when it dies it is known what has killed it."""
 
     deaths = (BrokenProcessPool,)
+    strikes = 3
 
     def __init__(self, workers: int, threads: int | None):
         self.workers, self.threads = workers, threads
@@ -136,16 +168,6 @@ class Processes:
                     os.kill(process.pid, signal.SIGINT)
         for executor in [*filter(None, self.idle), *self.busy.values()]:
             executor.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def processes(workers: int, threads: int | None) -> Iterator[Processes]:
-    """Processes that are there within the block."""
-    pool = Processes(workers, threads)
-    try:
-        yield pool
-    finally:
-        pool.stop()
 
 
 @contextmanager

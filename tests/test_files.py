@@ -51,8 +51,9 @@ def test_what_a_dead_run_left_is_swept_and_what_is_anyone_elses_stays(tmp_path):
         [sys.executable, "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert (tmp_path / dead.stdout.strip()).exists()
-    kept = {make_partial(tmp_path).name, "song.partial", ".my own.partial"}
-    for name in kept:
+    kept = {make_partial(tmp_path).name, "song.partial", ".my own.partial", ".01234567.elsewhere@1.partial"}
+    for name in kept | {".76543210.elsewhere@1.partial"}:
         (tmp_path / name).touch()
+    os.utime(tmp_path / ".76543210.elsewhere@1.partial", (0, 0))  # another machine has not touched it for years
     sweep_partials(tmp_path)
     assert {entry.name for entry in tmp_path.iterdir()} == kept

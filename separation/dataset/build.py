@@ -181,10 +181,13 @@ def check_disk(folder: Path, needed: int) -> None:
 
 
 def build_store(
-    folder: Path, settings: SpectralSettings, jobs: Sequence[Job], workers: int
+    folder: Path, settings: SpectralSettings, jobs: Sequence[Job], workers: int, cluster: str | None = None
 ) -> Iterator[tuple[Job, list[str] | UserError]]:
-    """Build the songs of `jobs`, yielding each with what is to be said of it, or why it could not be built."""
-    return run_jobs(partial(build_song, folder, settings), jobs, workers)
+    """Build the songs of `jobs`, yielding each with what is to be said of it, or why it could not be built.
+
+    With the address of a `cluster`, its workers do it, and all paths are absolute.
+    """
+    return run_jobs(partial(build_song, folder, settings), jobs, workers, cluster=cluster, folders=[folder])
 
 
 def build_song(folder: Path, settings: SpectralSettings, job: Job) -> list[str]:

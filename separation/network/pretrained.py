@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import separation
@@ -46,6 +46,15 @@ def find_weights(weights: str | Path | Sequence[str | Path] | None, stems: Seque
         if str(name) == "best" and ({*stems} & HELPED or not stems):
             paths += [pretrained("all"), pretrained("vocals")]
     return tuple(dict.fromkeys(paths))
+
+
+def absolute(weights: Iterable[str | Path]) -> tuple[str, ...]:
+    """The same choice of weights, with the absolute paths of files: it holds in other processes, wherever they began.
+
+    >>> absolute(["best", "/my.safetensors"])
+    ('best', '/my.safetensors')
+    """
+    return tuple(str(name) if str(name) in SETS else str(Path(name).absolute()) for name in weights)
 
 
 SETS = ("fast", "best")

@@ -71,10 +71,19 @@ def can_be_scored(track: Track, target: str) -> bool:
 
 
 def evaluate_tracks(
-    tracks: Sequence[Track], weights: tuple[str, ...], device: str, target: str, workers: int
+    tracks: Sequence[Track],
+    weights: tuple[str, ...],
+    device: str,
+    target: str,
+    workers: int,
+    cluster: str | None = None,
 ) -> Iterator[tuple[Track, SongScores | UserError]]:
-    """Evaluate tracks side by side, each worker with a network of its own; a track that fails yields the reason."""
-    return run_jobs(partial(_evaluate, weights=weights, device=device, target=target), tracks, workers)
+    """Evaluate tracks side by side, each worker with a network of its own; a track that fails yields the reason.
+
+    With the address of a `cluster`, its workers do it, and all paths are absolute.
+    """
+    work = partial(_evaluate, weights=weights, device=device, target=target)
+    return run_jobs(work, tracks, workers, cluster=cluster)
 
 
 def _evaluate(track: Track, weights: tuple[str, ...], device: str, target: str) -> SongScores:

@@ -14,6 +14,7 @@ from separation.songs.naming import PATTERN, STEM_FILE_PATTERN
 from separation.songs.outputs import CLIPS, EXTENSIONS, STEM_FILE, check_stem_file
 from separation.songs.segment import Segment
 from separation.stems import ACCOMPANIMENT, KNOWN_AS, PARTS, STEMS
+from separation.workers import CLUSTER_HELP
 
 STEM_SETS = {"two": ("vocals", ACCOMPANIMENT), "all": STEMS}
 
@@ -116,11 +117,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="N",
         help="songs at a time, each in a process with its share of the threads",
     )
+    work.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
     work.add_argument(
         "--manifest",
         type=Path,
         metavar="FILE",
-        help="append a line of JSON for every song that ends (default with --jobs: OUTPUT/manifest.jsonl)",
+        help="append a line of JSON for every song that ends (with --jobs and --cluster: OUTPUT/manifest.jsonl)",
     )
     add_live(parser)
     work.add_argument("--verbose", action="store_true", help="say how loud each stem is")
@@ -133,7 +135,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
             raise UserError(f"--{name} must be 1 or more, not {number}.")
     if options.live is not None:
         return check_live(options)
-    if options.manifest is None and options.jobs > 1:
+    if options.cluster:
+        options.output = options.output.absolute()
+    if options.manifest is None and (options.jobs > 1 or options.cluster):
         options.manifest = options.output / "manifest.jsonl"
     if os.path.exists(options.output) and not os.path.isdir(options.output):  # noqa: PTH110, PTH112
         raise UserError(f"--output {options.output} is a file: name a folder.")

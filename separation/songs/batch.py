@@ -86,16 +86,21 @@ def separate_songs(
     settings: Settings,
     workers: int = 1,
     threads: int | None = None,
+    cluster: str | None = None,
+    folders: Sequence[Path] = (),
     progress: Callable[[float], None] = lambda share: None,
 ) -> Iterator[tuple[Job, RenderReport | UserError]]:
     """Separate songs, yielding each with its report, or with the reason why it failed, in the order they end.
 
     One worker is this process, and tells `progress` which share of the running song is done. Several are processes,
-    each with weights of its own and a share of the `threads`.
+    each with weights of its own and a share of the `threads`. With the address of a `cluster`, the workers there do it,
+    which must see `folders`, and all paths are absolute.
     """
-    alone = min(workers, len(jobs)) <= 1
+    if cluster:
+        make_folders(folders)  # each worker looks whether it sees them
+    alone = min(workers, len(jobs)) <= 1 and not cluster
     work = partial(separate, settings=settings, progress=progress) if alone else partial(separate, settings=settings)
-    return run_jobs(work, jobs, workers, threads)
+    return run_jobs(work, jobs, workers, threads, cluster, folders)
 
 
 def separate(job: Job, settings: Settings, progress: Callable[[float], None] = lambda share: None) -> RenderReport:
@@ -108,6 +113,15 @@ def separate(job: Job, settings: Settings, progress: Callable[[float], None] = l
     check_readable(job.song.file.path)
     with remembering(job.song.file, job.paths, job.memory, settings.made_with):
         return render(settings.separator(), job.song.file, job.paths, settings.form, tell, settings.segment)
+
+
+def make_folders(folders: Sequence[Path]) -> None:
+    """Make these folders, if they are not there. Raises `UserError` when they cannot be made."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} can't be made: {error.strerror}.") from error
 
 
 @cache

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from itertools import chain
 from time import perf_counter
 
@@ -15,8 +18,8 @@ from separation.network.pretrained import find_weights
 from separation.network.separator import Separator
 from separation.progress import Progress, clock
 from separation.songs.arguments import parse_arguments
-from separation.songs.batch import Settings, plan, separate_songs
-from separation.songs.find import find_songs
+from separation.songs.batch import Job, Settings, plan, separate_songs
+from separation.songs.find import Song, find_songs
 from separation.songs.live import live
 from separation.songs.manifest import Manifest
 from separation.songs.naming import Naming
@@ -32,29 +35,51 @@ def main() -> int:
     if options.live is not None:
         separator = Separator.load(options.weights or options.quality, options.device, options.stems)
         return live(separator, options.rate, options.channels)
-    form = StemFormat(options.format, options.bits, options.clip)
     naming = Naming(options.output, options.format, options.name)
+    settings = choose_settings(options)
     songs, others = find_songs(options.songs)
     for path in others:
         print(f"{path} is passed over: it is no audio by its name.", file=sys.stderr)
-    best = options.quality == "best"
-    weights = find_weights(options.weights or [options.quality], options.stems)
-    settings = Settings(weights, options.device, tuple(options.stems), form, best, options.segment)
-    separator = settings.separator()
+    if options.cluster:
+        songs = [replace(song, file=replace(song.file, path=song.file.path.absolute())) for song in songs]
     jobs, failures = plan(songs, naming, settings, options.overwrite)
     page = Page(options.output) if options.page else None
-
     done, waiting = ([job for job in jobs if job.is_done == there] for there in (True, False))
-    music, start = 0.0, perf_counter()
     if done:
         what = place(done[0].files) if len(done) == 1 else count(len(done), "song")
         print(f"{what}: the stems are there already. --overwrite separates again.")
+    failures += run_batch(done, waiting, settings, page, options)
+    if page and page.path.exists():
+        print(f"To listen, open {page.path.resolve().as_uri()}")
+    if failures:
+        reasons = (reason(song.file.path, error) for song, error in failures)
+        print(f"{len(failures)} of {count(len(songs), 'song')} failed:", *reasons, sep="\n  ", file=sys.stderr)
+    return bool(failures)
+
+
+def choose_settings(options: argparse.Namespace) -> Settings:
+    """What songs are separated with. Raises `UserError` when there are no such weights, stems or formats."""
+    form, best = StemFormat(options.format, options.bits, options.clip), options.quality == "best"
+    weights = find_weights(options.weights or [options.quality], options.stems)
+    if options.cluster:
+        weights = tuple(path.absolute() for path in weights)
+    return Settings(weights, options.device, tuple(options.stems), form, best, options.segment)
+
+
+def run_batch(
+    done: Sequence[Job], waiting: Sequence[Job], settings: Settings, page: Page | None, options: argparse.Namespace
+) -> list[tuple[Song, UserError]]:
+    """Separate the songs that wait, say so of each, and list them on the page with those that are done; what failed."""
+    failures, music, start = [], 0.0, perf_counter()
     if waiting:
-        print(opening(weights, separator.device, len(waiting), options.jobs), flush=True)
+        device = settings.separator().device
+        print(opening(settings.weights, device, len(waiting), options.jobs, options.cluster), flush=True)
     with ExitStack() as stack:
-        progress = stack.enter_context(Progress(len(waiting), abreast=options.jobs))
+        progress = stack.enter_context(Progress(len(waiting), abreast=8 if options.cluster else options.jobs))
         manifest = stack.enter_context(closing(Manifest(options.manifest, settings))) if options.manifest else None
-        reports = separate_songs(waiting, settings, options.jobs, options.threads, progress.within)
+        reports = separate_songs(
+            waiting, settings, options.jobs, options.threads, options.cluster, [options.output], progress.within
+        )
         for job, report in chain(((job, None) for job in done), stack.enter_context(closing(reports))):
             if report:
                 progress.done()
@@ -75,9 +100,4 @@ def main() -> int:
                 progress.say(f"{place(job.files)}: failed.", file=sys.stderr)
     if len(waiting) > 1:
         print(f"{clock(music)} of music in {spell(perf_counter() - start)}, from {count(len(waiting), 'song')}")
-    if page and page.path.exists():
-        print(f"To listen, open {page.path.resolve().as_uri()}")
-    if failures:
-        reasons = (reason(song.file.path, error) for song, error in failures)
-        print(f"{len(failures)} of {count(len(songs), 'song')} failed:", *reasons, sep="\n  ", file=sys.stderr)
-    return bool(failures)
+    return failures

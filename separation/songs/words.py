@@ -24,12 +24,16 @@ def spell(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 5 else f"{seconds:.0f} s"
 
 
-def opening(weights: Sequence[Path], device: torch.device, songs: int, jobs: int = 1) -> str:
-    """What is done with what: the songs, the weights and the device."""
+def opening(
+    weights: Sequence[Path], device: torch.device, songs: int, jobs: int = 1, cluster: str | None = None
+) -> str:
+    """What is done with what: the songs, the weights and the device, or the cluster."""
     abreast = f", {min(jobs, songs)} at a time" if min(jobs, songs) > 1 else ""
     named = " and ".join(f"{path.name} (shipped)" if path.parent == PRETRAINED else str(path) for path in weights)
     place = f"{device.type.upper()}, {count(torch.get_num_threads(), 'thread')}"
-    if device.type == "cuda":
+    if cluster:
+        place, abreast = f"the workers of {cluster}", ""
+    elif device.type == "cuda":
         place = torch.cuda.get_device_name(device)
     return f"{count(songs, 'song')}{abreast}; weights {named}; {place}"
 

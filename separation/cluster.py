@@ -1,0 +1,87 @@
+"""The workers of a running Dask cluster do the jobs, however they were started: by Slurm, Kubernetes or hand.
+
+Every folder must lie where all of them see it under the same name, and this program be installed there.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TypeVar
+
+from separation.errors import UserError
+from separation.workers import attempt
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+WINDOW = 4000
+"""Jobs that the scheduler is given at a time: more than the threads of a hundred machines."""
+
+PATIENCE = 10, 60
+"""Seconds to wait for the scheduler, and for a first worker."""
+
+_alone = threading.Lock()
+
+
+class Cluster:
+    """The workers of the cluster at `address`, as a `separation.workers.Pool`; they must see `folders`.
+
+    Raises `UserError` when there are none, and when the connection is lost.
+    """
+
+    strikes = 2
+    """The scheduler begins a job again itself, by default three times, but blames all jobs that its worker had."""
+
+    def __init__(self, address: str, folders: Sequence[Path] = ()):
+        try:
+            from distributed import Client, KilledWorker
+            from distributed.comm import get_address_host_port
+        except ImportError:
+            raise UserError("--cluster needs Dask's distributed: `pip install .[cluster]`.") from None
+        self.deaths, self.folders, self.running = (KilledWorker,), tuple(map(os.path.abspath, folders)), 0
+        try:
+            # A client that fails to connect may hang the next one when it is collected.
+            socket.create_connection(get_address_host_port(address), PATIENCE[0]).close()
+            self.client = Client(address, timeout=PATIENCE[0], set_as_default=False)
+            self.client.wait_for_workers(1, timeout=PATIENCE[1])
+        except (OSError, ValueError) as error:
+            if hasattr(self, "client"):
+                self.client.close(timeout=5)
+            raise UserError(f"--cluster {address}: there is no scheduler with workers ({error}).") from error
+        self.executor = self.client.get_executor(pure=False)
+
+    def has_room(self) -> bool:
+        return self.running < WINDOW
+
+    def submit(self, work: Callable[[Job], Result], job: Job) -> Future:
+        self.running += 1
+        return self.executor.submit(attempt_there, work, job, self.folders)
+
+    def release(self, future: Future) -> None:
+        self.running -= 1
+        if future.cancelled() or isinstance(future.exception(), ImportError):
+            lost = "the connection to the scheduler is lost" if future.cancelled() else future.exception()
+            raise UserError(f"the cluster cannot go on ({lost}); run it again: what is done is kept.")
+
+    def stop(self) -> None:
+        self.executor.shutdown(wait=False)
+        self.client.close(timeout=5)
+
+
+def attempt_there(work: Callable[[Job], Result], job: Job, folders: Sequence[str]) -> Result | UserError:
+    """The result of a job, or the reason why it has none, and the machine where that is so.
+
+    A worker does one job at a time, however many threads it has: what a job cleans up after an error is its process's.
+    """
+    here = socket.gethostname()
+    for folder in folders:
+        if not os.path.isdir(folder):  # noqa: PTH112 (raises nothing where one may not look)
+            return UserError(f"{here} cannot see {folder}: put it on storage that all machines share.")
+    with _alone:
+        result = attempt(work, job)
+    return UserError(f"{result} (on {here})") if isinstance(result, UserError) else result

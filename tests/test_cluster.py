@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import pytest
+from conftest import make_stems, write_files
+from networks import random_weights
+
+import dataset
+from separation.errors import UserError
+from separation.songs import command
+from separation.workers import run_jobs
+
+dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A scheduler and two workers on this machine, each a process with a nanny that replaces it when it dies."""
+    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "scheduler_port": 0}
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):  # for brevity: three by default
+        running = distributed.LocalCluster(**settings, silence_logs="CRITICAL")
+    with running:
+        yield running
+
+
+def note(folder: Path, job: int) -> int:
+    """Note that a job was begun; job 3 cannot be done, 5 kills its worker each time, and 7 the first time."""
+    with (folder / f"{job}").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    if job == 3:
+        raise UserError("3 cannot be done.")
+    if job == 5 or (job == 7 and len((folder / "7").read_text().split()) == 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * job
+
+
+def test_the_workers_of_a_cluster_do_every_job_once_and_pass_over_what_kills_them(cluster, tmp_path):
+    jobs = list(range(12))
+    found = list(run_jobs(partial(note, tmp_path), jobs, cluster=cluster.scheduler_address, folders=[tmp_path]))
+    assert Counter(job for job, _ in found) == dict.fromkeys(jobs, 1)
+    results = dict(found)
+    assert all(results[job] == 2 * job for job in jobs if job not in (3, 5))
+    assert str(results[3]).startswith("3 cannot be done. (on ")
+    assert "killed its worker" in str(results[5])
+    begun = {job: (tmp_path / f"{job}").read_text().split() for job in jobs}
+    assert len(begun[5]) >= 3 and 2 <= len(begun[7]) <= len(begun[5])
+    assert str(os.getpid()) not in {process for processes in begun.values() for process in processes}
+
+
+def test_a_folder_that_a_worker_cannot_see_is_named(cluster, tmp_path):
+    (result,) = run_jobs(partial(note, tmp_path), [1], cluster=cluster.scheduler_address, folders=[tmp_path / "there"])
+    assert f"cannot see {tmp_path / 'there'}" in str(result[1])
+
+
+def slow(folder: Path, job: int) -> int:
+    time.sleep(0.2)
+    return note(folder, job)
+
+
+def test_workers_may_come_and_go_while_it_runs(cluster, tmp_path):
+    jobs = [job for job in range(40) if job not in (3, 5, 7)]
+    results = run_jobs(partial(slow, tmp_path), jobs, cluster=cluster.scheduler_address)
+    found = [next(results)]
+    cluster.scale(3)
+    for number, result in enumerate(results):
+        found.append(result)
+        if number in (5, 15):
+            worker = next(iter(cluster.workers.values()))
+            os.kill(worker.pid, signal.SIGKILL)
+    assert sorted(found) == [(job, 2 * job) for job in jobs]
+    cluster.scale(2)
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "tcp://"])
+def test_a_cluster_that_is_not_there_is_a_sentence(address):
+    with pytest.raises(UserError, match="--cluster"):
+        list(run_jobs(str, [1], cluster=address))
+
+
+def test_songs_and_datasets_come_out_as_in_one_process(cluster, tmp_path, monkeypatch):
+    """Relative paths are those of where the command is called; the workers were started elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    address = cluster.scheduler_address
+    weights = random_weights(tmp_path / "vocals.safetensors")
+    for number in range(3):
+        write_files(tmp_path / "songs" / f"{number}", make_stems(number, 1.0))
+    (tmp_path / "songs" / "2" / "vocals.wav").write_text("no music")
+
+    def files(folder: str) -> dict[str, bytes]:
+        found = sorted((tmp_path / folder).rglob("*.wav")) + sorted((tmp_path / folder).rglob("*.npy"))
+        return {str(path.relative_to(tmp_path / folder)): path.read_bytes() for path in found}
+
+    for folder, options in (("one", []), ("there", ["--cluster", address])):
+        arguments = ["songs", "--weights", weights, "--output", folder, *options]
+        monkeypatch.setattr("sys.argv", ["create_songs.py", *map(str, arguments)])
+        assert command.main() == 1  # the one that is no music
+        arguments = ["--dataset", "FOLDER", "--root", "songs", "--output", f"{folder} store", *options]
+        monkeypatch.setattr("sys.argv", ["dataset.py", "--vocals", *arguments])
+        assert dataset.main() == 1
+    assert len(files("one")) == 2 * 11 and files("there") == files("one")
+    assert len(files("one store")) >= 4 and files("there store") == files("one store")
+    lines = [json.loads(line) for line in (tmp_path / "there" / "manifest.jsonl").read_text().splitlines()]
+    assert sorted(line["result"] for line in lines) == ["done"] * 11 + ["failed"]
