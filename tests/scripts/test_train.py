@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -141,17 +143,26 @@ def test_a_killed_run_taken_up_again_ends_with_the_same_weights(tiny, run, tmp_p
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
 
 
-def test_two_processes_end_with_the_weights_of_one(tiny, run, tmp_path):
+def test_two_processes_or_two_machines_end_with_the_weights_of_one(tiny, run, tmp_path):
+    """Two machines are two agents of torchrun that meet at a port; here they are on one machine."""
     changes = ["schedule.steps=8", "schedule.learning_rate=1e-3"]
-    settings = ["--config", tiny, "--set", *changes, "--device", "cpu", "--output"]
-    assert run("train.py", *settings, tmp_path / "one").returncode == 0
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    result = run(*torchrun, "train.py", *settings, tmp_path / "two")
+    settings = ["train.py", "--config", tiny, "--set", *changes, "--device", "cpu", "--output"]
+    assert run(*settings, tmp_path / "one").returncode == 0
+    torchrun = ["-m", "torch.distributed.run"]
+    result = run(*torchrun, "--standalone", "--nproc-per-node", "2", *settings, tmp_path / "two")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("done:") == 1
-    one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
-    for name, tensor in one.items():  # sums of gradients are rounded otherwise; each step moves a weight by about 1e-3
-        torch.testing.assert_close(two[name], tensor, atol=2e-5, rtol=1e-5)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    meeting = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint]
+    with ThreadPoolExecutor() as agents:
+        machines = [agents.submit(run, *torchrun, *meeting, *settings, tmp_path / "machines") for _ in range(2)]
+    assert [machine.result().returncode for machine in machines] == [0, 0], machines[0].result().stderr
+    assert sum(machine.result().stdout.count("done:") for machine in machines) == 1
+    one = weights_of(tmp_path / "one")
+    for others in (weights_of(tmp_path / "two"), weights_of(tmp_path / "machines")):
+        for name, tensor in one.items():  # sums of gradients are rounded otherwise; each step moves a weight by 1e-3
+            torch.testing.assert_close(others[name], tensor, atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
