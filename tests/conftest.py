@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,8 +66,13 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-hear_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL) if os.name == "posix" else None
-"""For `preexec_fn`: a script hears Ctrl-C even where the tests themselves run in the background, deaf to it."""
+def _hear_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+hear_signals = _hear_signals if os.name == "posix" else None
+"""For `preexec_fn`: a script hears signals even where the tests themselves run in the background, deaf to them."""
 
 
 @pytest.fixture(scope="session")

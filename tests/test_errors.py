@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import REPOSITORY, environment, hear_ctrl_c
+from conftest import REPOSITORY, environment, hear_signals
 
 WORK = """
 import sys, time
@@ -37,7 +37,7 @@ run_script(main)
 def start(*arguments: object, **options: object) -> subprocess.Popen:
     command = [sys.executable, "-c", WORK, *map(str, arguments)]
     variables = {**environment(), **options.pop("env", {})}
-    return subprocess.Popen(command, cwd=REPOSITORY, env=variables, preexec_fn=hear_ctrl_c, **options)
+    return subprocess.Popen(command, cwd=REPOSITORY, env=variables, preexec_fn=hear_signals, **options)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere there are no such signals")
@@ -82,7 +82,7 @@ def test_ctrl_c_at_the_start_prints_no_trace(tmp_path, script, delay):
         "create_songs.py": [tmp_path / "none.wav"],
     }[script]
     command = [sys.executable, script, *map(str, arguments)]
-    options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": hear_ctrl_c}
+    options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": hear_signals}
     process = subprocess.Popen(command, cwd=REPOSITORY, env=environment(), **options)
     time.sleep(delay)
     process.send_signal(signal.SIGINT)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, hear_ctrl_c
+from conftest import REPOSITORY, hear_signals
 from networks import random_network, random_weights, tiny_config
 
 from separation.audio.io import probe, read, write
@@ -109,7 +109,7 @@ def test_ctrl_c_leaves_no_half_written_stem_and_a_page_of_what_is_done(tmp_path,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=hear_ctrl_c,
+        preexec_fn=hear_signals,
     )
     folder = tmp_path / "outputs" / "vocals"
     try:

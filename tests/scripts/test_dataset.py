@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, environment, hear_ctrl_c, make_stems, write_files
+from conftest import REPOSITORY, environment, hear_signals, make_stems, write_files
 
 from dataset import main
 from separation.dataset.store import Store
@@ -103,7 +103,7 @@ def begin_building(songs: Path, store: Path, workers: int) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=hear_ctrl_c,
+        preexec_fn=hear_signals,
     )
     while not any(store.glob("*/track.json")) and process.poll() is None:
         time.sleep(0.01)
