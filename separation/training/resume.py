@@ -83,6 +83,10 @@ def _check(part: Any, step: int) -> None:
             shapes = {name: value.shape for name, value in values.items() if name != "step"}
             if values.keys() not in OPTIMIZER_STATE or any(shape != parameter.shape for shape in shapes.values()):
                 raise ValueError("it is of other parameters")
+            if not 0 < float(values.get("step", 1)) <= max(step, 1):
+                raise ValueError("it has taken no such number of steps")
+            if not all(bool(value.isfinite().all()) for name, value in values.items() if name != "step"):
+                raise ValueError("it has numbers that are none")
     elif not all(bool(tensor.isfinite().all()) for tensor in part.state_dict().values()):
         raise ValueError("it has numbers that are none")
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,18 @@ def without_setting(optimizer: dict) -> dict:
     return optimizer | {"param_groups": [without("weight_decay")(group) for group in optimizer["param_groups"]]}
 
 
+def with_values(name: str, change: Callable[[Tensor], Tensor]):
+    """Changes what the optimizers remember under a name, where they do."""
+
+    def damage(state: dict) -> dict:
+        for optimizer in state["optimizer"]:
+            for values in optimizer["state"].values():
+                values |= {name: change(values[name])} if name in values else {}
+        return state
+
+    return damage
+
+
 DAMAGES = {
     "no step": without("step"),
     "no network": without("network"),
@@ -192,6 +205,9 @@ DAMAGES = {
     "no number": lambda state: state | {"best": math.nan},
     "a lone optimizer": lambda state: state | {"optimizer": state["optimizer"][:1]},
     "an optimizer without state": lambda state: state | {"optimizer": [o | {"state": {}} for o in state["optimizer"]]},
+    "an optimizer before its first step": with_values("step", lambda step: step * 0 - 1),
+    "an optimizer past the run": with_values("step", lambda step: step + 7),
+    "an optimizer without numbers": with_values("exp_avg", lambda mean: mean * math.nan),
     "an optimizer without settings": lambda state: (
         state | {"optimizer": [without_setting(o) for o in state["optimizer"]]}
     ),
