@@ -10,7 +10,6 @@ from pathlib import Path
 
 from separation.dataset.tracks import DATASETS, SUBSETS, find_tracks
 from separation.errors import UserError, run_script
-from separation.network.device import DEVICE_HELP
 from separation.network.pretrained import absolute
 from separation.progress import Progress
 from separation.scoring.evaluation import (
@@ -23,6 +22,7 @@ from separation.scoring.evaluation import (
     save_json,
     table,
 )
+from separation.words import DEVICE_HELP
 from separation.workers import CLUSTER_HELP, default_workers
 
 

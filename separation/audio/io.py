@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from separation.audio.boxes import add_user_data
 from separation.audio.decoders import BLOCK, AudioInfo, open_decoder
@@ -16,6 +15,9 @@ from separation.audio.encoders import FORMATS, Coding, EncodingError, FFmpegEnco
 from separation.audio.resample import resample
 from separation.errors import UserError
 from separation.files import make_partial
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LIBSNDFILE = ("wav", "ogg")
 """The formats that libsndfile writes; FFmpeg writes the others."""
@@ -35,12 +37,14 @@ def read(path: str | Path, sample_rate: int | None = None, stream: int = 0) -> t
 
     Raises `UserError` as `AudioReader` does.
     """
+    import torch
+
     with AudioReader(path, stream) as reader:
         waveform, rate = torch.cat(list(reader), dim=-1), reader.info.sample_rate
     return (waveform, rate) if sample_rate is None else (resample(waveform, rate, sample_rate), sample_rate)
 
 
-def write(path: str | Path, waveform: Tensor, sample_rate: int, bits: str | None = None) -> None:
+def write(path: str | Path, waveform: Tensor | np.ndarray, sample_rate: int, bits: str | None = None) -> None:
     """Write `[channels, samples]` to `path`, all of it or nothing. Raises `UserError` as `AudioWriter` does."""
     with AudioWriter(path, sample_rate, *waveform.shape, bits=bits) as writer:
         writer.write(waveform)
@@ -88,6 +92,12 @@ class AudioReader:
         self._decoder.close()
 
     def __iter__(self) -> Iterator[Tensor]:
+        import torch
+
+        return map(torch.from_numpy, self.arrays())
+
+    def arrays(self) -> Iterator[np.ndarray]:
+        """The same blocks as arrays, for which torch need not be there."""
         samples, rate, stated = 0, self.info.sample_rate, self._decoder.stated_samples
         blocks = self._decoder.blocks()
         while True:
@@ -100,7 +110,7 @@ class AudioReader:
                     f"{self.path} has samples that are no numbers near {samples / rate:.1f} s: export it anew."
                 )
             samples += block.shape[1]
-            yield torch.from_numpy(block)
+            yield block
         if samples + TOLERANCE * rate < stated:
             raise UserError(
                 f"{self.path} is cut short: {samples / rate:.1f} s of {stated / rate:.1f} s are there; copy it anew."
@@ -158,23 +168,25 @@ class AudioWriter:
             self.partial.unlink()
             raise UserError(f"{self.path} can't hold {channels} channels at {sample_rate} Hz: choose wav.") from error
 
-    def write(self, *waveforms: Tensor) -> None:
+    def write(self, *waveforms: Tensor | np.ndarray) -> None:
         """Append `[channels, n]` to each stream."""
-        for blocks in zip(*(waveform.split(BLOCK, dim=-1) for waveform in waveforms), strict=True):
+        signals = [np.asarray(waveform) for waveform in waveforms]
+        for start in range(0, signals[0].shape[1], BLOCK):
             try:
-                self._encoder.write(*(self._encode(block).numpy() for block in blocks))
+                self._encoder.write(*(self._encode(signal[:, start : start + BLOCK]) for signal in signals))
             except EncodingError as error:
                 raise UserError(f"{self.path} can't be written to its end: is the disk full?") from error
 
-    def _encode(self, block: Tensor) -> Tensor:
+    def _encode(self, block: np.ndarray) -> np.ndarray:
         # libsndfile would scale by one step less than it reads with, and a copy would not be the same.
         full_scale = self.coding.full_scale
         if full_scale is None:
             return block
-        steps = (block.double() * full_scale).round_().clamp_(-full_scale, full_scale - 1)
+        steps = np.multiply(block, full_scale, dtype=np.float64)
+        np.clip(np.rint(steps, out=steps), -full_scale, full_scale - 1, out=steps)
         if full_scale == 1 << 15:
-            return steps.to(torch.int16)
-        return steps.to(torch.int32) << 8  # 24 bits are the upper ones of 32
+            return steps.astype(np.int16)
+        return steps.astype(np.int32) << 8  # 24 bits are the upper ones of 32
 
     def __enter__(self) -> AudioWriter:
         return self

@@ -10,8 +10,6 @@ import torch
 
 from separation.errors import UserError
 
-DEVICE_HELP = "where to compute: auto (the GPU if there is one), cpu, cuda, cuda:1 (the second GPU), mps"
-
 
 def choose_device(name: str | torch.device) -> torch.device:
     """`auto` (CUDA if it is there, else the CPU), or the device of that name: `cpu`, `cuda`, `cuda:1`, `mps`.

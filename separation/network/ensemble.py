@@ -9,11 +9,11 @@ from itertools import cycle, tee
 from math import gcd, lcm
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from separation.errors import UserError
-from separation.network.separator import Separator, available_stems, masked_targets, names, with_rests
+from separation.network.separator import Separator
+from separation.network.sources import check_stems, masked_targets, names, with_rests
 from separation.network.stream import Queue
 from separation.network.waveforms import as_waveform, check_rate, check_waveform
 
@@ -40,9 +40,7 @@ class Ensemble(Separator):
         widest = max(members, key=lambda member: len(member.network.sources))
         self.network, self.device, self.dtype = widest.network, widest.device, widest.dtype
         self.stems = names(stems) or self.network.sources
-        if missing := [stem for stem in self.stems if stem not in available_stems(self.network)]:
-            choices = ", ".join(available_stems(self.network))
-            raise UserError(f"these weights do not separate {' and '.join(missing)}: choose among {choices}.")
+        check_stems(self.network, self.stems)
         self.masked = masked_targets(self.network, self.stems)
         shared = [[target for target in self.masked if target in member.network.targets] for member in members]
         self.members = [restricted(*part) for part in zip(members, shared, strict=True) if part[1]]
@@ -61,7 +59,7 @@ class Ensemble(Separator):
         def heard() -> Iterator[Tensor]:
             for block in map(as_waveform, blocks):
                 check_waveform(block)
-                song.put(block)
+                song.put(block.numpy())
                 yield block
 
         parts = zip(self.members, tee(heard(), len(self.members)), cycle(COPIES), strict=False)
@@ -74,15 +72,15 @@ class Ensemble(Separator):
                 if piece := next(stream, None):
                     running = True
                     for target, signal in piece.items():
-                        queues[target].put(signal)
+                        queues[target].put(signal.numpy())
             if ready := min(len(next(iter(queues.values()))) for queues in waiting):
                 taken = [{target: queue.take(ready) for target, queue in queues.items()} for queues in waiting]
                 means = {
-                    target: torch.stack([targets[target] for targets in taken if target in targets]).mean(dim=0)
+                    target: np.mean([targets[target] for targets in taken if target in targets], axis=0)
                     for target in self.masked
                 }
                 stems = with_rests(self.network, means, song.take(ready))
-                yield {stem: stems[stem] for stem in self.stems}
+                yield {stem: self.give(stems[stem]) for stem in self.stems}
 
 
 def restricted(separator: Separator, targets: Sequence[str]) -> Separator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import separation
@@ -13,9 +14,12 @@ _PLACES = [Path(folder) / "pretrained" for folder in separation.__path__]
 PRETRAINED = next((folder for folder in _PLACES if folder.is_dir()), _PLACES[0])
 
 
+SUFFIX = ".safetensors" if find_spec("torch") else ".onnx"
+
+
 def pretrained(target: str) -> Path:
-    """Where the shipped weights for a target lie: a stem, or `all` four at once."""
-    return PRETRAINED / f"{target}.safetensors"
+    """Where the shipped weights for a target lie: a stem, or `all` four at once; without torch, those in ONNX."""
+    return PRETRAINED / f"{target}{SUFFIX}"
 
 
 def default_weights(stems: Sequence[str]) -> Path:

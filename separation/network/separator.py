@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from separation.errors import UserError
 from separation.network.checkpoint import load_network
 from separation.network.device import choose_device, choose_precision
 from separation.network.masking import MaskingNetwork
 from separation.network.pretrained import find_weights
-from separation.network.stream import SongStream
+from separation.network.sources import check_stems, masked_targets, names
+from separation.network.stream import StreamSeparator
 from separation.network.waveforms import as_waveform, check_rate, check_waveform
-from separation.stems import rest_name
+from separation.words import count
 
 
-class Separator:
+class Separator(StreamSeparator):
     """Takes songs apart with a masking network.
 
         separator = Separator.load()
@@ -49,13 +49,12 @@ class Separator:
     ):
         self.network = network
         self.stems = names(stems) or network.sources
-        missing = [stem for stem in self.stems if stem not in available_stems(network)]
-        if missing:
-            choices = ", ".join(available_stems(network))
-            raise UserError(f"these weights do not separate {' and '.join(map(str, missing))}: choose among {choices}.")
+        check_stems(network, self.stems)
+        self.settings, self.targets, self.sources = network.settings, network.targets, network.sources
+        self.stride = network.stride
         self.masked = masked_targets(network, self.stems)
-        self.context = self._whole_strides(network.context) if network.context else 0
-        self.chunk = self._whole_strides(chunk_frames)
+        self.context = self.whole_strides(network.context)
+        self.chunk = self.whole_strides(chunk_frames)
         self.device = network.spectral.window.device
         self.dtype = choose_precision(precision, self.device)
 
@@ -99,82 +98,31 @@ class Separator:
         pieces = list(self.stream(waveform.split(1 << 16, dim=-1), rate))
         return {stem: torch.cat([waveform[:, :0], *(piece[stem] for piece in pieces)], dim=-1) for stem in self.stems}
 
-    def stream(self, blocks: Iterable[Tensor | Any], sample_rate: int | None = None) -> Iterator[dict[str, Tensor]]:
-        """The stems of a song that comes in blocks `[1 or 2 channels, n]`, as blocks by name.
-
-        The blocks that come out are as long together as those that went in, but not one by one. `sample_rate` is in
-        hertz, by default the network's. Samples may be of any kind that a whole song may have.
-
-        Raises `UserError` when there are more than two channels, samples that are not numbers or have no full scale,
-        or no such sample rate.
-        """
-        own_rate = self.network.settings.sample_rate
-        song = SongStream(self, own_rate if sample_rate is None else sample_rate, self.chunk)
-        for block in blocks:
-            yield from song.pieces(block)
-        yield from song.rest()
-
-    def live(self, sample_rate: int, chunk_frames: int = 1) -> SongStream:
-        """A song that is still being heard: `push(block)` gives the stems that are ready, `flush()` the rest.
-
-            live = separator.live(44100)
-            for block in microphone:  # [1 or 2 channels, n], of any length
-                stems = live.push(block)  # {"vocals": [channels, m], ...}
-            stems = live.flush()
-
-        The stems are `live.latency` seconds behind at most. They are those of the whole song: the same bits as of a
-        separator with these `chunk_frames`, of which more cost less time and more latency; one stride is the least.
-
-        Raises `UserError` when there is no such sample rate.
-        """
-        return SongStream(self, sample_rate, self._whole_strides(chunk_frames))
-
     @property
-    def grid(self) -> Fraction:
-        """Seconds after which a song may begin later, and have the very same frames."""
-        return Fraction(self.network.stride * self.network.settings.hop, self.network.settings.sample_rate)
+    def place(self) -> str:
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{self.device.type.upper()}, {count(torch.get_num_threads(), 'thread')}"
 
-    def _whole_strides(self, frames: int) -> int:
-        return -(-max(frames, 1) // self.network.stride) * self.network.stride
+    def begin(self) -> TorchStep:
+        return TorchStep(self)
 
-    def share_out(self, song: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """The stems of a piece `[channels, n]` of a song, from its masked targets `[targets * 2, n]`."""
-        targets = targets.unflatten(0, (-1, 2))
-        if len(song) == 1:
-            targets = targets.mean(dim=1, keepdim=True)
-        stems = with_rests(self.network, dict(zip(self.masked, targets, strict=True)), song)
-        return {stem: stems[stem] for stem in self.stems}
+    def take(self, block: Tensor | Any) -> np.ndarray:
+        return as_waveform(block).numpy()
 
-
-def names(stems: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Names of stems, each once; a lone name is one stem."""
-    return tuple(dict.fromkeys([stems] if isinstance(stems, str) else stems or ()))
+    def give(self, stem: np.ndarray) -> Tensor:
+        return torch.from_numpy(stem)
 
 
-def with_rests(network: MaskingNetwork, stems: dict[str, Tensor], song: Tensor) -> dict[str, Tensor]:
-    """Masked targets of a song, and what follows from them: the network's last source, and the rest of each target.
+class TorchStep:
+    """A network within a song; see `separation.network.stream.Step`."""
 
-    All are `[channels, n]`.
-    """
-    *others, last = network.sources
-    stems = dict(stems)
-    if tuple(stems) == tuple(others):
-        stems[last] = song - sum(stems.values())
-    for target in set(network.targets) & set(stems):
-        stems.setdefault(rest_name([target]), song - stems[target])
-    return stems
+    def __init__(self, separator: Separator):
+        self.spectral, self.device = separator.network.spectral, separator.device
+        self.stream = separator.network.stream(separator.dtype, separator.masked)
+        self.lag = self.stream.lag
 
-
-def available_stems(network: MaskingNetwork) -> tuple[str, ...]:
-    """The stems that a network can give: its sources, and for each target what is left without it."""
-    rests = (rest_name([target]) for target in network.targets)
-    return tuple(dict.fromkeys((*network.sources, *rests)))
-
-
-def masked_targets(network: MaskingNetwork, stems: Sequence[str]) -> tuple[str, ...]:
-    """The targets whose masks are needed for some of the `available_stems`, in the order of the network."""
-    *others, last = network.sources
-    needed = [target for target in network.targets if target in stems or rest_name([target]) in stems]
-    if len(needed) == len(network.sources) or (last in stems and last not in network.targets):
-        return tuple(others)
-    return tuple(needed)
+    @torch.no_grad()
+    def __call__(self, piece: np.ndarray) -> np.ndarray:
+        spectrogram = self.spectral.analyse(torch.from_numpy(piece).to(self.device))
+        return self.spectral.synthesise(self.stream(spectrogram)).cpu().numpy()

@@ -2,22 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Any, Protocol
 
-import torch
-from torch import Tensor
-from torch.nn.functional import pad
+import numpy as np
 
 from separation.audio.resample import Resampler
+from separation.audio.settings import SpectralSettings
 from separation.errors import UserError
-from separation.network.waveforms import as_waveform, check_rate, check_waveform, is_finite
+from separation.network.sources import with_rests
+from separation.network.waveforms import check_rate, check_waveform, is_finite
 
-if TYPE_CHECKING:
-    from separation.network.separator import Separator
+Stems = dict[str, Any]
+"""A piece of a song: `[channels, n]` for each stem, by name, tensors or arrays as the network gives them."""
 
-Stems = dict[str, Tensor]
-"""A piece of a song: `[channels, n]` for each stem, by name."""
+
+class StreamSeparator:
+    """Whatever takes a song apart as a stream, with torch or without; see `separation.network.separator.Separator`."""
+
+    settings: SpectralSettings
+    targets: tuple[str, ...]
+    sources: tuple[str, ...]
+    stems: tuple[str, ...]
+    masked: tuple[str, ...]
+    stride: int
+    """Frames that pieces are a multiple of."""
+    context: int
+    """Frames of silence to put before a song."""
+    chunk: int
+    """Frames separated at a time."""
+    place: str
+    """Where the network is computed, in words."""
+
+    def begin(self) -> Step:
+        """The network at the beginning of a song."""
+        raise NotImplementedError
+
+    def take(self, block: Any) -> np.ndarray:
+        """A block of the song as float32 `[channels, n]`."""
+        raise NotImplementedError
+
+    def give(self, stem: np.ndarray) -> Any:
+        """A piece of a stem `[channels, n]` as users get it."""
+        raise NotImplementedError
+
+    def stream(self, blocks: Iterable[Any], sample_rate: int | None = None) -> Iterator[Stems]:
+        """The stems of a song that comes in blocks `[1 or 2 channels, n]`, as blocks by name.
+
+        The blocks that come out are as long together as those that went in, but not one by one. `sample_rate` is in
+        hertz, by default the network's. Samples may be of any kind that a whole song may have.
+
+        Raises `UserError` when there are more than two channels, samples that are not numbers or have no full scale,
+        or no such sample rate.
+        """
+        song = SongStream(self, self.settings.sample_rate if sample_rate is None else sample_rate, self.chunk)
+        for block in blocks:
+            yield from song.pieces(block)
+        yield from song.rest()
+
+    def live(self, sample_rate: int, chunk_frames: int = 1) -> SongStream:
+        """A song that is still being heard: `push(block)` gives the stems that are ready, `flush()` the rest.
+
+            live = separator.live(44100)
+            for block in microphone:  # [1 or 2 channels, n], of any length
+                stems = live.push(block)  # {"vocals": [channels, m], ...}
+            stems = live.flush()
+
+        The stems are `live.latency` seconds behind at most. They are those of the whole song: the same bits as of a
+        separator with these `chunk_frames`, of which more cost less time and more latency; one stride is the least.
+
+        Raises `UserError` when there is no such sample rate.
+        """
+        return SongStream(self, sample_rate, self.whole_strides(chunk_frames))
+
+    @property
+    def grid(self) -> Fraction:
+        """Seconds after which a song may begin later, and have the very same frames."""
+        return Fraction(self.stride * self.settings.hop, self.settings.sample_rate)
+
+    def whole_strides(self, frames: int) -> int:
+        """Frames of as few strides as hold `frames`, at least one."""
+        return -(-max(frames, 1) // self.stride) * self.stride
+
+
+class Step(Protocol):
+    """A network within a song."""
+
+    lag: int
+    """Frames that what comes out is late."""
+
+    def __call__(self, piece: np.ndarray) -> np.ndarray:
+        """`[2, (frames - 1) * hop + n_fft]` to as many samples of each target, `[targets, 2, n]`, to be overlapped."""
 
 
 class SongStream:
@@ -31,10 +107,10 @@ class SongStream:
         chunk: frames separated at a time, whole strides of the network.
     """
 
-    def __init__(self, separator: Separator, sample_rate: int, chunk: int):
+    def __init__(self, separator: StreamSeparator, sample_rate: int, chunk: int):
         self.separator, self.stems = separator, separator.stems
         self.sample_rate = check_rate(sample_rate)
-        own_rate = separator.network.settings.sample_rate
+        own_rate = separator.settings.sample_rate
         self._inward = Resampler(self.sample_rate, own_rate, 2)
         self._outward = Resampler(own_rate, self.sample_rate, 2 * len(separator.masked))
         self._targets = TargetsStream(separator, chunk)
@@ -43,10 +119,10 @@ class SongStream:
     @property
     def latency(self) -> float:
         """Seconds of sound that the stems are behind the song, at most."""
-        own_rate = self.separator.network.settings.sample_rate
+        own_rate = self.separator.settings.sample_rate
         return self._targets.delay / own_rate + self._inward.delay() + self._outward.delay()
 
-    def push(self, block: Tensor | Any) -> Stems:
+    def push(self, block: Any) -> Stems:
         """The stems of what can be told after the next block: none, a little or a lot.
 
         Raises `UserError` as `Separator.stream` does.
@@ -57,83 +133,81 @@ class SongStream:
         """The stems of the rest: the song has ended."""
         return self._join(self.rest())
 
-    def pieces(self, block: Tensor | Any) -> Iterator[Stems]:
+    def pieces(self, block: Any) -> Iterator[Stems]:
         """What `push` gives, in pieces of the chunks."""
-        block = as_waveform(block)
+        block = self.separator.take(block)
         check_waveform(block)
         self._channels = self._channels or len(block)
         if len(block) != self._channels:
             raise UserError(f"the song has {self._channels} channels, and one of its blocks {len(block)}.")
         self._song.put(block)
-        for targets in self._targets.push(self._inward.push(block.expand(2, -1))):
-            yield from self._ready(self._outward.push(targets.flatten(0, 1)))
+        for targets in self._targets.push(self._inward.push(np.broadcast_to(block, (2, block.shape[1])))):
+            yield from self._ready(self._outward.push(targets.reshape(2 * len(targets), -1)))
 
     def rest(self) -> Iterator[Stems]:
         """What `flush` gives, in pieces of the chunks."""
         if not self._channels:
             return
         for targets in self._targets.push(self._inward.flush(), last=True):
-            yield from self._ready(self._outward.push(targets.flatten(0, 1)))
+            yield from self._ready(self._outward.push(targets.reshape(2 * len(targets), -1)))
         yield from self._ready(self._outward.flush())
         # Resampled back, a song can have lost a sample at its end.
-        yield from self._ready(torch.zeros(2 * len(self.separator.masked), len(self._song)))
+        yield from self._ready(np.zeros((2 * len(self.separator.masked), len(self._song)), np.float32))
 
-    def _ready(self, targets: Tensor) -> Iterator[Stems]:
+    def _ready(self, targets: np.ndarray) -> Iterator[Stems]:
         song = self._song.take(targets.shape[-1])
         if length := song.shape[-1]:
-            yield self.separator.share_out(song, targets[:, :length])
+            targets = targets[:, :length].reshape(-1, 2, length)
+            if len(song) == 1:
+                targets = targets.mean(axis=1, keepdims=True)
+            stems = with_rests(self.separator, dict(zip(self.separator.masked, targets, strict=True)), song)
+            yield {stem: self.separator.give(stems[stem]) for stem in self.stems}
 
     def _join(self, pieces: Iterator[Stems]) -> Stems:
-        pieces = list(pieces)
-        nothing = torch.zeros(self._channels or 2, 0)
-        return {stem: torch.cat([nothing, *(piece[stem] for piece in pieces)], dim=-1) for stem in self.stems}
+        pieces, nothing = list(pieces), np.zeros((self._channels or 2, 0), np.float32)
+        joined = {stem: [nothing, *(np.asarray(piece[stem]) for piece in pieces)] for stem in self.stems}
+        return {stem: self.separator.give(np.concatenate(blocks, axis=1)) for stem, blocks in joined.items()}
 
 
 class TargetsStream:
     """A song at the network's rate becomes its masked targets: `[2, n]` to `[targets, 2, m]`, chunk by chunk."""
 
-    @torch.no_grad()
-    def __init__(self, separator: Separator, chunk: int):
-        self.network, self.device = separator.network, separator.device
-        settings, self.chunk = self.network.settings, chunk
-        self.stream = self.network.stream(separator.dtype, separator.masked)
+    def __init__(self, separator: StreamSeparator, chunk: int):
+        self.settings, self.stride, self.chunk = separator.settings, separator.stride, chunk
+        self.step = separator.begin()
         # Silence stands in for what the first frames depend on, and for the frames that let the last ones out.
-        self.missing = separator.context + self.stream.lag
-        self.buffer = torch.zeros(2, separator.context * settings.hop + settings.padding)
-        self.skipped = self.missing * settings.hop + settings.padding
-        self.tail: Tensor | float = 0.0
+        self.missing = separator.context + self.step.lag
+        self.buffer = np.zeros((2, separator.context * self.settings.hop + self.settings.padding), np.float32)
+        self.skipped = self.missing * self.settings.hop + self.settings.padding
+        self.tail: np.ndarray | float = 0.0
         self.samples = 0
 
     @property
     def delay(self) -> int:
         """Samples that what comes out is behind what went in, at most."""
-        return (self.stream.lag + self.chunk) * self.network.settings.hop + self.network.settings.padding
+        return (self.step.lag + self.chunk) * self.settings.hop + self.settings.padding
 
-    def push(self, block: Tensor, last: bool = False) -> Iterator[Tensor]:
+    def push(self, block: np.ndarray, last: bool = False) -> Iterator[np.ndarray]:
         """What a block lets out. After the `last` one it goes on past the end, by less than a stride of frames."""
-        settings, padding = self.network.settings, self.network.settings.padding
-        chunk = self.chunk * settings.hop
-        self.samples += block.shape[-1]
-        self.buffer = torch.cat([self.buffer, block], dim=-1)
-        while self.buffer.shape[-1] >= chunk + padding:
+        padding, chunk = self.settings.padding, self.chunk * self.settings.hop
+        self.samples += block.shape[1]
+        self.buffer = np.concatenate([self.buffer, block], axis=1)
+        while self.buffer.shape[1] >= chunk + padding:
             piece, self.buffer = self.buffer[:, : chunk + padding], self.buffer[:, chunk:]
             self.missing -= self.chunk
             yield self._separate(piece)
         if last and self.samples:
-            frames = settings.frames(self.samples) + self.missing
-            rest = -(-frames // self.network.stride) * self.network.stride * settings.hop
-            self.buffer = pad(self.buffer, (0, rest + padding - self.buffer.shape[-1]))
+            frames = self.settings.frames(self.samples) + self.missing
+            rest = -(-frames // self.stride) * self.stride * self.settings.hop
+            self.buffer = np.pad(self.buffer, ((0, 0), (0, rest + padding - self.buffer.shape[1])))
             for start in range(0, rest, chunk):
                 yield self._separate(self.buffer[:, start : start + chunk + padding])
 
-    @torch.no_grad()
-    def _separate(self, piece: Tensor) -> Tensor:
-        spectral = self.network.spectral
-        spectrogram = spectral.analyse(piece.to(self.device))
-        waveform = spectral.synthesise(self.stream(spectrogram)).cpu()
+    def _separate(self, piece: np.ndarray) -> np.ndarray:
+        waveform = self.step(piece)
         if not is_finite(waveform):
             raise UserError("the song is so loud that its numbers overflow: scale its samples to at most 1.")
-        samples = spectrogram.shape[-1] * self.network.settings.hop
+        samples = piece.shape[1] - self.settings.padding
         waveform[..., :-samples] += self.tail
         waveform, self.tail = waveform[..., :samples], waveform[..., samples:]
         skipped, self.skipped = self.skipped, max(0, self.skipped - samples)
@@ -144,15 +218,15 @@ class Queue:
     """Samples `[channels, n]` that wait, first in, first out."""
 
     def __init__(self):
-        self._samples: Tensor | None = None
+        self._samples: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return 0 if self._samples is None else self._samples.shape[-1]
+        return 0 if self._samples is None else self._samples.shape[1]
 
-    def put(self, block: Tensor) -> None:
-        self._samples = block if self._samples is None else torch.cat([self._samples, block], dim=-1)
+    def put(self, block: np.ndarray) -> None:
+        self._samples = block if self._samples is None else np.concatenate([self._samples, block], axis=1)
 
-    def take(self, count: int) -> Tensor:
+    def take(self, count: int) -> np.ndarray:
         """The first `count` samples, or as many as there are."""
         taken, self._samples = self._samples[:, :count], self._samples[:, count:]
         return taken

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from separation.errors import UserError
 
-FULL_SCALE = {torch.int8: 1 << 7, torch.int16: 1 << 15, torch.int32: 1 << 31}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FULL_SCALE = {"int8": 1 << 7, "int16": 1 << 15, "int32": 1 << 31}
 """Steps from silence to full scale of signed samples, as wav files and numpy hold them; uint8 has 128 for silence."""
 
 HIGHEST_RATE = 1_000_000
@@ -23,18 +24,19 @@ def as_waveform(samples: Any) -> Tensor:
 
     Raises `UserError` for numbers that no sample is made of: those without a full scale, truth values, complex ones.
     """
+    import torch
+
     try:
-        waveform = samples if isinstance(samples, Tensor) else torch.as_tensor(_plain(samples))
+        waveform = samples if isinstance(samples, torch.Tensor) else torch.as_tensor(_plain(samples))
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"the song is no array of samples ({error}): give a tensor or a numpy array.") from error
-    waveform, kind = waveform.detach().cpu(), waveform.dtype
-    if kind.is_floating_point:
+    waveform, name = waveform.detach().cpu(), str(waveform.dtype).removeprefix("torch.")
+    if waveform.is_floating_point():
         return waveform.float()
-    if kind == torch.uint8:
+    if name == "uint8":
         return (waveform.float() - 128) / 128
-    if kind in FULL_SCALE:
-        return (waveform.double() / FULL_SCALE[kind]).float()
-    name = str(kind).removeprefix("torch.")
+    if name in FULL_SCALE:
+        return (waveform.double() / FULL_SCALE[name]).float()
     raise UserError(f"samples of type {name} have no full scale: give int16, int32, uint8 or floats between -1 and 1.")
 
 
@@ -55,9 +57,9 @@ def check_rate(sample_rate: Any) -> int:
     return int(rate)
 
 
-def check_waveform(waveform: Tensor) -> None:
+def check_waveform(waveform: Any) -> None:
     """Raise `UserError` unless this is `[1 or 2 channels, samples]` of numbers."""
-    if waveform.dim() != 2:
+    if waveform.ndim != 2:
         shape = list(waveform.shape)
         raise UserError(f"the song has the shape {shape}: give [channels, samples], [samples] or a batch of songs.")
     check_channels(len(waveform))
@@ -72,6 +74,6 @@ def check_channels(channels: int) -> None:
         raise UserError(f"a song with {channels} channels cannot be separated: {hint}.")
 
 
-def is_finite(waveform: Tensor) -> bool:
+def is_finite(waveform: Any) -> bool:
     """Whether all samples are numbers: `isfinite().all()`, but many times faster."""
     return bool((waveform * 0).sum() == 0)

@@ -36,8 +36,8 @@ from separation.files import replacing
 from separation.models.streaming import GeneratorStream, History
 from separation.network.checkpoint import Weights, load_weights
 from separation.network.masking import MaskingNetwork
+from separation.portable.runtime import FORMAT
 
-FORMAT = "separation onnx 1"
 OPSET = 17
 """Of ONNX; every runtime since 2022 has it."""
 

@@ -10,14 +10,14 @@ from typing import Any
 
 from separation.audio.decoders import check_readable
 from separation.errors import UserError
-from separation.network.ensemble import Ensemble
-from separation.network.separator import Separator
+from separation.network.stream import StreamSeparator
 from separation.songs.find import Song
 from separation.songs.memory import digest, find_place, remembering
 from separation.songs.naming import Naming
 from separation.songs.outputs import StemFormat
 from separation.songs.render import RenderReport, render
 from separation.songs.segment import Segment
+from separation.threads import tell_torch
 from separation.workers import run_jobs
 
 
@@ -45,7 +45,7 @@ class Settings:
     best: bool = False
     segment: Segment | None = None
 
-    def separator(self) -> Separator:
+    def separator(self) -> StreamSeparator:
         """The separator, loaded once a process. Raises `UserError` as `Separator.load` does."""
         return load_separator(self.weights, self.device, self.stems, self.best)
 
@@ -125,8 +125,23 @@ def make_folders(folders: Sequence[Path]) -> None:
 
 
 @cache
-def load_separator(weights: tuple[Path, ...], device: str, stems: tuple[str, ...], best: bool) -> Separator:
-    """The separator of these weights, loaded once a process. Raises `UserError` as `Separator.load` does."""
+def load_separator(
+    weights: tuple[Path, ...], device: str, stems: tuple[str, ...], best: bool = False
+) -> StreamSeparator:
+    """The separator of these weights, loaded once a process; that of an ONNX file needs no torch.
+
+    Raises `UserError` as `Separator.load` does, and when ONNX files are to be averaged.
+    """
+    if any(path.suffix == ".onnx" for path in weights):
+        from separation.portable.runtime import PortableSeparator
+
+        if len(weights) > 1 or best:
+            raise UserError("ONNX files cannot be averaged: give one as --weights, and no --quality best.")
+        return PortableSeparator(weights[0], device, stems)
+    from separation.network.ensemble import Ensemble
+    from separation.network.separator import Separator
+
+    tell_torch()
     separator = Separator.load(weights, device, stems)
     if best and not isinstance(separator, Ensemble):
         return Ensemble([separator, separator], separator.stems)

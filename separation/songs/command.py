@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from time import perf_counter
-
-import torch
+from typing import TYPE_CHECKING
 
 from separation.errors import UserError
 from separation.network.pretrained import find_weights
-from separation.network.separator import Separator
 from separation.progress import Progress, clock
 from separation.songs.arguments import parse_arguments
-from separation.songs.batch import Job, Settings, plan, separate_songs
+from separation.songs.batch import Job, Settings, load_separator, plan, separate_songs
 from separation.songs.find import Song, find_songs
 from separation.songs.live import live
 from separation.songs.manifest import Manifest
 from separation.songs.naming import Naming
 from separation.songs.outputs import StemFormat
-from separation.songs.page import Page
 from separation.songs.words import count, levels, opening, place, reason, result, spell
+from separation.threads import use_threads
+
+if TYPE_CHECKING:
+    from separation.songs.page import Page
 
 
 def main() -> int:
     options = parse_arguments()
     if options.threads is not None:
-        torch.set_num_threads(min(options.threads, os.cpu_count() or 1))  # more would only stand in each other's way
+        use_threads(options.threads)
     if options.live is not None:
-        separator = Separator.load(options.weights or options.quality, options.device, options.stems)
+        weights = find_weights(options.weights or [options.quality], options.stems)
+        separator = load_separator(weights, options.device, tuple(options.stems))
         return live(separator, options.rate, options.channels)
     naming = Naming(options.output, options.format, options.name)
     settings = choose_settings(options)
@@ -43,7 +45,7 @@ def main() -> int:
     if options.cluster:
         songs = [replace(song, file=replace(song.file, path=song.file.path.absolute())) for song in songs]
     jobs, failures = plan(songs, naming, settings, options.overwrite)
-    page = Page(options.output) if options.page else None
+    page = open_page(options.output) if options.page else None
     done, waiting = ([job for job in jobs if job.is_done == there] for there in (True, False))
     if done:
         what = place(done[0].files) if len(done) == 1 else count(len(done), "song")
@@ -72,8 +74,8 @@ def run_batch(
     """Separate the songs that wait, say so of each, and list them on the page with those that are done; what failed."""
     failures, music, start = [], 0.0, perf_counter()
     if waiting:
-        device = settings.separator().device
-        print(opening(settings.weights, device, len(waiting), options.jobs, options.cluster), flush=True)
+        where = settings.separator().place
+        print(opening(settings.weights, where, len(waiting), options.jobs, options.cluster), flush=True)
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(len(waiting), abreast=8 if options.cluster else options.jobs))
         manifest = stack.enter_context(closing(Manifest(options.manifest, settings))) if options.manifest else None
@@ -101,3 +103,12 @@ def run_batch(
     if len(waiting) > 1:
         print(f"{clock(music)} of music in {spell(perf_counter() - start)}, from {count(len(waiting), 'song')}")
     return failures
+
+
+def open_page(folder: Path) -> Page:
+    """The page of a folder. Raises `UserError` where torch is not installed, which draws its pictures."""
+    try:
+        from separation.songs.page import Page
+    except ModuleNotFoundError as error:
+        raise UserError("--page needs torch for its pictures: leave it away, or pip install torch.") from error
+    return Page(folder)

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 
 from separation.errors import UserError
-from separation.network.separator import Separator
+from separation.network.stream import StreamSeparator
 
 READ = 1 << 14
 """Bytes that are read at most at a time: 50 ms of stereo."""
@@ -16,7 +16,7 @@ READ = 1 << 14
 SAMPLE = np.dtype("<f4")
 
 
-def live(separator: Separator, sample_rate: int, channels: int) -> int:
+def live(separator: StreamSeparator, sample_rate: int, channels: int) -> int:
     """Separate standard input, interleaved f32le, into standard output, which gets the separator's only stem.
 
     Whatever is ready goes out at once. Ends with the input, or when nobody reads the output any more. Raises
@@ -34,8 +34,8 @@ def live(separator: Separator, sample_rate: int, channels: int) -> int:
             whole = len(heard) - len(heard) % size
             heard, rest = heard[:whole], heard[whole:]
             block = np.frombuffer(heard, SAMPLE).astype(np.float32).reshape(-1, channels)
-            emit(sys.stdout.buffer, song.push(block.T)[stem].T.numpy())
-        emit(sys.stdout.buffer, song.flush()[stem].T.numpy())
+            emit(sys.stdout.buffer, np.asarray(song.push(block.T)[stem]).T)
+        emit(sys.stdout.buffer, np.asarray(song.flush()[stem]).T)
     except BrokenPipeError:
         return 0
     if rest:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import Tensor
+import numpy as np
 
 from separation.audio.encoders import FORMATS
 from separation.audio.io import AudioReader, AudioWriter, find_format, read_cover
@@ -29,7 +29,7 @@ PICTURED = ("flac", "mp3", "m4a", STEM_FILE)
 
 CLIPS = ("rescale", "clamp", "none")
 
-Stems = dict[str, Tensor]
+Stems = dict[str, np.ndarray]
 """A piece of a song: `[channels, n]` for each stem, by name."""
 
 
@@ -55,9 +55,9 @@ class StemFormat:
         if self.clip == "none" and self.full_scale:
             raise UserError("--clip none needs --format wav --bits 32f: other numbers end at full scale.")
 
-    def limit(self, waveform: Tensor) -> Tensor:
+    def limit(self, waveform: np.ndarray) -> np.ndarray:
         """A stem without what is to be cut off."""
-        return waveform.clamp(-1, 1) if self.clip == "clamp" else waveform
+        return waveform.clip(-1, 1) if self.clip == "clamp" else waveform
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def open_outputs(paths: Mapping[str, Path], form: StemFormat, reader: AudioReade
 
             def write(stems: Stems) -> None:
                 streams = [sum(stems.values()), *(stems[stem] for stem in COLOURS)]
-                writer.write(*(form.limit(waveform).expand(2, -1) for waveform in streams))
+                writer.write(*(np.broadcast_to(form.limit(stream), (2, stream.shape[1])) for stream in streams))
         else:
             writers = {}
             for stem, path in paths.items():

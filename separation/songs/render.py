@@ -10,13 +10,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
-from torch import Tensor
+import numpy as np
 
 from separation.audio.formats import AudioFile
 from separation.audio.io import AudioInfo, AudioReader, AudioWriter
 from separation.files import partial_name
-from separation.network.separator import Separator
+from separation.network.stream import StreamSeparator
 from separation.network.waveforms import check_channels
 from separation.songs.outputs import StemFormat, Stems, open_outputs
 from separation.songs.segment import Segment, Window
@@ -30,15 +31,13 @@ class Tally:
     energy: float = 0.0
     beyond: int = 0
 
-    def hear(self, waveform: Tensor) -> None:
-        self.samples += waveform.numel()
-        if not waveform.numel():
+    def hear(self, waveform: np.ndarray) -> None:
+        self.samples += waveform.size
+        if not waveform.size:
             return
-        signal = waveform.flatten()
-        self.energy += float(signal.dot(signal))
-        low, high = signal.aminmax()
-        if max(-low, high) > 1:  # rare, and counting is slow
-            self.beyond += int((signal.abs() > 1).sum())
+        self.energy += float(np.vdot(waveform, waveform))
+        if max(-waveform.min(), waveform.max()) > 1:  # rare, and counting is slow
+            self.beyond += int((abs(waveform) > 1).sum())
 
     @property
     def level(self) -> float:
@@ -61,7 +60,7 @@ class RenderReport:
 
 
 def render(
-    separator: Separator,
+    separator: StreamSeparator,
     song: AudioFile,
     paths: Mapping[str, Path],
     form: StemFormat,
@@ -84,11 +83,11 @@ def render(
             samples = info.samples
             if segment:
                 window = Window(segment, info.sample_rate, separator.grid)
-                pieces = window.keep(separator.stream(window.hear(reader), info.sample_rate))
+                pieces = window.keep(separator.stream(window.hear(reader.arrays()), info.sample_rate))
                 samples = window.length(samples)
             else:
-                pieces = separator.stream(reader, info.sample_rate)
-            pieces = _watch(pieces, lambda done: progress(done, samples))
+                pieces = separator.stream(reader.arrays(), info.sample_rate)
+            pieces = _watch(map(as_arrays, pieces), lambda done: progress(done, samples))
             if form.clip == "rescale":
                 beside = next(iter(paths.values())).parent
                 scratch = beside / partial_name()
@@ -109,14 +108,20 @@ def render(
     return RenderReport(seconds, perf_counter() - started, gain, tallies, tuple(remarks))
 
 
+def as_arrays(stems: Mapping[str, Any]) -> Stems:
+    """A piece of a song as arrays, whatever separated it."""
+    return {stem: np.asarray(waveform) for stem, waveform in stems.items()}
+
+
 def round_together(stems: Stems, full_scale: int) -> Stems:
     """Round stems to 1 / `full_scale` so that their sum is rounded only once: each hands its error on to the next."""
     rounded, error = {}, 0.0
     for stem, waveform in stems.items():
-        wanted = (waveform.double() * full_scale).add_(error)
-        steps = wanted.round()
-        error = wanted.sub_(steps)
-        rounded[stem] = steps.div_(full_scale)
+        wanted = np.multiply(waveform, full_scale, dtype=np.float64)
+        wanted += error
+        steps = np.rint(wanted)
+        error = np.subtract(wanted, steps, out=wanted)
+        rounded[stem] = np.divide(steps, full_scale, out=steps)
     return rounded
 
 
@@ -132,16 +137,16 @@ def rescale(pieces: Iterable[Stems], scratch: Path, info: AudioInfo) -> tuple[fl
                 if stem not in writers:
                     writer = AudioWriter(scratch / f"{stem}.wav", info.sample_rate, info.channels, info.samples, "32f")
                     writers[stem] = stack.enter_context(writer)
-                peak = max(peak, float(waveform.abs().amax()) if waveform.numel() else 0.0)
+                peak = max(peak, float(abs(waveform).max(initial=0)))
                 writers[stem].write(waveform)
     return 1 / peak, _scaled({stem: writer.path for stem, writer in writers.items()}, 1 / peak)
 
 
 def _scaled(paths: Mapping[str, Path], gain: float) -> Iterator[Stems]:
     with ExitStack() as stack:
-        readers = [stack.enter_context(AudioReader(path)) for path in paths.values()]
+        readers = [stack.enter_context(AudioReader(path)).arrays() for path in paths.values()]
         for waveforms in zip(*readers, strict=True):
-            yield {stem: waveform * gain for stem, waveform in zip(paths, waveforms, strict=True)}
+            yield {stem: waveform * np.float32(gain) for stem, waveform in zip(paths, waveforms, strict=True)}
 
 
 def _missing_folders(paths: Iterable[Path]) -> list[Path]:

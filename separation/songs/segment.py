@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from torch import Tensor
+import numpy as np
 
 from separation.errors import UserError
 from separation.songs.outputs import Stems
@@ -57,7 +57,7 @@ class Window:
         first = max(0, segment.start - SURROUNDINGS) // grid * grid
         self.heard = round(first * sample_rate), self.end + round(SURROUNDINGS * sample_rate)
 
-    def hear(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
+    def hear(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Of the song `[channels, samples]`, in blocks, what is to be separated."""
         return cut(blocks, *self.heard)
 
@@ -79,7 +79,7 @@ class Window:
         return max(0, min(samples, self.end) - self.start)
 
 
-def cut(blocks: Iterable[Tensor], start: int, end: float) -> Iterator[Tensor]:
+def cut(blocks: Iterable[np.ndarray], start: int, end: float) -> Iterator[np.ndarray]:
     """The samples from `start` to `end` of a signal in blocks `[channels, n]`; it is not read beyond."""
     position = 0
     for block in blocks:

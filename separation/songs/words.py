@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-import torch
-
 from separation.errors import UserError
 from separation.network.pretrained import PRETRAINED
 from separation.progress import clock
 from separation.songs.render import RenderReport
+from separation.words import count
 
 
 def spell(seconds: float) -> str:
@@ -24,27 +23,13 @@ def spell(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 5 else f"{seconds:.0f} s"
 
 
-def opening(
-    weights: Sequence[Path], device: torch.device, songs: int, jobs: int = 1, cluster: str | None = None
-) -> str:
-    """What is done with what: the songs, the weights and the device, or the cluster."""
+def opening(weights: Sequence[Path], place: str, songs: int, jobs: int = 1, cluster: str | None = None) -> str:
+    """What is done with what: the songs, the weights and where they are computed, here or by a cluster."""
     abreast = f", {min(jobs, songs)} at a time" if min(jobs, songs) > 1 else ""
     named = " and ".join(f"{path.name} (shipped)" if path.parent == PRETRAINED else str(path) for path in weights)
-    place = f"{device.type.upper()}, {count(torch.get_num_threads(), 'thread')}"
     if cluster:
         place, abreast = f"the workers of {cluster}", ""
-    elif device.type == "cuda":
-        place = torch.cuda.get_device_name(device)
     return f"{count(songs, 'song')}{abreast}; weights {named}; {place}"
-
-
-def count(number: int, thing: str) -> str:
-    """A number of things.
-
-    >>> count(1, "song"), count(3, "song")
-    ('1 song', '3 songs')
-    """
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def place(files: PurePath) -> str:

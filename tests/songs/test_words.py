@@ -35,11 +35,8 @@ def test_times_are_told_as_people_tell_them(seconds, said):
     assert spell(seconds) == said
 
 
-def test_weights_and_device_are_said_at_the_start(monkeypatch):
-    import torch
-
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert opening([pretrained("all")], torch.device("cpu"), 1) == (
+def test_weights_and_device_are_said_at_the_start():
+    assert opening([pretrained("all")], "CPU, 2 threads", 1) == (
         "1 song; weights all.safetensors (shipped); CPU, 2 threads"
     )
-    assert "weights my/best.safetensors; CPU" in opening([Path("my/best.safetensors")], torch.device("cpu"), 3)
+    assert "weights my/best.safetensors; CPU" in opening([Path("my/best.safetensors")], "CPU, 1 thread", 3)
