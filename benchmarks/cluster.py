@@ -1,0 +1,97 @@
+"""Songs are separated by a cluster whose workers are killed at random and added while it works.
+
+    python -m benchmarks.cluster --songs 200 --kills 8
+
+Every song is there once, in the manifest and as files, with the very bits that one process gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import soundfile
+from distributed import LocalCluster
+
+from benchmarks.made_up import make_song
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def write_mixtures(folder: Path, count: int, seconds: float) -> Path:
+    """Made-up songs, `folder/<number>.wav`."""
+    folder.mkdir(parents=True)
+    for seed in range(count):
+        mixture = sum(make_song(seed, seconds, 44100).values())
+        soundfile.write(folder / f"{seed}.wav", mixture.T.numpy(), 44100)
+    return folder
+
+
+def separating(songs: Path, output: Path, *options: str) -> subprocess.Popen:
+    """create_songs.py at work."""
+    command = [sys.executable, "create_songs.py", str(songs), "--output", str(output), *options]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+
+
+def disturb(cluster: LocalCluster, process: subprocess.Popen, kills: int, rng: random.Random) -> int:
+    """Kill workers at random while the process runs, and add one halfway; how many were killed."""
+    killed = 0
+    while process.poll() is None:
+        time.sleep(rng.uniform(2, 8))
+        running = [nanny.pid for nanny in cluster.workers.values() if nanny.pid]
+        if killed < kills and running and process.poll() is None:
+            os.kill(rng.choice(running), signal.SIGKILL)
+            killed += 1
+            if killed == (kills + 1) // 2:
+                cluster.scale(len(cluster.workers) + 1)
+    return killed
+
+
+def stems(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.wav"))}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--songs", type=int, default=200, help="how many (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.5, help="how long each (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="at the start (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=8, help="workers to kill (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as folder:
+        songs = write_mixtures(Path(folder) / "songs", arguments.songs, arguments.seconds)
+        one, there = Path(folder) / "one", Path(folder) / "there"
+        start = time.monotonic()
+        assert separating(songs, one).wait() == 0
+        print(f"one process: {time.monotonic() - start:.0f} s")
+        start = time.monotonic()
+        with LocalCluster(n_workers=arguments.workers, threads_per_worker=1, dashboard_address=None) as cluster:
+            process = separating(songs, there, "--cluster", cluster.scheduler_address)
+            killed = disturb(cluster, process, arguments.kills, random.Random(arguments.seed))
+            code, workers = process.returncode, len(cluster.workers)
+        print(f"cluster: {time.monotonic() - start:.0f} s, {killed} workers killed, {workers} at the end")
+
+        lines = [json.loads(line) for line in (there / "manifest.jsonl").read_text().splitlines()]
+        counts = Counter(line["song"] for line in lines if line["result"] == "done")
+        expected, found = stems(one), stems(there)
+        left = [path.name for path in there.rglob("*.partial")]
+        print(
+            f"exit code {code}; {len(lines)} lines, {len(counts)} songs done, each once: {set(counts.values()) == {1}}"
+        )
+        print(f"{len(found)} files, bit-equal to those of one process: {found == expected}; half-written: {len(left)}")
+        return int(code != 0 or len(counts) != arguments.songs or len(lines) != arguments.songs or found != expected)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
