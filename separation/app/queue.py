@@ -150,5 +150,5 @@ class Queue:
 
         if not job.is_done:
             separate(job, self.settings, tell)
-        self.page.add(job.song.name, job.paths)
+        self.page.add(job.song.name, job.paths, anew=True)
         return job.song.name

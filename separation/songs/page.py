@@ -28,16 +28,19 @@ class Page:
 
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / "index.html"
+        self._read: tuple[tuple[int, int] | None, list[dict[str, Any]]] = None, []
+        self._looked_for_gone = False
         self.songs()
 
-    def add(self, name: str, stems: Mapping[str, Path]) -> None:
+    def add(self, name: str, stems: Mapping[str, Path], anew: bool = False) -> None:
         """List a song with its stems, files below the folder; a song of that name that is listed makes way.
 
-        Each stem has its picture beside it, which is made if it is not there or older than the stem. Songs whose stems
-        are gone are listed no longer. Raises `UserError` when a stem cannot be read or the page not written.
+        Each stem has its picture beside it, which is made if the stem was made `anew`, or if there is none or an older
+        one. Songs whose stems were gone at the first addition are listed no longer. A page that is right already is not
+        written again. Raises `UserError` when a stem cannot be read or the page not written.
         """
         pictures = {stem: path.with_suffix(".png") for stem, path in stems.items()}
-        if not all(_is_newer(pictures[stem], path) for stem, path in stems.items()):
+        if anew or not all(_is_newer(pictures[stem], path) for stem, path in stems.items()):
             sketches = {}
             for stem, path in stems.items():
                 with AudioReader(path) as reader:
@@ -52,7 +55,12 @@ class Page:
             for stem, path in stems.items()
         ]
         song = {"name": name, "seconds": round(seconds, 3), "stems": parts}
-        others = [other for other in self.songs() if other["name"] != name and self._is_there(other)]
+        listed = self.songs()
+        there = listed if self._looked_for_gone else [other for other in listed if self._is_there(other)]
+        self._looked_for_gone = True
+        if song in there and len(there) == len(listed):
+            return
+        others = [other for other in there if other["name"] != name]
         songs = sorted([*others, song], key=lambda song: song["name"].casefold())
         with replacing(self.path) as partial:
             partial.write_text(fill_page(songs), encoding="utf-8", newline="")
@@ -60,14 +68,25 @@ class Page:
     def songs(self) -> list[dict[str, Any]]:
         """The songs that the page lists now."""
         try:
-            _, opening, rest = self.path.read_text(encoding="utf-8").partition(OPENING)
-            if opening:
-                return json.loads(rest.partition(CLOSING)[0])
+            state = self.path.stat()
+            found = state.st_mtime_ns, state.st_size
+            if found != self._read[0]:
+                self._read = found, self._listed(self.path.read_text(encoding="utf-8"))
+            return list(self._read[1])
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{self.path} cannot be read ({error}): move it away.") from error
-        raise UserError(f"{self.path} is a page of something else: move it away, or name another --output.")
+
+    def _listed(self, text: str) -> list[dict[str, Any]]:
+        """The list in the text of a page. Raises `UserError` or ValueError when there is none of this program.
+        _, opening, rest = text.partition(OPENING)
+        if not opening:
+            raise UserError(f"{self.path} is a page of something else: move it away, or name another --output.")
+        songs = json.loads(rest.partition(CLOSING)[0])
+        if not (isinstance(songs, list) and all(map(_is_song, songs))):
+            raise ValueError("its list of songs was changed by something else")
+        return songs
 
     def _link(self, path: Path) -> str:
         return quote(path.relative_to(self.folder).as_posix())
@@ -85,6 +104,15 @@ def fill_page(songs: list[dict[str, Any]], more: Path | None = None) -> str:
     for name in ("more.html", "more.css", "more.js"):
         page = page.replace(f"{{{{ {name} }}}}", (more / name).read_text(encoding="utf-8") if more else "")
     return page.replace("{{ songs }}", json.dumps(songs).replace("<", "\\u003c"))
+
+
+@pytest.mark.parametrize("songs", ["3", "[1]", '[{"name": "a"}]', '[{"name": 1, "stems": []}]', "[" * 9999])
+    """Whether a value is what the page knows of a song."""
+    if not (isinstance(value, dict) and isinstance(value.get("name"), str) and isinstance(value.get("stems"), list)):
+        return False
+    texts = [stem.get(key) for stem in value["stems"] if isinstance(stem, dict) for key in ("name", "audio", "picture")]
+    is_whole = len(texts) == 3 * len(value["stems"]) and all(isinstance(text, str) for text in texts)
+    return is_whole and isinstance(value.get("seconds"), int | float)
 
 
 def _is_newer(path: Path, than: Path) -> bool:

@@ -34,11 +34,11 @@ def sketch(blocks: Iterable[Tensor], info: AudioInfo) -> Tensor:
     a power of 1.
     """
     # Not the networks' STFT: it is never inverted, so it may take hops as long as its windows, and songs at any rate.
-    size = 2 ** round(math.log2(info.sample_rate / 11))  # 93 ms at 44.1 kHz
+    size = max(16, 2 ** round(math.log2(info.sample_rate / 11)))  # 93 ms at 44.1 kHz
     hop = min(max(info.samples // (4 * COLUMNS), size // 8), size)
     columns = min(max(info.samples // hop, 1), COLUMNS)
     highest = min(HIGHEST, info.sample_rate / 2)
-    filters = mel_filters(BANDS, size // 2 + 1, info.sample_rate, LOWEST, highest)
+    filters = mel_filters(BANDS, size // 2 + 1, info.sample_rate, min(LOWEST, highest / 2), highest)
     window = torch.hann_window(size)
     filters = filters * 4 / (size * window.square().sum())
     sums, counts, frame = torch.zeros(BANDS, columns), torch.zeros(columns), 0

@@ -79,7 +79,7 @@ def test_any_name_is_text_and_its_links_lead_to_its_files(tmp_path):
 
 
 def test_later_runs_keep_the_songs_of_earlier_ones(tmp_path):
-    add_song(Page(tmp_path), "b")
+        """The list in the text of a page. Raises `UserError` or ValueError when there is none of this program.
     add_song(Page(tmp_path), "A", ("vocals",))
     add_song(Page(tmp_path), "b", ("vocals", "drums"))
     page = Page(tmp_path)
@@ -92,8 +92,41 @@ def test_songs_whose_stems_are_gone_are_dropped(tmp_path):
     for name in ("ä 1", "b", "c"):
         add_song(page, name, ("vocals",))
     shutil.rmtree(tmp_path / "b")
-    add_song(page, "c", ("vocals",))
+    add_song(Page(tmp_path), "c", ("vocals",))
     assert names(page) == ["c", "ä 1"]
+
+
+def test_a_page_that_is_right_is_not_written_again(tmp_path):
+    for name in ("a", "b"):
+        add_song(Page(tmp_path), name, ("vocals",))
+    before = (tmp_path / "index.html").stat()
+    page = Page(tmp_path)
+    for name in ("a", "b"):
+        page.add(name, {"vocals": tmp_path / name / "vocals.wav"})
+    assert (tmp_path / "index.html").stat() == before
+
+
+@pytest.mark.parametrize("songs", ["3", "[1]", '[{"name": "a"}]', '[{"name": 1, "stems": []}]', "[" * 9999])
+    "songs", ["3", "[1]", '[{"name": "a"}]', '[{"name": 1, "seconds": 2, "stems": []}]', "[" * 9999]
+)
+def test_a_list_that_was_changed_is_refused(tmp_path, songs):
+    add_song(Page(tmp_path), "a", ("vocals",))
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    first, last = text.index(OPENING) + len(OPENING), text.index(CLOSING, text.index(OPENING))
+    (tmp_path / "index.html").write_text(text[:first] + songs + text[last:], encoding="utf-8")
+    with pytest.raises(UserError, match=r"cannot be read .*: move it away"):
+        Page(tmp_path)
+
+
+def test_a_stem_made_anew_has_a_new_picture_though_the_clock_was_set_back(tmp_path):
+    page = Page(tmp_path)
+    add_song(page, "a", ("vocals",))
+    path, picture = tmp_path / "a" / "vocals.wav", tmp_path / "a" / "vocals.png"
+    before = picture.read_bytes()
+    write(path, torch.zeros(1, 22050), 22050)
+    os.utime(path, (0, 0))
+    page.add("a", {"vocals": path}, anew=True)
+    assert picture.read_bytes() != before
 
 
 def test_pictures_are_made_once_and_again_when_a_stem_is_newer(tmp_path):

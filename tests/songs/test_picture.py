@@ -106,3 +106,9 @@ def test_silence_is_black_and_noise_at_its_edge_is_dark():
     images = paint({"silence": silence, "hiss": hiss})
     assert pixels(images["silence"]).max() == 0
     assert (pixels(images["hiss"]) == 128).all()  # half of 70 dB below -60 dB
+
+
+@pytest.mark.parametrize("rate", [8, 50, 500])
+def test_a_signal_of_very_few_samples_a_second_has_a_picture(rate):
+    picture = sketch([torch.randn(1, 20 * rate)], AudioInfo(rate, 1, 20 * rate))
+    assert picture.isfinite().all() and picture.max() > 0
