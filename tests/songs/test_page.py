@@ -79,7 +79,7 @@ def test_any_name_is_text_and_its_links_lead_to_its_files(tmp_path):
 
 
 def test_later_runs_keep_the_songs_of_earlier_ones(tmp_path):
-        """The list in the text of a page. Raises `UserError` or ValueError when there is none of this program.
+    add_song(Page(tmp_path), "b")
     add_song(Page(tmp_path), "A", ("vocals",))
     add_song(Page(tmp_path), "b", ("vocals", "drums"))
     page = Page(tmp_path)
@@ -103,12 +103,11 @@ def test_a_page_that_is_right_is_not_written_again(tmp_path):
     page = Page(tmp_path)
     for name in ("a", "b"):
         page.add(name, {"vocals": tmp_path / name / "vocals.wav"})
-    assert (tmp_path / "index.html").stat() == before
+    after = (tmp_path / "index.html").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 @pytest.mark.parametrize("songs", ["3", "[1]", '[{"name": "a"}]', '[{"name": 1, "stems": []}]', "[" * 9999])
-    "songs", ["3", "[1]", '[{"name": "a"}]', '[{"name": 1, "seconds": 2, "stems": []}]', "[" * 9999]
-)
 def test_a_list_that_was_changed_is_refused(tmp_path, songs):
     add_song(Page(tmp_path), "a", ("vocals",))
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
