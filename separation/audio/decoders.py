@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -34,6 +35,16 @@ TAGS = {
     "comment": "comment",
 }
 """The tags that are read: FFmpeg's name of each, and libsndfile's."""
+
+
+def open_container(source: Path | Section) -> Any:
+    """PyAV's container of a file, by path or as an object. Tags that are no UTF-8 are no reason to refuse it."""
+    import av
+
+    try:
+        return av.open(source, metadata_errors="replace")
+    except TypeError:  # newer ones have no such choice
+        return av.open(source)
 
 
 @dataclass(frozen=True)
@@ -146,7 +157,7 @@ class FFmpegDecoder:
         self.path, self.number, self.remarks = path, stream, []
         self.sections = sections or []
         try:
-            self.container = av.open(self.sections[0] if sections else path, metadata_errors="replace")
+            self.container = open_container(self.sections[0] if sections else path)
         except (av.FFmpegError, ValueError) as error:
             raise UserError(
                 f"{path} is no audio that can be decoded: give wav, flac, mp3, ogg, m4a or the like."
@@ -209,11 +220,10 @@ class FFmpegDecoder:
 
     def _frames(self) -> Iterator[object]:
         """FFmpeg's frames of one section after the other, and `Damage` where a packet holds none."""
-        import av
 
         yield from self._frames_of(self.container, self.stream)
         for section in self.sections[1:]:
-            with av.open(section, metadata_errors="replace") as container:
+            with open_container(section) as container:
                 if container.streams.audio:
                     yield from self._frames_of(container, container.streams.audio[0])
 

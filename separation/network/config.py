@@ -102,7 +102,7 @@ def parse(kind: Any, value: Any, key: str) -> Any:
         if value is None:
             return None
         options = [option for option in arguments if option is not type(None)]
-        fitting = (option for option in options if isinstance(option, type) and isinstance(value, option))
+        fitting = (option for option in options if get_origin(option) is None and isinstance(value, option))
         return parse(next(fitting, options[-1]), value, key)
     if origin is tuple:
         item, *others = arguments

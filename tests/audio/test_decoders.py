@@ -6,6 +6,7 @@ import os
 import struct
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -120,6 +121,7 @@ def test_a_damaged_frame_is_silent_and_what_follows_is_in_its_place(tmp_path):
     assert remarks and "damaged" in remarks[0]
 
 
+@pytest.mark.skipif(int(av.__version__.split(".")[0]) < 18, reason="older FFmpegs give up")
 def test_a_damaged_flac_plays_on(tmp_path):
     path = tmp_path / "a.flac"
     content = bytearray(encode(path, tone(6) + 0.05 * torch.randn(2, 6 * RATE)))
