@@ -6,7 +6,6 @@ import secrets
 import shutil
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from separation.audio.formats import AudioFile
 from separation.errors import UserError
 from separation.songs.batch import Settings, plan, separate
-from separation.songs.find import Song
+from separation.songs.find import LONGEST, Song
 from separation.songs.naming import Naming
 from separation.songs.page import Page
 
@@ -37,6 +36,10 @@ class Entry:
     """`uploading`, `waiting`, `running`, `done`, `failed` or `cancelled`."""
     progress: float = 0.0
     reason: str = ""
+
+    def discard(self) -> None:
+        """Let go of the file that came."""
+        shutil.rmtree(self.path.parent, ignore_errors=True)
 
     def facts(self) -> dict[str, Any]:
         """What the page shows of it."""
@@ -65,14 +68,16 @@ class Queue:
     def begin(self, name: str) -> Entry:
         """An entry for a song of this name that is about to come; its file is to be written at `entry.path`.
 
-        The name is a title alone: the file has a name of its own, but for its kind.
+        The name is a title alone. Without tags it is what the stems are called after, so the file has it too, in a
+        folder of its own.
         """
         title, suffix = Path(name.replace("\\", "/")).stem, Path(name).suffix.lower()
         title = "".join(letter if letter.isprintable() and letter not in '/:*?"<>|' else " " for letter in title).strip(
             " ."
         )
+        title = title.encode()[:LONGEST].decode(errors="ignore").strip() or "song"
         suffix = suffix if suffix[1:].isalnum() and len(suffix) <= 6 else ""
-        entry = Entry(title[:100] or "song", self.uploads / f"{secrets.token_hex(8)}{suffix}")
+        entry = Entry(title, self.uploads / secrets.token_hex(8) / f"{title}{suffix}")
         with self.changed:
             self.entries[entry.key] = entry
         return entry
@@ -91,13 +96,11 @@ class Queue:
                 del self.entries[key]
             else:
                 entry.state = "cancelled"
-        with suppress(OSError):
-            entry.path.unlink(missing_ok=True)
+        entry.discard()
 
     def fail(self, entry: Entry, reason: str) -> None:
         """The song cannot be had."""
-        with suppress(OSError):
-            entry.path.unlink(missing_ok=True)
+        entry.discard()
         self._set(entry, "failed", reason)
 
     def songs(self) -> list[Mapping[str, Any]]:
@@ -133,8 +136,7 @@ class Queue:
                 self.fail(entry, str(error).replace(str(entry.path), f"“{entry.name}”"))
             except Exception as error:  # a song must not end the queue
                 self.fail(entry, f"“{entry.name}” cannot be separated ({error}).")
-            with suppress(OSError):
-                entry.path.unlink(missing_ok=True)
+            entry.discard()
 
     def _separate(self, entry: Entry) -> str:
         """Separate a song and list it; the name that it goes by on the page."""
@@ -150,5 +152,5 @@ class Queue:
 
         if not job.is_done:
             separate(job, self.settings, tell)
-        self.page.add(job.song.name, job.paths, anew=True)
+        self.page.add(job.song.name, job.paths, anew=True, source=entry.path)
         return job.song.name

@@ -1,14 +1,18 @@
-"""The app's addresses: its page, the queue, uploads, the stems, and a zip of a song's."""
+"""The app's addresses: its page, the queue, uploads, the stems, and all of a song's as a zip or a stem file."""
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -17,6 +21,8 @@ from starlette.routing import Route
 
 from separation.app.queue import Queue
 from separation.app.safety import Guard
+from separation.errors import UserError
+from separation.songs.outputs import join
 from separation.songs.page import fill_page
 
 LIMIT = 2 << 30
@@ -46,6 +52,7 @@ def make_app(queue: Queue, token: str | None = None) -> Starlette:
             if size > LIMIT:
                 raise TooLargeError
             size = 0
+            entry.path.parent.mkdir()
             with entry.path.open("xb") as file:
                 async for chunk in request.stream():
                     size += len(chunk)
@@ -76,13 +83,33 @@ def make_app(queue: Queue, token: str | None = None) -> Starlette:
         return FileResponse(queue.folder / path)
 
     async def archive(request: Request) -> Response:
+        song = asked(request)
+        headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(plain(song), safe='')}.zip"}
+        paths = list(stems_of(song).values())
+        return StreamingResponse(zipped(paths), media_type="application/zip", headers=headers)
+
+    async def stem_file(request: Request) -> Response:
+        song = asked(request)
+        folder = Path(tempfile.mkdtemp(prefix="stem-", dir=queue.uploads))
+        clean = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
+        path = folder / f"{plain(song)}.stem.m4a"
+        try:
+            cover = queue.folder / unquote(song["cover"]) if "cover" in song else None
+            picture = cover.read_bytes() if cover else None
+            await run_in_threadpool(join, stems_of(song), path, picture)
+        except (UserError, OSError) as error:
+            await clean()
+            raise HTTPException(409, str(error)) from error
+        return FileResponse(path, media_type="audio/mp4", filename=path.name, background=clean)
+
+    def asked(request: Request) -> Mapping[str, Any]:
         song = next((song for song in queue.songs() if song["name"] == request.query_params.get("song")), None)
         if song is None:
             raise HTTPException(404, "There is no such song.")
-        paths = [queue.folder / unquote(stem["audio"]) for stem in song["stems"]]
-        name = "".join(letter if letter.isalnum() or letter in " -_()" else "_" for letter in song["name"])
-        headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}.zip"}
-        return StreamingResponse(zipped(paths), media_type="application/zip", headers=headers)
+        return song
+
+    def stems_of(song: Mapping[str, Any]) -> dict[str, Path]:
+        return {stem["name"]: queue.folder / unquote(stem["audio"]) for stem in song["stems"]}
 
     routes = [
         Route("/", page),
@@ -90,9 +117,15 @@ def make_app(queue: Queue, token: str | None = None) -> Starlette:
         Route("/songs", upload, methods=["POST"]),
         Route("/songs/{key}", cancel, methods=["DELETE"]),
         Route("/zip", archive),
+        Route("/stem", stem_file),
         Route("/{path:path}", file),
     ]
     return Starlette(routes=routes, middleware=[Middleware(Guard, token=token)])
+
+
+def plain(song: Mapping[str, Any]) -> str:
+    """The name of a song as that of a file to take away."""
+    return "".join(letter if letter.isalnum() or letter in " -_()" else "_" for letter in song["name"])
 
 
 class TooLargeError(Exception):
@@ -131,5 +164,6 @@ class Pieces:
 
 
 def _files(songs: list[dict[str, Any]]) -> set[str]:
-    """What may be asked for: the stems that the page lists, and their pictures."""
-    return {unquote(stem[kind]) for song in songs for stem in song["stems"] for kind in ("audio", "picture")}
+    """What may be asked for: the stems that the page lists, their pictures, and covers."""
+    stems = {unquote(stem[kind]) for song in songs for stem in song["stems"] for kind in ("audio", "picture")}
+    return stems | {unquote(song["cover"]) for song in songs if "cover" in song}

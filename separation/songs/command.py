@@ -96,7 +96,7 @@ def run_batch(
                 if report and options.verbose:
                     progress.say(f"    {levels(report)}")
                 if page:
-                    page.add(job.song.name, job.paths, anew=report is not None)
+                    page.add(job.song.name, job.paths, report is not None, job.song.file.path)
             except UserError as error:
                 failures.append((job.song, error))
                 progress.say(f"{place(job.files)}: failed.", file=sys.stderr)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from separation.audio.encoders import FORMATS
-from separation.audio.io import AudioReader, AudioWriter, find_format, read_cover
+from separation.audio.io import AudioInfo, AudioReader, AudioWriter, find_format, read_cover
 from separation.errors import UserError
 from separation.stems import STEMS
 
@@ -73,15 +73,8 @@ def open_outputs(paths: Mapping[str, Path], form: StemFormat, reader: AudioReade
     with ExitStack() as files:
         if form.format == STEM_FILE:
             check_stem_file(paths)
-            writer = AudioWriter(
-                next(iter(paths.values())), info.sample_rate, 2, info.samples, form.bits,
-                {**tags, "title": title}, cover, streams=1 + len(COLOURS), user_data={b"stem": manifest()},
-            )  # fmt: skip
-            files.enter_context(writer)
-
-            def write(stems: Stems) -> None:
-                streams = [sum(stems.values()), *(stems[stem] for stem in COLOURS)]
-                writer.write(*(np.broadcast_to(form.limit(stream), (2, stream.shape[1])) for stream in streams))
+            path, named = next(iter(paths.values())), {**tags, "title": title}
+            write = files.enter_context(open_stem_file(path, form, info, named, cover))
         else:
             writers = {}
             for stem, path in paths.items():
@@ -94,6 +87,38 @@ def open_outputs(paths: Mapping[str, Path], form: StemFormat, reader: AudioReade
                     writers[stem].write(form.limit(waveform))
 
         yield write
+
+
+@contextmanager
+def open_stem_file(
+    path: Path, form: StemFormat, info: AudioInfo, tags: Mapping[str, str], cover: bytes | None
+) -> Iterator[Callable[[Stems], None]]:
+    """A function that writes the four stems of a song into one stem file, piece by piece; the song is their sum."""
+    with AudioWriter(
+        path, info.sample_rate, 2, info.samples, form.bits, tags, cover,
+        streams=1 + len(COLOURS), user_data={b"stem": manifest()},
+    ) as writer:  # fmt: skip
+
+        def write(stems: Stems) -> None:
+            streams = [sum(stems.values()), *(stems[stem] for stem in COLOURS)]
+            writer.write(*(np.broadcast_to(form.limit(stream), (2, stream.shape[1])) for stream in streams))
+
+        yield write
+
+
+def join(stems: Mapping[str, Path], path: Path, cover: bytes | None = None) -> None:
+    """Write a stem file at `path` of the four stems that lie in files of their own, with their tags.
+
+    Raises `UserError` when these are other stems, when a file cannot be read, or the stem file not be written.
+    """
+    check_stem_file(stems)
+    with ExitStack() as files:
+        readers = {stem: files.enter_context(AudioReader(file)) for stem, file in stems.items()}
+        first, reader = next(iter(readers.items()))
+        tags = {**reader.tags, "title": reader.tags.get("title", path.stem).removesuffix(f" ({first})")}
+        write = files.enter_context(open_stem_file(path, StemFormat(STEM_FILE), reader.info, tags, cover))
+        for pieces in zip(*(reader.arrays() for reader in readers.values()), strict=True):
+            write(dict(zip(readers, pieces, strict=True)))
 
 
 def check_stem_file(stems: Mapping[str, object] | tuple[str, ...]) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from separation.audio.io import AudioReader
+from PIL import Image
+
+from separation.audio.io import AudioReader, read_cover
 from separation.errors import UserError
 from separation.files import replacing
 from separation.songs.picture import paint, sketch
 
 PLAYER = Path(__file__).with_name("player")
 """The page without its songs: HTML, and the CSS and JavaScript that go into it."""
+
+COVER = 256
+"""Pixels that a side of a cover has at most."""
 
 OPENING, CLOSING = '<script type="application/json" id="songs">', "</script>"
 """What stands around the list of songs in the page: the page itself is the memory of the songs of earlier runs."""
@@ -32,12 +38,14 @@ class Page:
         self._looked_for_gone = False
         self.songs()
 
-    def add(self, name: str, stems: Mapping[str, Path], anew: bool = False) -> None:
+    def add(self, name: str, stems: Mapping[str, Path], anew: bool = False, source: Path | None = None) -> None:
         """List a song with its stems, files below the folder; a song of that name that is listed makes way.
 
         Each stem has its picture beside it, which is made if the stem was made `anew`, or if there is none or an older
-        one. Songs whose stems were gone at the first addition are listed no longer. A page that is right already is not
-        written again. Raises `UserError` when a stem cannot be read or the page not written.
+        one. Title and artist are those of the stems' tags. When the stems were made anew, the cover in `source`, the
+        song, goes beside the first of them. Songs whose stems were gone at the first addition are listed no longer. A
+        page that is right already is not written again. Raises `UserError` when a stem cannot be read or the page not
+        written.
         """
         pictures = {stem: path.with_suffix(".png") for stem, path in stems.items()}
         if anew or not all(_is_newer(pictures[stem], path) for stem, path in stems.items()):
@@ -48,13 +56,24 @@ class Page:
             for stem, picture in paint(sketches).items():
                 with replacing(pictures[stem]) as partial:
                     partial.write_bytes(picture)
-        with AudioReader(next(iter(stems.values()))) as reader:
-            seconds = reader.info.samples / reader.info.sample_rate
+        first, path = next(iter(stems.items()))
+        with AudioReader(path) as reader:
+            seconds, tags = reader.info.samples / reader.info.sample_rate, reader.tags
+        cover = path.with_suffix(".cover.jpg")
+        if anew and source:
+            _write_cover(cover, read_cover(source))
         parts = [
             {"name": stem, "audio": self._link(path), "picture": self._link(pictures[stem])}
             for stem, path in stems.items()
         ]
         song = {"name": name, "seconds": round(seconds, 3), "stems": parts}
+        title = tags.get("title", "").removesuffix(f" ({first})")
+        if title and not name.startswith(title):  # the name tells apart what has the same title
+            song["title"] = title
+        if tags.get("artist"):
+            song["artist"] = tags["artist"]
+        if cover.exists():
+            song["cover"] = self._link(cover)
         listed = self.songs()
         there = listed if self._looked_for_gone else [other for other in listed if self._is_there(other)]
         self._looked_for_gone = True
@@ -96,10 +115,11 @@ class Page:
 
 
 def fill_page(songs: list[dict[str, Any]], more: Path | None = None) -> str:
-    """The HTML of the page for these songs, each with its `name`, its `seconds`, and for each of its `stems` the `name`
-    and the links `audio` and `picture`. The folder `more` may have a `more.html`, `more.css` and `more.js` to go in."""
+    """The HTML of the page for these songs, each with its `name`, its `seconds`, for each of its `stems` the `name`
+    and the links `audio` and `picture`, and perhaps a `title`, an `artist` and the link to a `cover`. The folder `more`
+    may have a `more.html`, `more.css` and `more.js` to go in."""
     page = (PLAYER / "page.html").read_text(encoding="utf-8")
-    for name in ("page.css", "ensemble.js", "page.js"):
+    for name in ("page.css", "ensemble.js", "channel.js", "page.js"):
         page = page.replace(f"{{{{ {name} }}}}", (PLAYER / name).read_text(encoding="utf-8"))
     for name in ("more.html", "more.css", "more.js"):
         page = page.replace(f"{{{{ {name} }}}}", (more / name).read_text(encoding="utf-8") if more else "")
@@ -110,9 +130,25 @@ def _is_song(value: Any) -> bool:
     """Whether a value is what the page knows of a song."""
     if not (isinstance(value, dict) and isinstance(value.get("name"), str) and isinstance(value.get("stems"), list)):
         return False
+    if not all(isinstance(value.get(key, ""), str) for key in ("title", "artist", "cover")):
+        return False
     texts = [stem.get(key) for stem in value["stems"] if isinstance(stem, dict) for key in ("name", "audio", "picture")]
     is_whole = len(texts) == 3 * len(value["stems"]) and all(isinstance(text, str) for text in texts)
     return is_whole and isinstance(value.get("seconds"), int | float)
+
+
+def _write_cover(path: Path, cover: bytes | None) -> None:
+    """Write a picture as a small jpeg; without one that can be read, none is left there."""
+    try:
+        content = io.BytesIO()
+        with Image.open(io.BytesIO(cover or b"")) as picture:
+            picture.thumbnail((COVER, COVER))
+            picture.convert("RGB").save(content, "JPEG", quality=85)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        path.unlink(missing_ok=True)
+    else:
+        with replacing(path) as partial:
+            partial.write_bytes(content.getvalue())
 
 
 def _is_newer(path: Path, than: Path) -> bool:

@@ -22,8 +22,9 @@ import soundfile
 import torch
 from conftest import REPOSITORY, environment
 from networks import random_weights
+from PIL import Image
 
-from separation.audio.io import read, write
+from separation.audio.io import AudioReader, AudioWriter, read, read_cover, write
 from separation.stems import STEMS
 
 pytest.importorskip("uvicorn")
@@ -110,6 +111,47 @@ def test_a_song_comes_apart_and_its_stems_are_to_be_had(app, tmp_path, monkeypat
     torch.testing.assert_close(total, read(tmp_path / "song.wav")[0], atol=1e-4, rtol=0)
     with zipfile.ZipFile(io.BytesIO(app.ask("/zip?song=first")[1])) as archive:
         assert archive.testzip() is None and sorted(archive.namelist()) == sorted(f"{stem}.wav" for stem in STEMS)
+
+
+def tagged_song(folder: Path) -> bytes:
+    image = io.BytesIO()
+    Image.new("RGB", (600, 400), "red").save(image, "JPEG")
+    path, tags = folder / "song.flac", {"title": "Lithium", "artist": "Nobody 歌"}
+    with AudioWriter(path, RATE, 2, bits="24", tags=tags, cover=image.getvalue()) as writer:
+        writer.write(0.1 * torch.sin(torch.arange(2 * RATE) * 0.05).expand(2, -1))
+    return path.read_bytes()
+
+
+def test_title_artist_and_cover_are_shown_and_a_stem_file_has_them(app, tmp_path):
+    app.send("05 track.flac", tagged_song(tmp_path))
+    state = app.wait(lambda state: any(entry["name"] == "05 track" for entry in state["songs"]))
+    (entry,) = (entry for entry in state["songs"] if entry["name"] == "05 track")
+    assert (entry["title"], entry["artist"]) == ("Lithium", "Nobody 歌")
+    with Image.open(io.BytesIO(app.ask("/" + entry["cover"])[1])) as cover:
+        assert cover.size == (256, 171)
+    status, content = app.ask("/stem?song=05%20track")
+    path = tmp_path / "taken.stem.m4a"
+    path.write_bytes(content)
+    assert status == 200 and read_cover(path).startswith(b"\xff\xd8")
+    with AudioReader(path) as reader:
+        assert reader.tags["title"] == "Lithium" and reader.tags["artist"] == "Nobody 歌"
+    streams = [read(path, stream=stream)[0][:, : 2 * RATE] for stream in range(5)]
+    folder = Path(app.process.args[app.process.args.index("--output") + 1])
+    stems = [read(folder / "05 track" / f"{stem}.wav")[0] for stem in ("drums", "bass", "other", "vocals")]
+    for stream, stem in zip(streams, [sum(stems), *stems], strict=True):
+        assert (stream - stem).square().sum() < 0.01 * stem.square().sum()  # 20 dB: AAC loses something
+    assert app.ask("/stem?song=none")[0] == 404
+    (folder / "05 track/bass.wav").unlink()
+    assert app.ask("/stem?song=05%20track")[0] == 409
+    assert not [left for left in (folder / ".uploads").iterdir() if left.name.startswith("stem-")]
+
+
+def test_a_song_without_tags_is_called_by_its_file(app, tmp_path):
+    app.send("An evening.wav", song(seed=12))
+    app.wait(lambda state: any(entry["name"] == "An evening" for entry in state["songs"]))
+    (tmp_path / "vocals.wav").write_bytes(app.ask("/An%20evening/vocals.wav")[1])
+    with AudioReader(tmp_path / "vocals.wav") as reader:
+        assert reader.tags["title"] == "An evening (vocals)"
 
 
 def test_a_bad_file_is_a_sentence_and_the_next_song_is_done(app):
@@ -203,6 +245,15 @@ def tab():
         chromium.close()
 
 
+def until(tab, is_so) -> None:
+    """Wait for something in a page, which lets no test put code into it."""
+    for _ in range(100):
+        if is_so():
+            return
+        tab.wait_for_timeout(100)
+    raise AssertionError
+
+
 def test_in_a_browser_a_song_is_dropped_heard_and_its_mix_taken_away(app, tab, tmp_path):
     complaints = []
     tab.on("pageerror", lambda error: complaints.append(error))
@@ -217,6 +268,12 @@ def test_in_a_browser_a_song_is_dropped_heard_and_its_mix_taken_away(app, tab, t
     tab.wait_for_timeout(1500)
     clocks = tab.evaluate("Song.current.ensemble.parts.map((part) => part.currentTime)")
     assert max(clocks) - min(clocks) < 0.1
+    meters = "[...document.querySelectorAll('.current .meter')].map((m) => Number(m.style.getPropertyValue('--level')))"
+    until(tab, lambda: min(tab.evaluate(meters)) > 0)
+    card.query_selector("[data-stem=drums] .volume").fill("0")
+    until(tab, lambda: [level > 0 for level in tab.evaluate(meters)] == [True, False, True, True])
+    assert tab.evaluate("Song.current.stems.map((stem) => stem.audio.volume)") == [1, 1, 1, 1]  # phones leave it alone
+    card.query_selector("[data-stem=drums] .volume").fill("1")
     card.query_selector("[data-stem=vocals] .mute").click()
     with tab.expect_download() as download:
         card.query_selector(".save").click()

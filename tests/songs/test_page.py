@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from separation.audio.io import write
+from separation.audio.io import AudioWriter, write
 from separation.errors import UserError
 from separation.songs.page import CLOSING, OPENING, Page, fill_page
 from separation.stems import STEMS
@@ -48,6 +49,35 @@ def listed(page: Page) -> list[dict]:
     parser = Songs()
     parser.feed(page.path.read_text(encoding="utf-8"))
     return json.loads(parser.text)
+
+
+def test_title_artist_and_cover_of_a_song_are_listed(tmp_path):
+    page, image = Page(tmp_path), io.BytesIO()
+    Image.new("P", (900, 300)).save(image, "PNG")
+    source, stem = tmp_path / "song.flac", tmp_path / "05/vocals.wav"
+    stem.parent.mkdir()
+    with AudioWriter(source, 22050, 1, bits="16", cover=image.getvalue()) as writer:
+        writer.write(torch.zeros(1, 22050))
+    with AudioWriter(stem, 22050, 1, tags={"title": "Lithium (vocals)", "artist": "Nobody"}) as writer:
+        writer.write(torch.zeros(1, 22050))
+    page.add("05", {"vocals": stem}, anew=True, source=source)
+    (song,) = listed(page)
+    assert (song["title"], song["artist"], song["cover"]) == ("Lithium", "Nobody", "05/vocals.cover.jpg")
+    with Image.open(tmp_path / song["cover"]) as cover:
+        assert cover.size == (256, 85)
+    write(source, torch.zeros(1, 22050), 22050)  # the song has no cover any more
+    page.add("05", {"vocals": stem}, anew=True, source=source)
+    assert "cover" not in listed(page)[0] and not (tmp_path / "05/vocals.cover.jpg").exists()
+
+
+@pytest.mark.parametrize("cover", [b"", b"\xff\xd8 no picture", b"\x89PNG\r\n\x1a\n cut"])
+def test_a_cover_that_cannot_be_read_is_left_out(tmp_path, monkeypatch, cover):
+    monkeypatch.setattr("separation.songs.page.read_cover", lambda path: cover)
+    stem = tmp_path / "a/vocals.wav"
+    write(stem, torch.zeros(1, 22050), 22050)
+    page = Page(tmp_path)
+    page.add("a", {"vocals": stem}, anew=True, source=stem)
+    assert "cover" not in listed(page)[0]
 
 
 def names(page: Page) -> list[str]:

@@ -66,19 +66,27 @@ async function look() {
     if (listed.get(entry.name) === "") listed.set(entry.name, facts); // it came with the page
     if (listed.get(entry.name) === facts) continue;
     listed.set(entry.name, facts);
-    addZip(list(entry));
+    addDownloads(list(entry));
   }
 }
 
-function addZip(song) {
-  const link = document.createElement("a");
-  link.className = "zip";
-  link.textContent = "zip";
-  link.href = `/zip?song=${encodeURIComponent(song.name)}`;
-  link.setAttribute("aria-label", `Download all stems of ${song.name} as a zip`);
-  song.card.querySelector(".clock").before(link);
+const FOUR = ["bass", "drums", "other", "vocals"]; // the stems that a stem file holds
+
+function addDownloads(song) {
+  const add = (kind, what) => {
+    const link = document.createElement("a");
+    link.className = "whole";
+    link.textContent = kind;
+    link.title = `All stems as ${what}`;
+    link.href = `/${kind}?song=${encodeURIComponent(song.name)}`;
+    link.setAttribute("aria-label", `Download all stems of ${song.name} as ${what}`);
+    song.card.querySelector(".clock").before(link);
+  };
+  add("zip", "a zip");
+  const names = song.stems.map((stem) => stem.name).sort();
+  if (names.join() === FOUR.join()) add("stem", "one file for DJ programs (.stem.m4a)");
 }
 
-songs.forEach(addZip);
+songs.forEach(addDownloads);
 setInterval(look, LOOK);
 look();

@@ -31,6 +31,8 @@ class Stem {
     this.volume.setAttribute("aria-label", `Volume of ${title}`);
     this.volume.addEventListener("input", () => song.mix());
     this.volume.addEventListener("dblclick", () => ((this.volume.value = 1), song.mix()));
+    this.meter = part(".meter");
+    this.shown = 0;
     this.picture = part(".picture");
     this.picture.addEventListener("pointerdown", (event) => {
       if (event.button) return;
@@ -51,6 +53,21 @@ class Stem {
     this.song.mix();
   }
 
+  /** Hear it with a gain from 0 to 1. */
+  hear(gain) {
+    this.audio.muted = !gain;
+    if (this.channel) this.channel.gain = gain;
+    this.audio.volume = this.channel ? 1 : gain;
+    this.row.classList.toggle("silent", !gain);
+  }
+
+  /** Show how loud it is now. The meter falls slowly, or a beat would be over before it is seen. */
+  measure(playing) {
+    if (!this.channel) return;
+    this.shown = playing ? Math.max(this.channel.level, this.shown - 0.02) : 0;
+    this.meter.style.setProperty("--level", this.shown.toFixed(3));
+  }
+
   /** The time in seconds that a place in the picture stands for. */
   time({ clientX }) {
     const { left, width } = this.picture.getBoundingClientRect();
@@ -62,15 +79,24 @@ class Stem {
 class Song {
   static current = null;
 
-  constructor({ name, seconds, stems }) {
+  constructor({ name, seconds, stems, title = name, artist = "", cover }) {
     this.name = name;
+    this.title = title;
+    this.artist = artist;
+    this.cover = cover;
     this.seconds = seconds;
     this.ensemble = null;
     this.at = 0;
     this.card = document.getElementById("song").content.firstElementChild.cloneNode(true);
     this.card.setAttribute("aria-label", name);
     const part = (selector) => this.card.querySelector(selector);
-    part("h2").textContent = name;
+    part("h2").textContent = title;
+    part(".artist").textContent = artist;
+    part(".artist").hidden = !artist;
+    part(".cover").hidden = !cover;
+    part(".cover").alt = `Cover of ${title}`;
+    if (cover) part(".cover").src = cover;
+    part(".cover").addEventListener("error", (event) => event.target.remove());
     part(".length").textContent = clock(Math.round(seconds));
     this.trouble = part(".trouble");
     this.now = part(".now");
@@ -103,6 +129,7 @@ class Song {
   toggle() {
     if (this.playing) return this.ensemble.pause();
     this.enter();
+    Channel.wake();
     this.ensemble.play();
   }
 
@@ -166,10 +193,17 @@ class Song {
     Song.current?.leave();
     Song.current = this;
     this.trouble.hidden = true;
+    if (Channel.possible) {
+      for (const stem of this.stems) stem.channel ??= new Channel(stem.audio);
+      this.card.classList.add("metered");
+      this.mix();
+    }
     this.ensemble = new Ensemble(this.stems.map((stem) => stem.audio), () => this.show(), () => this.complain());
     this.ensemble.seek(this.at);
     this.card.classList.add("current");
-    if ("mediaSession" in navigator) navigator.mediaSession.metadata = new MediaMetadata({ title: this.name });
+    const artwork = this.cover ? [{ src: new URL(this.cover, location.href).href }] : [];
+    const about = { title: this.title, artist: this.artist, artwork };
+    if ("mediaSession" in navigator) navigator.mediaSession.metadata = new MediaMetadata(about);
   }
 
   leave() {
@@ -185,9 +219,7 @@ class Song {
     const gains = this.gains();
     for (const [index, stem] of this.stems.entries()) {
       const level = Number(stem.volume.value) ** 2;
-      stem.audio.muted = !gains[index];
-      stem.audio.volume = gains[index];
-      stem.row.classList.toggle("silent", !gains[index]);
+      stem.hear(gains[index]);
       stem.volume.setAttribute("aria-valuetext", level ? `${(20 * Math.log10(level)).toFixed(0)} dB` : "off");
       stem.volume.title = stem.volume.getAttribute("aria-valuetext");
       stem.volume.style.setProperty("--part", stem.volume.value);
@@ -212,6 +244,7 @@ class Song {
     this.card.classList.toggle("playing", this.playing);
     this.card.style.setProperty("--at", this.seconds ? this.at / this.seconds : 0);
     this.position.value = this.at;
+    for (const stem of this.stems) stem.measure(this.playing);
     if (this.now.textContent !== clock(this.at)) {
       this.now.textContent = clock(this.at);
       this.position.setAttribute("aria-valuetext", `${clock(this.at)} of ${clock(Math.round(this.seconds))}`);
@@ -330,7 +363,10 @@ count();
 
 document.getElementById("search").addEventListener("input", ({ target }) => {
   const words = target.value.toLowerCase().split(/\s+/);
-  for (const { name, card } of songs) card.hidden = !words.every((word) => name.toLowerCase().includes(word));
+  for (const { name, title, artist, card } of songs) {
+    const text = `${name} ${title} ${artist}`.toLowerCase();
+    card.hidden = !words.every((word) => text.includes(word));
+  }
 });
 
 // The mouse leaves the keyboard alone: after a click on a button or a slider, the space bar still means play.
