@@ -426,11 +426,14 @@ def test_every_control_and_picture_has_a_name(tab):
     assert link.get_attribute("href") == "b/vocals.wav"
 
 
+@pytest.mark.parametrize("width", [320, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone(browser, folder, scheme):
-    tab = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+def test_it_fits_a_phone(browser, folder, scheme, width):
+    tab = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
     tab.goto((folder / "index.html").as_uri())
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    tab.evaluate("document.getElementById('search').hidden = false")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate("Math.min(...[...document.querySelectorAll('.volume')].map((v) => v.offsetWidth))") >= 70
     colours = tab.evaluate("""() => {
       const { backgroundColor, color } = getComputedStyle(document.documentElement);
       return [backgroundColor, color];
