@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from separation.audio.spectral import Spectral, SpectralSettings
@@ -98,3 +100,10 @@ def make_store(
         song = make_song(seed, seconds, settings.sample_rate)
         add_track(store, settings, name, {part: song[part] for part in parts}, subset)
     return store
+
+
+def cover_art(format: str = "JPEG", size: tuple[int, int] = (60, 40)) -> bytes:
+    """The picture that a song has."""
+    content = io.BytesIO()
+    Image.new("RGB", size, "red").save(content, format)
+    return content.getvalue()

@@ -13,7 +13,7 @@ from typing import Any
 from separation.audio.formats import AudioFile
 from separation.errors import UserError
 from separation.songs.batch import Settings, plan, separate
-from separation.songs.find import LONGEST, Song
+from separation.songs.find import Song, shortened
 from separation.songs.naming import Naming
 from separation.songs.page import Page
 
@@ -72,10 +72,8 @@ class Queue:
         folder of its own.
         """
         title, suffix = Path(name.replace("\\", "/")).stem, Path(name).suffix.lower()
-        title = "".join(letter if letter.isprintable() and letter not in '/:*?"<>|' else " " for letter in title).strip(
-            " ."
-        )
-        title = title.encode()[:LONGEST].decode(errors="ignore").strip() or "song"
+        title = "".join(letter if letter.isprintable() and letter not in '/:*?"<>|' else " " for letter in title)
+        title = shortened(title.strip(" .")) or "song"
         suffix = suffix if suffix[1:].isalnum() and len(suffix) <= 6 else ""
         entry = Entry(title, self.uploads / secrets.token_hex(8) / f"{title}{suffix}")
         with self.changed:

@@ -94,9 +94,8 @@ def make_app(queue: Queue, token: str | None = None) -> Starlette:
         clean = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
         path = folder / f"{plain(song)}.stem.m4a"
         try:
-            cover = queue.folder / unquote(song["cover"]) if "cover" in song else None
-            picture = cover.read_bytes() if cover else None
-            await run_in_threadpool(join, stems_of(song), path, picture)
+            cover = (queue.folder / unquote(song["cover"])).read_bytes() if "cover" in song else None
+            await run_in_threadpool(join, stems_of(song), path, cover)
         except (UserError, OSError) as error:
             await clean()
             raise HTTPException(409, str(error)) from error

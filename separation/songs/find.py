@@ -123,6 +123,11 @@ def _files_in(folder: Path) -> list[Path]:
 def _title(path: Path) -> str:
     title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_FILES) else path.stem
     title = title if title.strip(".") else path.name  # ".." would be another folder
+    return shortened(title)
+
+
+def shortened(title: str) -> str:
+    """A title that is no longer than the name of a song may be."""
     return title if len(title.encode(errors="replace")) <= LONGEST else title[: LONGEST // 4].rstrip()
 
 

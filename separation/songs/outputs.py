@@ -78,7 +78,7 @@ def open_outputs(paths: Mapping[str, Path], form: StemFormat, reader: AudioReade
         else:
             writers = {}
             for stem, path in paths.items():
-                named = {**tags, "title": f"{title} ({stem})"}
+                named = {**tags, "title": stem_title(title, stem)}
                 writer = AudioWriter(path, info.sample_rate, info.channels, info.samples, form.bits, named, cover)
                 writers[stem] = files.enter_context(writer)
 
@@ -115,10 +115,20 @@ def join(stems: Mapping[str, Path], path: Path, cover: bytes | None = None) -> N
     with ExitStack() as files:
         readers = {stem: files.enter_context(AudioReader(file)) for stem, file in stems.items()}
         first, reader = next(iter(readers.items()))
-        tags = {**reader.tags, "title": reader.tags.get("title", path.stem).removesuffix(f" ({first})")}
+        tags = {**reader.tags, "title": song_title(reader.tags, first)}
         write = files.enter_context(open_stem_file(path, StemFormat(STEM_FILE), reader.info, tags, cover))
         for pieces in zip(*(reader.arrays() for reader in readers.values()), strict=True):
             write(dict(zip(readers, pieces, strict=True)))
+
+
+def stem_title(title: str, stem: str) -> str:
+    """The title of a stem of a song."""
+    return f"{title} ({stem})"
+
+
+def song_title(tags: Mapping[str, str], stem: str) -> str:
+    """The title of the song that a stem with these tags is of; empty without one. It undoes `stem_title`."""
+    return tags.get("title", "").removesuffix(stem_title("", stem))
 
 
 def check_stem_file(stems: Mapping[str, object] | tuple[str, ...]) -> None:

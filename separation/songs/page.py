@@ -14,6 +14,7 @@ from PIL import Image
 from separation.audio.io import AudioReader, read_cover
 from separation.errors import UserError
 from separation.files import replacing
+from separation.songs.outputs import song_title
 from separation.songs.picture import paint, sketch
 
 PLAYER = Path(__file__).with_name("player")
@@ -67,7 +68,7 @@ class Page:
             for stem, path in stems.items()
         ]
         song = {"name": name, "seconds": round(seconds, 3), "stems": parts}
-        title = tags.get("title", "").removesuffix(f" ({first})")
+        title = song_title(tags, first)
         if title and not name.startswith(title):  # the name tells apart what has the same title
             song["title"] = title
         if tags.get("artist"):

@@ -21,6 +21,7 @@ import pytest
 import soundfile
 import torch
 from conftest import REPOSITORY, environment
+from music import cover_art
 from networks import random_weights
 from PIL import Image
 
@@ -114,10 +115,8 @@ def test_a_song_comes_apart_and_its_stems_are_to_be_had(app, tmp_path, monkeypat
 
 
 def tagged_song(folder: Path) -> bytes:
-    image = io.BytesIO()
-    Image.new("RGB", (600, 400), "red").save(image, "JPEG")
     path, tags = folder / "song.flac", {"title": "Lithium", "artist": "Nobody 歌"}
-    with AudioWriter(path, RATE, 2, bits="24", tags=tags, cover=image.getvalue()) as writer:
+    with AudioWriter(path, RATE, 2, bits="24", tags=tags, cover=cover_art(size=(600, 400))) as writer:
         writer.write(0.1 * torch.sin(torch.arange(2 * RATE) * 0.05).expand(2, -1))
     return path.read_bytes()
 

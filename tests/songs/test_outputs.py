@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from music import cover_art
 from networks import random_network
 from PIL import Image
 from torch import Tensor
@@ -36,10 +37,8 @@ def make_song(channels: int = 2) -> Tensor:
 
 def separate(folder: Path, form: StemFormat, channels: int = 2) -> tuple[Path, dict[str, Tensor]]:
     """A stem file of a song, and the stems that belong into it."""
-    image = io.BytesIO()
-    Image.new("RGB", (60, 40), "red").save(image, "JPEG")
     tags, song = {"title": "Lithium 歌", "artist": "Nobody"}, make_song(channels)
-    with AudioWriter(folder / "song.flac", 44100, channels, bits="24", tags=tags, cover=image.getvalue()) as writer:
+    with AudioWriter(folder / "song.flac", 44100, channels, bits="24", tags=tags, cover=cover_art()) as writer:
         writer.write(song)
     path, separator = folder / "song.stem.m4a", Separator(random_network(STEMS))
     render(separator, AudioFile(folder / "song.flac"), dict.fromkeys(STEMS, path), form)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from music import cover_art
 from networks import BandSplit, random_network
-from PIL import Image
 from torch import Tensor
 
 from separation.audio.io import AudioReader, AudioWriter, probe, read, read_cover, write
@@ -135,17 +134,11 @@ def test_progress_is_told_up_to_the_end(tmp_path):
     assert told[-1] == (100_000, 100_000)
 
 
-def picture(format: str) -> bytes:
-    content = io.BytesIO()
-    Image.new("RGB", (60, 40), "red").save(content, format)
-    return content.getvalue()
-
-
 @pytest.mark.parametrize("source", ["mp3", "flac", "m4a"])
 @pytest.mark.parametrize("format", ["mp3", "flac", "m4a"])
 def test_tags_and_cover_are_carried_over(tmp_path, source, format):
     path, tags = tmp_path / f"song.{source}", {"title": "Hören 歌", "artist": "Ä", "tracknumber": "5"}
-    cover = picture("PNG" if source == "flac" else "JPEG")
+    cover = cover_art("PNG" if source == "flac" else "JPEG")
     with AudioWriter(path, 44100, 2, tags=tags, cover=cover) as writer:
         writer.write(noise(50_000))
     render(Separator(BandSplit(2000)), AudioFile(path), in_folder(tmp_path, format=format), StemFormat(format))
@@ -158,7 +151,7 @@ def test_tags_and_cover_are_carried_over(tmp_path, source, format):
 
 
 def test_a_song_without_a_title_goes_by_its_name_and_a_damaged_cover_is_left_out(tmp_path):
-    with AudioWriter(tmp_path / "song.mp3", 44100, 2, cover=picture("JPEG")) as writer:
+    with AudioWriter(tmp_path / "song.mp3", 44100, 2, cover=cover_art()) as writer:
         writer.write(noise(50_000))
     content = (tmp_path / "song.mp3").read_bytes()
     begin = content.index(b"\xff\xd8")
