@@ -14,8 +14,9 @@ from pathlib import Path
 from separation.audio.spectral import SpectralSettings
 from separation.dataset.build import UNCHANGED, build_store, bytes_needed, check_disk, in_units, plan_store
 from separation.dataset.label import Teacher, label
+from separation.dataset.pack import pack, plan_packing
 from separation.dataset.store import remove_track
-from separation.dataset.tracks import DATASETS, download_sample, find_tracks
+from separation.dataset.tracks import DATASETS, Track, download_sample, find_tracks
 from separation.dataset.unused import passed_over
 from separation.errors import UserError, run_script
 from separation.network.pretrained import absolute
@@ -27,7 +28,7 @@ from separation.workers import CLUSTER_HELP, default_workers
 def main() -> int:
     options = parse_arguments()
     stems = [stem for stem in STEMS if getattr(options, stem)]
-    if not stems:
+    if not (stems or options.pack):
         raise UserError("no stem was chosen: give one or several of --vocals --drums --bass --other.")
     root = options.root or Path("data") / options.dataset
     folder = options.output or Path("store") / options.dataset
@@ -40,6 +41,8 @@ def main() -> int:
 
     settings = SpectralSettings()
     tracks = find_tracks(options.dataset, root)
+    if options.pack:
+        return pack_songs(root, tracks, options)
     if options.label:
         tracks = label(tracks, Teacher(tuple(options.label), tuple(stems)))
     plan = plan_store(folder, settings, tracks, stems, options.speeds, root, options.compact)
@@ -70,6 +73,19 @@ def main() -> int:
     return 1 if failures else 0
 
 
+def pack_songs(root: Path, tracks: Sequence[Track], options: argparse.Namespace) -> int:
+    jobs = plan_packing(options.pack, tracks, options.pack_seconds)
+    print(f"{root}: {len(tracks)} songs, {len(jobs)} of them to be packed in {options.pack}")
+    failures = []
+    with Progress(len(jobs), abreast=options.workers) as progress:
+        for job, error in pack(jobs, options.workers):
+            progress.done()
+            failures += [f"not packed: {job.track.name}: {error}"] if error else []
+    size = sum(path.stat().st_size for path in options.pack.rglob("*.ogg"))
+    print(*failures, f"{options.pack} takes {in_units(size)}; build its store with --dataset FOLDER", sep="\n")
+    return 1 if failures else 0
+
+
 def say_list(title: str, items: Sequence[object], most: int = 20) -> None:
     """Print a title and the items below it, if there are any; no more than `most`."""
     if items:
@@ -89,6 +105,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=workers, help="songs built at a time (default: %(default)s)")
     parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
     parser.add_argument("--download", action="store_true", help="first download the 7-second sample of MUSDB18")
+    help_pack = "pack the songs there as Ogg Vorbis, for a machine that has nothing else, and build no store"
+    parser.add_argument("--pack", type=Path, metavar="FOLDER", help=help_pack)
+    help_seconds = "with --pack: of longer songs take the middle"
+    parser.add_argument("--pack-seconds", type=float, metavar="SECONDS", help=help_seconds)
     help_label = "networks whose mean labels the songs that are a mixture alone"
     parser.add_argument("--label", nargs="+", default=[], metavar="WEIGHTS", help=help_label)
     parser.add_argument(

@@ -58,11 +58,23 @@ class EncodingError(Exception):
 class SoundFileEncoder:
     """A wav or ogg, of one stream. Raises `ValueError` when the format cannot hold such audio."""
 
-    def __init__(self, path: Path, format: str, coding: Coding, sample_rate: int, channels: int, samples: int, tags):
+    def __init__(
+        self,
+        path: Path,
+        format: str,
+        coding: Coding,
+        sample_rate: int,
+        channels: int,
+        samples: int,
+        tags: Mapping[str, str],
+        compression: float | None = None,
+    ):
         if format == "wav" and samples * channels * 4 > WAV_LIMIT:
             format = "rf64"
         try:
-            self._file = soundfile.SoundFile(path, "w", sample_rate, channels, coding.codec, format=format)
+            self._file = soundfile.SoundFile(
+                path, "w", sample_rate, channels, coding.codec, format=format, compression_level=compression
+            )
         except soundfile.LibsndfileError as error:
             raise ValueError(error.error_string) from error
         for tag, text in tags.items():

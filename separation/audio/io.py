@@ -136,6 +136,7 @@ class AudioWriter:
         cover: a picture, as the bytes of a jpeg or png.
         streams: how many signals the file holds; several in m4a only.
         user_data: boxes that go into `moov/udta` of an m4a, by their type.
+        compression: of an ogg, from 0 (largest) to 1 (smallest); libsndfile's own by default.
 
     Raises `UserError` when the folder, the disk or the format cannot take the file.
     """
@@ -151,6 +152,7 @@ class AudioWriter:
         cover: bytes | None = None,
         streams: int = 1,
         user_data: Mapping[bytes, bytes] | None = None,
+        compression: float | None = None,
     ):
         self.path, self.user_data = Path(path), user_data or {}
         format, self.coding = find_format(self.path, bits)
@@ -159,7 +161,7 @@ class AudioWriter:
             self.partial = make_partial(self.path.parent)
             kind = (self.partial, format, self.coding, sample_rate, channels)
             if format in LIBSNDFILE:
-                self._encoder = SoundFileEncoder(*kind, samples, tags or {})
+                self._encoder = SoundFileEncoder(*kind, samples, tags or {}, compression)
             else:
                 self._encoder = FFmpegEncoder(*kind, tags or {}, cover, streams)
         except OSError as error:

@@ -101,6 +101,10 @@ class StoredTrack:
             raise self._damaged(part, "it has values that are no numbers")
         return torch.view_as_complex(halves).permute(1, 2, 0).expand(2, -1, -1)
 
+    def waveform(self, part: str) -> Tensor:
+        """The samples of `part` of a compact track, int16 `[samples, channels]` in units of `step`."""
+        return torch.from_numpy(np.array(self._open(part), order="C"))
+
     def _transformed(self, part: str, start: int, stop: int) -> Tensor:
         """The frames from `start` to before `stop` of a compact track, complex `[channels, bins, frames]`."""
         first = start * self.settings.hop - self.settings.padding

@@ -6,20 +6,23 @@ several processes share a batch out among them.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from separation.dataset.signals import Signal, rest_of, target_of
+from separation.dataset.store import StoredTrack
 from separation.errors import UserError
 from separation.stems import rest_name
-from separation.training.augmentation import equalised, transposed
+from separation.training.augmentation import random_equaliser
 from separation.training.config import Config
-from separation.training.pools import Pools, levelled
+from separation.training.draws import Draw, Example, make
+from separation.training.pools import Pool, Pools, levelled
+from separation.training.waveforms import Clerk, Orders, Waveforms
 
 Batch = dict[str, Tensor]
 """
@@ -34,11 +37,11 @@ The first two are there when there are supervised losses, the others at steps wi
 
 
 class Batches(Dataset):
-    """The batches of a run, by step."""
+    """The batches of a run, by step; or with a clerk the orders for them, which `finished` makes batches of."""
 
-    def __init__(self, config: Config, pools: Pools, rank: int = 0, processes: int = 1):
+    def __init__(self, config: Config, pools: Pools, rank: int = 0, processes: int = 1, clerk: Clerk | None = None):
         data = config.data
-        self.config, self.data, self.pools = config, data, pools
+        self.config, self.data, self.pools, self.clerk = config, data, pools, clerk
         self.bins, self.frames = config.generator.bins, data.crop_frames
         self.has_rest = rest_name(config.targets) is not None
         self.supervised = config.losses.supervised and _all_filled(pools, self.has_rest)
@@ -75,23 +78,54 @@ class Batches(Dataset):
     def __len__(self) -> int:
         return self.config.schedule.steps
 
-    def __getitem__(self, step: int) -> Batch:
-        batch: Batch = {}
+    def __getitem__(self, step: int) -> Batch | dict[str, Orders | Tensor]:
+        made: dict[str, Orders | Tensor] = {}
+        drawn = self.drawn(step)
+        for name, examples in drawn.items():
+            made[name] = self.clerk.orders(examples) if self.clerk else self._make(examples)
+        if "sources" in drawn:
+            made["labelled"] = torch.tensor([example.labelled for example in drawn["sources"]])
+        if "music" in drawn:
+            made["target"] = torch.tensor(self._target(step))
+        return made if self.clerk else self._named(made)
+
+    def finished(self, orders: dict[str, Orders | Tensor], waveforms: Waveforms) -> Batch:
+        """The batch of such orders, on the device of the waveforms."""
+        device = waveforms.samples.device
+        return self._named(
+            {
+                name: waveforms.make(value, self.frames) if isinstance(value, Orders) else value.to(device)
+                for name, value in orders.items()
+            }
+        )
+
+    def _named(self, made: dict[str, Tensor]) -> Batch:
+        music = made.pop("music", None)
+        if music is not None:
+            made["mixtures"], made["rests"] = music.unbind(dim=1)
+        return made
+
+    def _make(self, examples: Sequence[Example]) -> Tensor:
+        return make(examples, self.config.spectral, self.bins, self.frames)
+
+    def drawn(self, step: int) -> dict[str, list[Example]]:
+        """The examples of a step: `sources`, and `music`, which are pairs of a mixture and a rest."""
+        drawn = {}
         if self.supervised:
             rngs = [np.random.default_rng([self.config.seed, step, i]) for i in range(self.data.batch_size)]
-            examples = [self._labelled(rng) for rng in rngs[self.own]]
-            batch["sources"], batch["labelled"] = (torch.stack(parts) for parts in zip(*examples, strict=True))
+            drawn["sources"] = [self._labelled(rng) for rng in rngs[self.own]]
         if self.semi_supervised and step % self.config.schedule.unlabelled_every == 0:
-            target = step // self.config.schedule.unlabelled_every % len(self.config.targets)
-            rests = self.pools.rests_without[self.config.targets[target]]
+            rests = self.pools.rests_without[self.config.targets[self._target(step)]]
             first, last = self.data.batch_size, self.data.batch_size + self.data.unlabelled_batch_size
             rngs = [np.random.default_rng([self.config.seed, step, i]) for i in range(first, last)]
-            pairs = [self._unlabelled(rng, rests) for rng in rngs[self.own]]
-            batch["mixtures"], batch["rests"] = (torch.stack(signals) for signals in zip(*pairs, strict=True))
-            batch["target"] = torch.tensor(target)
-        return batch
+            drawn["music"] = [self._unlabelled(rng, rests) for rng in rngs[self.own]]
+        return drawn
 
-    def _labelled(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _target(self, step: int) -> int:
+        """The index of the target that the unlabelled music of a step is about."""
+        return step // self.config.schedule.unlabelled_every % len(self.config.targets)
+
+    def _labelled(self, rng: np.random.Generator) -> Example:
         """One labelled example: a crop of one song, a remix of several, or a target with music that lacks it."""
         chance = rng.random()
         for target, share in self.data.pairs.items():
@@ -100,69 +134,61 @@ class Batches(Dataset):
             chance -= share
         targets = self.config.targets
         if self.data.taught and rng.random() < self.data.taught:
-            return self._taught(rng), torch.ones(len(targets))
+            return self._taught(rng)
         if not len(self.pools.labelled) or rng.random() < self.data.remix:
             signals = [self.pools.targets[target].draw(rng) for target in targets]
             signals += [self.pools.rests.draw(rng)] if self.has_rest else []
-            sources = self._remix(rng, signals)
-        else:
-            track = self.pools.labelled.draw(rng).track
-            whole = [target_of(track, target) for target in targets]
-            whole += [rest_of(track, targets)] if self.has_rest else []
-            signals = [levelled(signal) for signal in whole]
-            start, ratio = self._start(rng, signals[0]), self._ratio(rng)
-            crops = [self._crop(signal, start, ratio) for signal in signals]
-            # The sources of one song keep their balance.
-            sources = self._limit(self._augment(rng, torch.stack(crops)), [track.bandwidth * ratio])
-        return sources, torch.ones(len(targets))
+            return self._example(self._remix(rng, signals))
+        signals = self._sources_of(self.pools.labelled.draw(rng).track)
+        start, ratio, (gain, swap) = self._start(rng, signals[0]), self._ratio(rng), self._change(rng)
+        # The sources of one song keep their balance.
+        return self._example([Draw(signal, start, ratio, gain=gain, swap=swap) for signal in signals])
 
-    def _taught(self, rng: np.random.Generator) -> Tensor:
+    def _taught(self, rng: np.random.Generator) -> Example:
         """What a teacher heard in one song, with new gains, or in several."""
-        count, targets = len(self.config.targets) + self.has_rest, self.config.targets
-        several = rng.random() < self.data.remix
-        tracks = [self.pools.taught.draw(rng).track for _ in range(count if several else 1)]
-        tracks *= 1 if several else count
-        signals = [target_of(track, target) for track, target in zip(tracks, targets, strict=False)]
-        signals += [rest_of(tracks[-1], targets)] if self.has_rest else []
-        signals = [levelled(signal) for signal in signals]
-        if several:
-            return self._remix(rng, signals)
+        if rng.random() < self.data.remix:
+            count = len(self.config.targets) + self.has_rest
+            songs = [self._sources_of(self.pools.taught.draw(rng).track) for _ in range(count)]
+            return self._example(self._remix(rng, [song[index] for index, song in enumerate(songs)]))
+        signals = self._sources_of(self.pools.taught.draw(rng).track)
         start, ratio = self._start(rng, signals[0]), self._ratio(rng)
-        crops = [self._augment(rng, self._crop(signal, start, ratio)) for signal in signals]
-        return self._limit(torch.stack(crops), [tracks[0].bandwidth * ratio])
+        changes = [self._change(rng) for _ in signals]
+        pairs = zip(signals, changes, strict=True)
+        return self._example([Draw(signal, start, ratio, gain=gain, swap=swap) for signal, (gain, swap) in pairs])
 
-    def _pair(self, rng: np.random.Generator, target: str) -> tuple[Tensor, Tensor]:
+    def _pair(self, rng: np.random.Generator, target: str) -> Example:
         """A remix of one target and music that lacks it, and of which nothing else is labelled."""
         index = self.config.targets.index(target)
-        labelled = torch.zeros(len(self.config.targets))
-        labelled[index] = 1
-        remix = self._remix(rng, [self.pools.targets[target].draw(rng), self.pools.rests_without[target].draw(rng)])
-        sources = remix.new_zeros(len(labelled) + self.has_rest, *remix.shape[1:])
-        sources[index], sources[index - 1] = remix
-        return sources, labelled
+        draws: list[Draw | None] = [None] * (len(self.config.targets) + self.has_rest)
+        signals = [self.pools.targets[target].draw(rng), self.pools.rests_without[target].draw(rng)]
+        draws[index], draws[index - 1] = self._remix(rng, signals)
+        return self._example(draws, only=index)
 
-    def _remix(self, rng: np.random.Generator, signals: Sequence[Signal]) -> Tensor:
-        """Crops of several songs, each augmented on its own: `[signals, 2 channels, bins, frames]`."""
-        crops, bandwidths = zip(*(self._varied(rng, signal) for signal in signals), strict=True)
-        crops = [self._augment(rng, crop) * (rng.random() >= self.data.mute) for crop in crops]
-        return self._limit(torch.stack(crops), bandwidths)
+    def _sources_of(self, track: StoredTrack) -> list[Signal]:
+        """The targets of a song, and the rest if there is one, in balance."""
+        targets = self.config.targets
+        whole = [target_of(track, target) for target in targets]
+        whole += [rest_of(track, targets)] if self.has_rest else []
+        return [levelled(signal) for signal in whole]
 
-    def _limit(self, sources: Tensor, bandwidths: Sequence[float]) -> Tensor:
-        """Silence above what all of the sources can hold, where a missing sound is no sign of a missing source."""
-        spectral, bandwidth = self.config.spectral, min(bandwidths)
-        if bandwidth < spectral.sample_rate / 2:
-            sources[..., spectral.bin_of(0.95 * bandwidth) :, :] = 0
-        return sources
+    def _remix(self, rng: np.random.Generator, signals: Sequence[Signal]) -> list[Draw]:
+        """Crops of several songs, each changed on its own."""
+        draws = [self._varied(rng, signal) for signal in signals]
+        return [replace(draw, gain=draw.gain * (rng.random() >= self.data.mute)) for draw in draws]
 
-    def _unlabelled(self, rng: np.random.Generator, rests) -> tuple[Tensor, Tensor]:
+    def _example(self, draws: Sequence[Draw | None], only: int | None = None) -> Example:
+        """An example of which all targets are labelled, or `only` one."""
+        labelled = tuple(float(only in (None, index)) for index in range(len(self.config.targets)))
+        return Example(tuple(draws), min(draw.bandwidth for draw in draws if draw), labelled)
+
+    def _unlabelled(self, rng: np.random.Generator, rests: Pool) -> Example:
         """A mixture and a rest of another song."""
         mixture, rest = self.pools.mixtures.draw(rng), rests.draw(rng)
         for _ in range(8):  # with one song in both pools there may be no other
             if mixture.track.song != rest.track.song:
                 break
             rest = rests.draw(rng)
-        (first, _), (second, _) = (self._varied(rng, signal) for signal in (mixture, rest))
-        return self._augment(rng, first), self._augment(rng, second)
+        return Example((self._varied(rng, mixture), self._varied(rng, rest)))
 
     def _start(self, rng: np.random.Generator, signal: Signal) -> int:
         spans = signal.spans or ((0, signal.track.frames),)
@@ -176,73 +202,19 @@ class Batches(Dataset):
         semitones = self.data.transpose
         return 2 ** (rng.uniform(-semitones, semitones) / 12) if semitones else 1.0
 
-    def _crop(self, signal: Signal, start: int, ratio: float) -> Tensor:
-        if ratio == 1:
-            return signal.crop(start, self.frames, self.bins)
-        bins = min(math.ceil(self.bins / ratio) + 1, self.config.spectral.bins)
-        return transposed(signal.crop(start, self.frames, bins), ratio, self.bins)
-
-    def _varied(self, rng: np.random.Generator, signal: Signal) -> tuple[Tensor, float]:
-        """A crop from anywhere in a signal, transposed and equalised; and up to where it has sound, in hertz."""
+    def _varied(self, rng: np.random.Generator, signal: Signal) -> Draw:
+        """A crop from anywhere in a signal, transposed, equalised, and changed."""
         start, ratio = self._start(rng, signal), self._ratio(rng)
-        crop = self._crop(signal, start, ratio)
-        crop = equalised(crop, rng, self.data.equalise) if self.data.equalise else crop
-        return crop, signal.track.bandwidth * ratio
+        equaliser = random_equaliser(rng, self.data.equalise, self.bins) if self.data.equalise else ()
+        gain, swap = self._change(rng)
+        return Draw(signal, start, ratio, equaliser, swap, gain)
 
-    def _augment(self, rng: np.random.Generator, crop: Tensor) -> Tensor:
-        """Random level, polarity, and left and right swapped: `[..., 2 channels, bins, frames]`."""
+    def _change(self, rng: np.random.Generator) -> tuple[float, bool]:
+        """A random gain and polarity, and whether left and right change places."""
         gain = rng.uniform(*self.data.gain) * (-1 if rng.random() < self.data.flip else 1)
-        if rng.random() < self.data.swap:
-            crop = crop.flip(-3)
-        return crop * gain
+        return gain, bool(rng.random() < self.data.swap)
 
 
 def _all_filled(pools: Pools, has_rest: bool) -> bool:
     """Whether every source of a remix has somewhere to come from."""
     return all(len(pool) for pool in pools.targets.values()) and (len(pools.rests) > 0 or not has_rest)
-
-
-def load(batches: Batches, first: int) -> Iterator[Batch]:
-    """The batches from step `first` on, made ahead of time by worker processes.
-
-    Raises `UserError` when music cannot be read any more, or a worker process is killed.
-    """
-    workers = batches.data.workers
-    loader = DataLoader(
-        _Told(batches),
-        batch_size=None,
-        sampler=range(first, len(batches)),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread,
-        pin_memory=torch.cuda.is_available(),
-    )
-    try:
-        for batch in loader:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            "a process that makes batches was killed, perhaps for want of memory: lower data.workers or "
-            "data.batch_size, and go on with --resume."
-        ) from error
-
-
-class _Told(Dataset):
-    """The same batches, with an error for the user in place of one that cannot be made: no trace of a worker's."""
-
-    def __init__(self, batches: Batches):
-        self.batches = batches
-
-    def __getitem__(self, step: int) -> Batch | UserError:
-        try:
-            return self.batches[step]
-        except UserError as error:
-            return error
-
-
-def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)  # the cores belong to the network

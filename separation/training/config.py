@@ -53,6 +53,9 @@ class DataSettings:
     """Largest gain, in decibels, of a smooth random equaliser on every source of a remix."""
     transpose: float = 0.0
     """Most semitones that a source of a remix, or a whole song, is moved up or down by, at the same tempo."""
+    in_memory: bool | None = None
+    """Whether the waveforms of compact stores lie in the memory of the device, and batches are made there; null: where
+    the device is a GPU and all stores are compact. The batches are the same, but for rounding."""
     workers: int = 1
 
     def __post_init__(self):
@@ -145,6 +148,8 @@ class ScheduleSettings:
     """How long, how fast and how precisely the networks learn, and how often the run looks at itself."""
 
     steps: int = 3_000
+    minutes: float | None = None
+    """Minutes that the run may take, validation included: it ends after them or after `steps`, whatever comes first."""
     learning_rate: float = 4e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
@@ -165,6 +170,8 @@ class ScheduleSettings:
     """Decay of the moving average of the weights, which is what gets validated and shipped; 0: none."""
     precision: str = "auto"
     """What the networks compute in: `fp32`, `bf16`, or `auto` for whichever is faster on the device."""
+    compiled: bool = False
+    """Whether `torch.compile` makes the generator faster: it takes a minute or more, and a compiler for the device."""
     soften: tuple[float, ...] = (1.0, 0.8, 0.65, 0.5, 0.4, 0.35, 0.3)
     """Factors tried on the log-shares of the best weights at the end of the run; none: they stay as learned."""
     validate_every: int = 500
@@ -181,6 +188,7 @@ class ScheduleSettings:
         require(0 <= self.average < 1, "schedule.average must lie between 0 and 1")
         for key in ("learning_rate", "clip"):
             between([getattr(self, key)], 1e-30, 1e30, f"schedule.{key} must be above 0")
+        require(self.minutes is None or 0 < self.minutes <= 1e6, "schedule.minutes must be null or a number above 0")
         between([self.weight_decay], 0, 1e30, "schedule.weight_decay must be at least 0")
         require(all(0 <= beta < 1 for beta in self.betas), "schedule.betas must lie between 0 and 1")
 
@@ -265,7 +273,13 @@ def _set(values: dict[str, Any], override: str) -> None:
     values[name] = read_yaml(text, f"--set {override:.80}: the value")
 
 
-HARMLESS = ("data.workers", "schedule.validate_every", "schedule.checkpoint_every")
+HARMLESS = (
+    "data.workers",
+    "data.in_memory",
+    "schedule.validate_every",
+    "schedule.checkpoint_every",
+    "schedule.compiled",
+)
 """The settings that a run may change when it is taken up again: no weight depends on them."""
 
 

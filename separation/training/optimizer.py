@@ -42,29 +42,38 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
+            alike: dict[torch.Size, list[Tensor]] = {}
             for matrix in group["params"]:
-                if matrix.grad is None:
-                    continue
-                state = self.state[matrix]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(matrix)
-                momentum = state["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
-                direction = orthogonal(matrix.grad.lerp(momentum, group["momentum"]).to(self.dtype))
-                matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                matrix.add_(direction, alpha=-0.2 * group["lr"] * math.sqrt(max(matrix.shape)))
+                if matrix.grad is not None:
+                    alike.setdefault(matrix.shape, []).append(matrix)
+            for matrices in alike.values():  # together: a GPU would take most of its time to begin each alone
+                self._step(matrices, group)
+
+    def _step(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
+        gradients = [matrix.grad for matrix in matrices]
+        for matrix in matrices:
+            if not self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+        momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        ahead = torch.stack(torch._foreach_lerp(gradients, momenta, group["momentum"]))
+        directions = orthogonal(ahead.to(self.dtype)).to(matrices[0].dtype).unbind()
+        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(matrices, directions, alpha=-0.2 * group["lr"] * math.sqrt(max(matrices[0].shape)))
 
 
-def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
-    """A matrix `[rows, columns]` with its singular values brought near 1, by Newton-Schulz iterations.
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Matrices `[matrices, rows, columns]` with their singular values brought near 1, by Newton-Schulz iterations.
 
     They come to lie between 0.7 and 1.2: the coefficients, those of Muon's authors, raise small ones fast.
     """
-    x = matrix.mT if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x / x.norm().clamp(min=1e-7)
+    upright = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if upright else matrices
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
     for _ in range(steps):
         gram = x @ x.mT
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
-    return x.mT if matrix.shape[0] > matrix.shape[1] else x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.mT if upright else x
 
 
 class GeneratorOptimizer:
@@ -107,11 +116,12 @@ def hidden_kernels(generator: Generator) -> list[Parameter]:
     return [parameter for parameter in generator.parameters() if parameter not in outer and parameter[0].numel() > 1]
 
 
-def learning_rate_factor(step: int, schedule: ScheduleSettings) -> float:
-    """What the learning rate is multiplied with at a step: a linear warm-up, then the chosen decay."""
+def learning_rate_factor(step: int, schedule: ScheduleSettings, minutes: float = 0) -> float:
+    """What the learning rate is multiplied with at a step, or after so many minutes: a warm-up, then the decay."""
     warmup = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
     if schedule.decay == "cosine":
-        return warmup * 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
+        done = min(1.0, max(step / schedule.steps, minutes / schedule.minutes if schedule.minutes else 0))
+        return warmup * 0.5 * (1 + math.cos(math.pi * done))
     if schedule.decay == "halving":
         return warmup * 0.5 ** (step // schedule.halve_every)
     return warmup

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -54,6 +54,10 @@ class Pool:
         """The names of all songs."""
         return {song for songs in self._songs.values() for song in songs}
 
+    def signals(self) -> Iterator[Signal]:
+        """All that can be drawn."""
+        return (signal for songs in self._songs.values() for variants in songs.values() for signal in variants)
+
     def draw(self, rng: np.random.Generator) -> Signal:
         stores = list(self._songs)
         shares = np.array([self._shares[store] for store in stores])
@@ -80,6 +84,15 @@ class Pools:
     taught: Pool
     labelled_songs: list[str] = field(default_factory=list)
     held_out: list[StoredTrack] = field(default_factory=list)
+
+    def signals(self, targets: Sequence[str]) -> Iterator[Signal]:
+        """All that examples are made of, some of it several times."""
+        for pool in (*self.targets.values(), self.rests, self.mixtures, *self.rests_without.values()):
+            yield from pool.signals()
+        for pool in (self.labelled, self.taught):
+            for track in (signal.track for signal in pool.signals()):
+                whole = [target_of(track, target) for target in targets]
+                yield from filter(None, [*whole, rest_of(track, targets)])
 
     def counts(self) -> tuple[int, int]:
         """How many songs give an isolated target, and how many others there are to learn from."""

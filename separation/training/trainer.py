@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -21,9 +22,10 @@ from separation.models import Discriminator
 from separation.network.checkpoint import build_network, load_weights, save_weights
 from separation.network.device import choose_precision
 from separation.training import words
-from separation.training.batches import Batch, Batches, load
+from separation.training.batches import Batch, Batches
 from separation.training.calibration import soften
 from separation.training.config import Config
+from separation.training.loading import load
 from separation.training.objective import DiscriminatorObjective, GeneratorObjective, Teacher
 from separation.training.optimizer import GeneratorOptimizer, learning_rate_factor
 from separation.training.pools import open_pools
@@ -32,6 +34,7 @@ from separation.training.resume import BEST, LAST, read_run, restore
 from separation.training.start import grown_from, measure_input
 from separation.training.state import save_state
 from separation.training.validation import mean_of, medians, validate, validation_tracks
+from separation.training.waveforms import waveforms_of
 
 
 class Trainer:
@@ -46,12 +49,15 @@ class Trainer:
         self.dtype = choose_precision(self.schedule.precision, device)
         self.rank, self.processes = processes()
         self.step, self.best = 0, -math.inf
+        self.minutes = 0.0  # counted where the schedule has a number of them
         if output.exists() and not output.is_dir():
             raise UserError(f"--output {output} cannot be made a folder: it is a file.")
         state = read_run(output, config, resume)
         band = config.generator.bins * config.spectral.sample_rate / config.spectral.n_fft
         self.pools = open_pools(config.targets, config.data, config.spectral, min(band, 16_000))
-        self.batches = Batches(config, self.pools, self.rank, self.processes)
+        self.waveforms = waveforms_of(self.pools, config, device)
+        clerk = self.waveforms.clerk if self.waveforms else None
+        self.batches = Batches(config, self.pools, self.rank, self.processes, clerk)
         self.songs = self.pools.held_out or validation_tracks(config.data.stores)
 
         torch.manual_seed(config.seed)
@@ -72,6 +78,7 @@ class Trainer:
             self.parts |= {"critics": self.critics, "critics_optimizer": self.critics_optimizer}
         if state:
             self.step, self.best = restore(state, self.parts, self.schedule.steps, output / LAST)
+            self.minutes = float(state.get("minutes", 0.0))  # older runs had no clock
             self.best = self.best if (output / BEST).is_file() else -math.inf
         elif config.weights:
             self.network.load_state_dict(grown_from(config.weights, config, self.network.state_dict(), device))
@@ -81,7 +88,9 @@ class Trainer:
             self.average.module.load_state_dict(self.network.state_dict())
         self.objective = self._share(GeneratorObjective(self.network, config.losses))
         self.judging = self._share(self.critics) if config.losses.adversarial else None
-        self.begun_at = self.step
+        self.begun_at, self.finished_before = self.step, self.is_over
+        if self.schedule.compiled:
+            self.network.generator.compile()
         try:
             output.mkdir(parents=True, exist_ok=True)  # not before all else is in order
             sweep_partials(output)
@@ -96,10 +105,15 @@ class Trainer:
 
     def closing(self) -> str:
         """What the run has made, in words."""
-        return words.closing(self.output, finished_before=self.begun_at == self.schedule.steps)
+        return words.closing(self.output, finished_before=self.finished_before)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last step is done, or the time is up."""
+        return self.step == self.schedule.steps or self.minutes >= (self.schedule.minutes or math.inf)
 
     def run(self) -> None:
-        """Train to the last step. Raises `UserError` when a loss is not finite, or music cannot be read any more."""
+        """Train to the end. Raises `UserError` when a loss is not finite, or music cannot be read any more."""
         report = TrainingReport(self.output, self.config, self.step) if self.rank == 0 else None
         bar = tqdm(total=self.schedule.steps, initial=self.step, disable=self.rank > 0, dynamic_ncols=True, unit="step")
         shown: dict[str, str] = {}  # the latest value of each loss: not every step has them all
@@ -107,22 +121,25 @@ class Trainer:
         with bar, closing(report) if report else nullcontext():
             if report and self.config.weights and self.step == 0:
                 scores = in_words(self._validate(report))  # the best will be no worse than what it went on from
-            batches = load(self.batches, self.step)
+            batches = [] if self.is_over else load(self.batches, self.step, self.device, self.waveforms)
+            clock = Clock(self.minutes, self.device)
             for batch in report.timed(batches) if report else batches:
-                terms = self.train_step(
-                    {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
-                )
+                terms = self.train_step(batch)
                 self.step += 1
+                if self.schedule.minutes:
+                    self.minutes = clock.minutes()
                 bar.update()
                 shown |= {name: f"{value:.3g}" for name, value in terms.items()}
                 bar.set_postfix(shown | scores, refresh=False)
-                last = self.step == self.schedule.steps
+                last = self.is_over
                 if report:
                     report.losses(self.step, terms)
                     if self.step % self.schedule.validate_every == 0 or last:
                         scores = in_words(self._validate(report))
                     if self.step % self.schedule.checkpoint_every == 0 or last:
                         save_state(self.output / LAST, self._state())
+                if last:
+                    break
             if report:
                 self._finish(report)
 
@@ -175,7 +192,7 @@ class Trainer:
             yield
 
     def _set_learning_rate(self) -> None:
-        factor = learning_rate_factor(self.step, self.schedule)
+        factor = learning_rate_factor(self.step, self.schedule, self.minutes)
         self.optimizer.set_learning_rate(self.schedule.learning_rate * factor)
         if self.config.losses.adversarial:
             for group in self.critics_optimizer.param_groups:
@@ -223,8 +240,24 @@ class Trainer:
             "config": asdict(self.config),
             "step": self.step,
             "best": self.best,
+            "minutes": self.minutes,
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
+
+
+class Clock:
+    """Minutes that a run has taken, all its sittings together; the same for all processes of torchrun."""
+
+    def __init__(self, minutes: float, device: torch.device):
+        self.start, self.device = time.monotonic() - 60 * minutes, device
+
+    def minutes(self) -> float:
+        spent = (time.monotonic() - self.start) / 60
+        if processes()[1] == 1:
+            return spent
+        longest = torch.tensor(spent, device=self.device)
+        torch.distributed.all_reduce(longest, torch.distributed.ReduceOp.MAX)
+        return float(longest)
 
 
 def in_words(scores: dict[str, float]) -> dict[str, str]:

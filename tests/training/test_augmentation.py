@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from separation.audio.spectral import Spectral, SpectralSettings
-from separation.training.augmentation import equalised, transposed
+from separation.training.augmentation import equalised, random_equaliser, transposed
 
 SETTINGS = SpectralSettings(sample_rate=8000, n_fft=512, hop=128)
 BINS = 200
@@ -25,7 +25,7 @@ def spectrogram(*tones: float) -> Tensor:
 
 def test_the_equaliser_is_smooth_and_keeps_within_its_gain():
     white = torch.ones(2, 96, 1, dtype=torch.complex64)
-    gains = equalised(white, np.random.default_rng(0), 6.0)
+    gains = equalised(white, random_equaliser(np.random.default_rng(0), 6.0, 96))
     assert (gains[0] == gains[1]).all()
     decibels = 20 * torch.log10(gains.abs()[0, :, 0])
     assert decibels.abs().max() <= 6 + 1e-4 and decibels.std() > 1

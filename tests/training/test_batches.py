@@ -18,8 +18,9 @@ from torch import Tensor
 from separation.dataset.signals import mixture_of
 from separation.dataset.store import Store
 from separation.errors import UserError
-from separation.training.batches import Batch, Batches, load
+from separation.training.batches import Batch, Batches
 from separation.training.config import Config, LossWeights, parse_config
+from separation.training.loading import load
 from separation.training.pools import LEVELS, Pool, Pools, levelled, open_pools
 
 SONGS, FRAMES, BINS = 5, 12, 96
@@ -133,7 +134,7 @@ def test_processes_share_a_batch_out(folder):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_loaded_in_order_from_any_step_on(folder, workers):
     batches = make_batches(folder, workers=workers, schedule={"steps": 7})
-    loaded = list(load(batches, 3))
+    loaded = list(load(batches, 3, torch.device("cpu")))
     assert len(loaded) == 4
     for step, batch in enumerate(loaded, start=3):
         assert_same(batch, batches[step])
