@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,7 +12,7 @@ from separation.audio.spectral import compress
 from separation.errors import UserError
 from separation.models import Generator
 from separation.network.checkpoint import load_weights
-from separation.training.batches import Batches
+from separation.training.batches import Batch
 from separation.training.config import Config
 
 GROWING = ("blocks", "decoder_levels", "frequency_levels")
@@ -42,11 +42,10 @@ def _fitting(path: str, config: Config, device: torch.device) -> dict[str, Tenso
 
 
 @torch.no_grad()
-def measure_input(generator: Generator, batches: Batches, every: int) -> None:
-    """Let every bin reach the generator centred and of unit variance, as measured on the first of every n batches."""
+def measure_input(generator: Generator, batches: Iterable[Batch]) -> None:
+    """Let every bin reach the generator centred and of unit variance, as measured on these batches."""
     moments = []
-    for step in range(0, min(16 * every, len(batches)), every):
-        batch = batches[step]
+    for batch in batches:
         views = compress(batch["sources"].sum(dim=1) if "sources" in batch else batch["mixtures"])
         moments.append(torch.stack([views.mean(dim=(0, 3)), views.square().mean(dim=(0, 3))]))
     mean, square = torch.stack(moments).mean(dim=0)
