@@ -44,6 +44,7 @@ def training_device(name: str) -> torch.device:
         return device
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
     torch.cuda.set_device(device)  # or every process would also open the first one
+    torch.backends.cudnn.benchmark = True  # batches are all of one shape
     return device
 
 

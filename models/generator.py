@@ -132,6 +132,8 @@ class Generator(nn.Module):
         """Log-shares up to a constant: `[batch, views, bins, frames]` to `[batch, targets, channels, bins, frames]`."""
         x = (views - self.input_mean[..., None]) * self.input_scale[..., None]
         x = self.inlet(x.transpose(-1, -2))  # [batch, channels, frames, bands] from here on
+        if x.is_cuda:
+            x = x.contiguous(memory_format=torch.channels_last)  # as its convolutions are fastest
         skips = []
         for block, down in zip(self.encoder, self.down, strict=True):
             x = block(x)

@@ -79,11 +79,12 @@ def add_track(
     subset: str = "train",
     song: str | None = None,
     bandwidth: float | None = None,
+    **options,
 ) -> None:
-    """Write a track into a store, which is made if it is none yet."""
+    """Write a track into a store, which is made if it is none yet; `options` are those of `write_track`."""
     create_store(store, settings)
-    bandwidth = bandwidth or settings.sample_rate / 2
-    write_track(store, Spectral(settings), waveforms, name=name, song=song or name, subset=subset, bandwidth=bandwidth)
+    options |= {"name": name, "song": song or name, "subset": subset}
+    write_track(store, Spectral(settings), waveforms, bandwidth=bandwidth or settings.sample_rate / 2, **options)
 
 
 def make_store(
@@ -93,12 +94,13 @@ def make_store(
     valid: int = 1,
     seconds: float = 2.0,
     parts: Sequence[str] = (MIXTURE, "vocals", ACCOMPANIMENT),
+    compact: bool = False,
 ) -> Path:
     """A store of made-up songs, no two of them the same: `train-0`, `train-1`, ..., `valid-0`, ..."""
     names = [("train", f"train-{n}") for n in range(train)] + [("valid", f"valid-{n}") for n in range(valid)]
     for seed, (subset, name) in enumerate(names):
         song = make_song(seed, seconds, settings.sample_rate)
-        add_track(store, settings, name, {part: song[part] for part in parts}, subset)
+        add_track(store, settings, name, {part: song[part] for part in parts}, subset, compact=compact)
     return store
 
 

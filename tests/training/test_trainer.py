@@ -14,6 +14,7 @@ import pytest
 import torch
 from music import TINY, add_track, make_song, make_store
 from networks import CIRCULAR, PAPER, read_facts
+from separation.models import Generator
 from torch import Tensor
 
 from separation.errors import UserError
@@ -25,7 +26,7 @@ from separation.training.config import Config, ScheduleSettings, parse_config
 from separation.training.history import HISTORY, History
 from separation.training.report import TrainingReport
 from separation.training.state import load_state, save_state
-from separation.training.trainer import BEST, LAST, Trainer, learning_rate_factor
+from separation.training.trainer import BEST, LAST, Clock, Trainer, learning_rate_factor
 
 CPU = torch.device("cpu")
 SUPERVISED = {"supervised_target", "supervised_rest"}
@@ -128,6 +129,60 @@ def test_a_finished_run_taken_up_again_stays_as_it_is(configure, tmp_path):
     before = (tmp_path / LAST).read_bytes()
     Trainer(config, tmp_path, CPU, resume=True).run()
     assert (tmp_path / LAST).read_bytes() == before
+
+
+def test_a_run_with_its_music_in_memory_learns_the_same(configure, tmp_path):
+    store = make_store(tmp_path / "compact", compact=True)
+    for name, in_memory in (("read", False), ("kept", True)):
+        config = configure(data={"stores": {str(store): 1}, "in_memory": in_memory}, schedule={"steps": 3})
+        Trainer(config, tmp_path / name, CPU).run()
+    read, kept = (flat(load_state(tmp_path / name / LAST)["network"]) for name in ("read", "kept"))
+    for name, value in read.items():
+        torch.testing.assert_close(kept[name], value, rtol=1e-2, atol=1e-4)
+
+
+def test_a_run_ends_when_its_time_is_up(configure, tmp_path, monkeypatch):
+    """A step takes a minute on this clock; the learning rate falls by the time, and a run taken up goes on counting."""
+    rates = []
+
+    class Steps(Clock):
+        def __init__(self, minutes, device):
+            self.spent = minutes
+
+        def minutes(self):
+            self.spent += 1
+            return self.spent
+
+    monkeypatch.setattr(trainer_module, "Clock", Steps)
+    learn = Trainer.train_step
+
+    def watched(self, batch):
+        terms = learn(self, batch)
+        rates.append(self.optimizer.parts[0].param_groups[0]["lr"])
+        return terms
+
+    monkeypatch.setattr(Trainer, "train_step", watched)
+    config = configure(schedule={"steps": 1000, "minutes": 4, "learning_rate": 1e-3})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_at(patch, 3)
+        Trainer(config, tmp_path, CPU).run()
+    trainer = Trainer(config, tmp_path, CPU, resume=True)
+    trainer.run()
+    state = load_state(tmp_path / LAST)
+    assert state["step"] == 4 and state["minutes"] == 4
+    assert rates[-1] == pytest.approx(1e-3 * 0.5 * (1 + math.cos(math.pi * 3 / 4)))
+    assert rates[0] == pytest.approx(1e-3)
+    again = Trainer(config, tmp_path, CPU, resume=True)
+    again.run()
+    assert load_state(tmp_path / LAST)["step"] == 4 and "finished before" in again.closing()
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_generator_is_compiled_if_that_is_asked_for(configure, tmp_path, monkeypatch, compiled):
+    asked = []
+    monkeypatch.setattr(Generator, "compile", lambda self: asked.append(self))
+    trainer = Trainer(configure(schedule={"compiled": compiled}), tmp_path, CPU)
+    assert asked == ([trainer.network.generator] if compiled else [])
 
 
 def test_a_run_in_the_way_is_not_overwritten(configure, tmp_path):
