@@ -8,25 +8,24 @@ import separation.start  # noqa: F401 (first: see there)
 import argparse
 import time
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
 from separation.audio.spectral import SpectralSettings
-from separation.dataset.build import UNCHANGED, build_store, bytes_needed, check_disk, in_units, plan_store
+from separation.dataset.arguments import parse_arguments
+from separation.dataset.build import build_store, bytes_needed, check_disk, in_units, plan_store
 from separation.dataset.label import Teacher, label
 from separation.dataset.pack import pack, plan_packing
 from separation.dataset.store import remove_track
-from separation.dataset.tracks import DATASETS, Track, download_sample, find_tracks
+from separation.dataset.tracks import Track, download_sample, find_tracks
 from separation.dataset.unused import passed_over
 from separation.errors import UserError, run_script
 from separation.network.pretrained import absolute
 from separation.progress import Progress
 from separation.stems import STEMS
-from separation.workers import CLUSTER_HELP, default_workers
 
 
 def main() -> int:
-    options = parse_arguments()
+    options = parse_arguments(__doc__)
     stems = [stem for stem in STEMS if getattr(options, stem)]
     if not (stems or options.pack):
         raise UserError("no stem was chosen: give one or several of --vocals --drums --bass --other.")
@@ -91,45 +90,6 @@ def say_list(title: str, items: Sequence[object], most: int = 20) -> None:
     if items:
         more = [f"and {len(items) - most} more"] if len(items) > most else []
         print(title, *items[:most], *more, sep="\n  ")
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", choices=DATASETS, required=True, help="how songs lie; FOLDER: one folder a song")
-    for stem in STEMS:
-        parser.add_argument(f"--{stem}", action="store_true", help=f"store the {stem} of each song")
-    parser.add_argument("--root", type=Path, help="folder of the dataset (default: data/<DATASET>)")
-    parser.add_argument("--output", type=Path, help="folder of the store (default: store/<DATASET>)")
-    parser.add_argument("--compact", action="store_true", help="store 16-bit waveforms: a quarter of the disk")
-    workers = default_workers()
-    parser.add_argument("--workers", type=int, default=workers, help="songs built at a time (default: %(default)s)")
-    parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
-    parser.add_argument("--download", action="store_true", help="first download the 7-second sample of MUSDB18")
-    help_pack = "pack the songs there as Ogg Vorbis, for a machine that has nothing else, and build no store"
-    parser.add_argument("--pack", type=Path, metavar="FOLDER", help=help_pack)
-    help_seconds = "with --pack: of longer songs take the middle"
-    parser.add_argument("--pack-seconds", type=float, metavar="SECONDS", help=help_seconds)
-    help_label = "networks whose mean labels the songs that are a mixture alone"
-    parser.add_argument("--label", nargs="+", default=[], metavar="WEIGHTS", help=help_label)
-    parser.add_argument(
-        "--speeds",
-        type=speed_factor,
-        nargs="+",
-        default=[],
-        metavar="FACTOR",
-        help="also store the training songs played faster or slower, pitch and tempo together: more to train on",
-    )
-    return parser.parse_args()
-
-
-def speed_factor(text: str) -> Fraction:
-    try:
-        factor = Fraction(text)
-    except (ValueError, ArithmeticError):
-        factor = UNCHANGED
-    if not Fraction(1, 2) <= factor <= 2 or factor.denominator > 100 or factor == UNCHANGED:
-        raise argparse.ArgumentTypeError(f"{text} is no factor between 0.5 and 2 with two decimals")
-    return factor
 
 
 if __name__ == "__main__":
