@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, conv_transpose2d
+from torch.nn.functional import conv2d
 
 from .bands import BandMerge, BandSplit, overlapping
 from .blocks import Block, FrameNorm, FrequencyBranch
@@ -37,7 +37,7 @@ class GeneratorStream:
         self.encoder = [[BlockStream(block, dtype) for block in level] for level in generator.encoder]
         self.down = [convolution(layer.weight, layer.bias, dtype, stride=2) for layer in generator.down]
         self.bottom = [BlockStream(block, dtype) for block in generator.bottom]
-        self.up = [convolution(layer.weight, layer.bias, dtype, conv_transpose2d, stride=2) for layer in generator.up]
+        self.up = [UpStream(layer.weight, layer.bias, dtype) for layer in generator.up]
         self.decoder = [[BlockStream(block, dtype) for block in level] for level in generator.decoder]
         self.outlet = BandMergeStream(generator.outlet, dtype)
 
@@ -66,8 +66,24 @@ class GeneratorStream:
             x = down(x)
         x = run(self.bottom, x)
         for skip, level, up in zip(self.skips, reversed(self.decoder), reversed(self.up), strict=True):
-            x = run(level, up(x) + skip.delay(skips.pop()))
+            x = run(level, up(x, skip.delay(skips.pop())))
         return self.outlet(x).unflatten(0, (self.generator.targets, self.generator.audio_channels))
+
+
+class UpStream:
+    """A step up, `[frames, bands, channels]` to twice the frames and bands, and what skipped the levels below it.
+
+    As a transposed convolution it takes twice as long as this matrix product.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype):
+        self.weight = weight.permute(0, 2, 3, 1).flatten(1).to(dtype)  # [channels, 2 frames * 2 bands * outputs]
+        self.bias = bias.repeat(4).to(dtype)
+
+    def __call__(self, x: Tensor, skip: Tensor) -> Tensor:
+        places = torch.addmm(self.bias, x.flatten(0, 1), self.weight)
+        places = places.view(*x.shape[:2], 2, 2, -1).transpose(1, 2)
+        return (skip.view(places.shape) + places).view(skip.shape)  # in the order of the first
 
 
 class BandSplitStream:
@@ -136,8 +152,10 @@ class FrequencyStream:
         self.stretch, self.stretch_bias = stretch.weight.to(dtype), stretch.bias[:, None].to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
-        y = self.activation((self.squeeze @ x) * (inverse_rms(x) * self.scale) + self.squeeze_bias)
-        return torch.baddbmm(x, self.stretch.expand(x.shape[0], -1, -1), y.to(x.dtype)).add_(self.stretch_bias)
+        # Expanded, the weights take no memory; `@` would transpose the whole map first.
+        squeeze, stretch = (weight.expand(x.shape[0], -1, -1) for weight in (self.squeeze, self.stretch))
+        y = self.activation(torch.bmm(squeeze, x) * (inverse_rms(x) * self.scale) + self.squeeze_bias)
+        return torch.baddbmm(x, stretch, y.to(x.dtype)).add_(self.stretch_bias)
 
 
 class History:
@@ -175,14 +193,12 @@ def inverse_rms(x: Tensor) -> Tensor:
     return torch.rsqrt(norm.square() / x[0].numel() + FrameNorm.floor)[:, None, None]
 
 
-def convolution(
-    weight: Tensor, bias: Tensor | None, dtype: torch.dtype, function: Callable[..., Tensor] = conv2d, **options
-) -> Callable[[Tensor], Tensor]:
+def convolution(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, **options) -> Callable[[Tensor], Tensor]:
     """A convolution of `[frames, bands, channels]`."""
     weight = weight.to(dtype, memory_format=torch.channels_last)
     bias = None if bias is None else bias.to(dtype)
 
     def convolve(x: Tensor) -> Tensor:
-        return function(x[None].permute(0, 3, 1, 2), weight, bias, **options)[0].permute(1, 2, 0)
+        return conv2d(x[None].permute(0, 3, 1, 2), weight, bias, **options)[0].permute(1, 2, 0)
 
     return convolve

@@ -82,8 +82,11 @@ class SoundFileEncoder:
                 setattr(self._file, tag, text)
 
     def write(self, block: np.ndarray) -> None:
+        samples = np.empty(block.shape[::-1], block.dtype)
+        for number, channel in enumerate(block):  # many times faster than a copy of the transpose
+            samples[:, number] = channel
         try:
-            self._file.write(block.T)
+            self._file.write(samples)
         except (soundfile.LibsndfileError, AssertionError) as error:
             raise EncodingError from error
 

@@ -184,7 +184,8 @@ class AudioWriter:
         full_scale = self.coding.full_scale
         if full_scale is None:
             return block
-        steps = np.multiply(block, full_scale, dtype=np.float64)
+        # A power of two costs no bit, so float32 stays as it is.
+        steps = np.multiply(block, full_scale, dtype=np.result_type(block, np.float32))
         np.clip(np.rint(steps, out=steps), -full_scale, full_scale - 1, out=steps)
         if full_scale == 1 << 15:
             return steps.astype(np.int16)

@@ -68,5 +68,11 @@ class TargetStream:
         """Complex `[2 channels, bins, frames]` to complex `[targets, 2 channels, bins, frames]`."""
         mixture = mixture.transpose(-1, -2)  # frames in front of bins, as they lie in memory
         logits = self.logits(compress(mixture[..., : self.generator.bins]))
-        masks = self.generator.masks(logits[None], mixture.shape[-1], dim=-1)[0, self.masked]
-        return (masks * self.mixture.delay(mixture)).transpose(-1, -2)
+        masks = self.generator.masks(logits[None], mixture.shape[-1], dim=-1)[0]
+        mixture = self.mixture.delay(mixture)
+        targets = mixture.new_empty(len(self.masked), *mixture.shape)
+        for target, number in zip(targets, self.masked, strict=True):
+            # As a complex product, it would make a complex copy of the mask first.
+            torch.mul(mixture.real, masks[number], out=target.real)
+            torch.mul(mixture.imag, masks[number], out=target.imag)
+        return targets.transpose(-1, -2)

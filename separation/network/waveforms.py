@@ -76,4 +76,4 @@ def check_channels(channels: int) -> None:
 
 def is_finite(waveform: Any) -> bool:
     """Whether all samples are numbers: `isfinite().all()`, but many times faster."""
-    return bool((waveform * 0).sum() == 0)
+    return math.isfinite(waveform.sum()) or bool((waveform * 0).sum() == 0)  # a sum can overflow

@@ -115,10 +115,13 @@ def as_arrays(stems: Mapping[str, Any]) -> Stems:
 
 def round_together(stems: Stems, full_scale: int) -> Stems:
     """Round stems to 1 / `full_scale` so that their sum is rounded only once: each hands its error on to the next."""
-    rounded, error = {}, 0.0
+    # Half as many bytes are twice as fast, and float32 has room for 16 bits and the errors below them.
+    kind = np.float32 if full_scale <= 1 << 15 else np.float64
+    rounded, error = {}, None
     for stem, waveform in stems.items():
-        wanted = np.multiply(waveform, full_scale, dtype=np.float64)
-        wanted += error
+        wanted = np.multiply(waveform, full_scale, dtype=kind)
+        if error is not None:
+            wanted += error
         steps = np.rint(wanted)
         error = np.subtract(wanted, steps, out=wanted)
         rounded[stem] = np.divide(steps, full_scale, out=steps)
