@@ -45,6 +45,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=180, help="how much of it to separate (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter of the peers (default: this one)")
+    packages = [peer.package for peer in PEERS.values()]
+    parser.add_argument("--peers", nargs="*", choices=packages, default=packages, help="packages (default: all)")
     parser.add_argument("--untrained", action="store_true", help="time four stems with untrained weights")
     arguments = parser.parse_args()
     if arguments.song:
@@ -59,6 +61,8 @@ def main() -> None:
         songs = [write_song(Path(folder, f"{s}.wav"), s, arguments.song) for s in (1, arguments.seconds)]
         commands = our_commands(Path(folder), arguments.untrained)
         for name, peer in PEERS.items():
+            if peer.package not in arguments.peers:
+                continue
             if missing := first_missing(arguments.peer_python, peer.modules):
                 print(f"{name} is passed over ({missing}): {arguments.peer_python} -m pip install {peer.package}")
             else:

@@ -8,6 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from separation.allocator import keep_freed_memory
 from separation.audio.decoders import check_readable
 from separation.errors import UserError
 from separation.network.stream import StreamSeparator
@@ -132,6 +133,7 @@ def load_separator(
 
     Raises `UserError` as `Separator.load` does, and when ONNX files are to be averaged.
     """
+    keep_freed_memory()
     if any(path.suffix == ".onnx" for path in weights):
         from separation.portable.runtime import PortableSeparator
 
