@@ -2,8 +2,9 @@
 
     python -m benchmarks.separation --seconds 180 --runs 3 --peer-python peers/bin/python
 
-Start-up is the time that one second of sound takes, the real-time factor what each further second adds, and memory the
-most that the largest process held: medians over the runs, from which the factor is reckoned. Ratios are to this
+Start-up is the time that one second of sound takes, the real-time factor what each further second adds, processor time
+the same of all cores together, and memory the most that the largest process held: medians over the runs, from which the
+factors are reckoned. Other work on the machine lengthens the time, and the processor's far less. Ratios are to this
 project's two stems. Peers (`benchmarks.peers`) take part that the interpreter --peer-python has installed, and ONNX
 Runtime if it and the package onnx are.
 """
@@ -71,18 +72,19 @@ def main() -> None:
         runs = {name: [] for name in commands}
         for _ in range(arguments.runs):
             for name, command in commands.items():
-                (start_up, _), (whole, memory) = (measure(command, song, folder) for song in songs)
-                runs[name].append((start_up, whole, memory))
-                print(f"{name}: {start_up:.1f} s for 1 s, {whole:.1f} s for all, {memory:.0f} MB", flush=True)
+                (first, first_cpu, _), (whole, cpu, memory) = (measure(command, song, folder) for song in songs)
+                runs[name].append((first, whole - first, cpu - first_cpu, memory))
+                print(f"{name}: {first:.1f} s for 1 s, {whole:.1f} s for all, {memory:.0f} MB", flush=True)
 
     medians = {}
     for name, figures in runs.items():
-        start_up, whole, memory = (median(column) for column in zip(*figures, strict=True))
-        medians[name] = start_up, (whole - start_up) / (arguments.seconds - 1), memory
-    print(f"\n| {arguments.seconds} s | start-up in s | real-time factor | peak memory in MB |\n|---|---|---|---|")
+        start_up, *further, memory = (median(column) for column in zip(*figures, strict=True))
+        medians[name] = start_up, *(time / (arguments.seconds - 1) for time in further), memory
+    titles = "start-up in s | real-time factor | processor time a second | peak memory in MB"
+    print(f"\n| {arguments.seconds} s | {titles} |\n|---|---|---|---|---|")
     for name, figures in medians.items():
         ratios = [figure / ours for figure, ours in zip(figures, medians["two stems"], strict=True)]
-        cells = zip(("{:.1f}", "{:.4f}", "{:.0f}"), figures, ratios, strict=True)
+        cells = zip(("{:.1f}", "{:.4f}", "{:.4f}", "{:.0f}"), figures, ratios, strict=True)
         print(f"| {name} |", " | ".join(f"{form.format(figure)} ({ratio:.1f}x)" for form, figure, ratio in cells), "|")
 
 
@@ -134,8 +136,8 @@ def write_song(path: Path, seconds: int, source: Path | None) -> Path:
     return path
 
 
-def measure(command: Sequence[str], song: Path, folder: str) -> tuple[float, float]:
-    """Run a command on a song: seconds, and megabytes of the largest process that took part."""
+def measure(command: Sequence[str], song: Path, folder: str) -> tuple[float, float, float]:
+    """Run a command on a song: seconds, seconds of the processor, and megabytes of the largest process of it."""
     output = Path(folder, "stems")
     output.mkdir(exist_ok=True)
     words = {"SONG": str(song), "OUTPUT": str(output)}
@@ -147,7 +149,11 @@ def measure(command: Sequence[str], song: Path, folder: str) -> tuple[float, flo
         if status:
             log.seek(0)
             sys.exit(f"{command[0]} failed on {song}:\n{log.read().decode(errors='replace')}")
-    return seconds, usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return (
+        seconds,
+        usage.ru_utime + usage.ru_stime,
+        usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10),
+    )
 
 
 if __name__ == "__main__":

@@ -76,6 +76,14 @@ def test_rounding_together_rounds_the_sum_once():
     assert abs(sum(rounded.values()) - sum(stem.astype(float) for stem in stems.values())).max() <= 0.5001 / 128
 
 
+def test_stems_of_16_bits_sum_to_the_very_song():
+    random = np.random.default_rng(0)
+    song = (random.integers(-(1 << 15), 1 << 15, (2, 50_000)) / (1 << 15)).astype(np.float32)
+    stems = {stem: song * random.random(song.shape, np.float32) / 4 for stem in STEMS[1:]}
+    stems[STEMS[0]] = song - sum(stems.values())
+    assert np.array_equal(sum(round_together(stems, 1 << 15).values()), song)
+
+
 def loud_song() -> Tensor:
     time = torch.arange(44100) / 44100
     return torch.stack([1.6 * torch.sin(2 * torch.pi * 440 * time), 0.5 * torch.sin(2 * torch.pi * 6000 * time)])
