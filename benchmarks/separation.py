@@ -90,11 +90,8 @@ def main() -> None:
 
 def our_commands(folder: Path, untrained: bool) -> dict[str, list[str]]:
     """This project's commands by name: with torch and, where it is installed, with ONNX Runtime."""
-    weights = {
-        "two": REPOSITORY / "pretrained" / "vocals.safetensors",
-        "all": REPOSITORY / "pretrained/all.safetensors",
-    }
-    kind = ""
+    shipped, kind = REPOSITORY / "pretrained", ""
+    weights = {"two": shipped / "vocals.safetensors", "all": shipped / "all.safetensors"}
     if untrained:
         kind, weights["all"] = ", untrained", folder / "all.safetensors"
         run_python("-c", UNTRAINED, str(weights["all"]))
@@ -149,11 +146,8 @@ def measure(command: Sequence[str], song: Path, folder: str) -> tuple[float, flo
         if status:
             log.seek(0)
             sys.exit(f"{command[0]} failed on {song}:\n{log.read().decode(errors='replace')}")
-    return (
-        seconds,
-        usage.ru_utime + usage.ru_stime,
-        usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10),
-    )
+    megabyte = 1 << 20 if sys.platform == "darwin" else 1 << 10  # in the units of ru_maxrss
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / megabyte
 
 
 if __name__ == "__main__":
