@@ -16,7 +16,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -121,16 +122,25 @@ def first_missing(python: str, modules: Sequence[str]) -> str:
 
 
 def write_song(path: Path, seconds: int, source: Path | None) -> Path:
-    """The first seconds of a song, or of chords under noise, as a stereo wav."""
-    if source:
-        waveform, rate = soundfile.read(source, frames=seconds * soundfile.info(source).samplerate, always_2d=True)
-    else:
-        rate = 44100
-        phase = 2 * np.pi * np.arange(seconds * rate)[:, None] / rate
-        chords = sum(np.sin(phase * pitch) for pitch in ([220, 221], [277, 276], [330, 331]))
-        waveform = 0.1 * chords + 0.05 * np.random.default_rng(0).standard_normal(chords.shape)
-    soundfile.write(path, waveform, rate)
+    """The first seconds of a song, or of chords under noise, as a stereo wav.
+
+    It passes second by second: what this process holds counts as memory of those that it starts.
+    """
+    rate = soundfile.info(source).samplerate if source else 44100
+    seconds_of_it = soundfile.blocks(source, rate, frames=seconds * rate, always_2d=True) if source else chords(rate)
+    with soundfile.SoundFile(path, "w", rate, 2) as file:
+        for block in islice(seconds_of_it, seconds):
+            file.write(np.broadcast_to(block, (len(block), 2)))
     return path
+
+
+def chords(rate: int) -> Iterator[np.ndarray]:
+    """Chords under noise, `[rate, 2 channels]` for each second."""
+    random = np.random.default_rng(0)
+    phase = 2 * np.pi * np.arange(rate)[:, None] / rate  # of whole hertz, so each second begins anew
+    notes = sum(np.sin(phase * pitch) for pitch in ([220, 221], [277, 276], [330, 331]))
+    while True:
+        yield 0.1 * notes + 0.05 * random.standard_normal(notes.shape)
 
 
 def measure(command: Sequence[str], song: Path, folder: str) -> tuple[float, float, float]:
