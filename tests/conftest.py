@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,3 +85,21 @@ def run() -> Callable[..., subprocess.CompletedProcess]:
         return subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
 
     return run_script
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium or Chrome, without a window."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip("neither Chromium nor Chrome is installed")
+    options = ["--no-sandbox", "--disable-gpu", "--mute-audio", "--disable-background-networking"]
+    options.append("--autoplay-policy=no-user-gesture-required")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=options)
+        yield browser
+        browser.close()

@@ -6,7 +6,6 @@ import io
 import json
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -236,16 +235,10 @@ def test_a_stopped_app_finds_its_songs_again(tmp_path, weights):
 
 
 @pytest.fixture
-def tab():
-    playwright = pytest.importorskip("playwright.sync_api")
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-    if not browser:
-        pytest.skip("there is no Chromium or Chrome")
-    arguments = ["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=browser, args=arguments)
-        yield chromium.new_page()
-        chromium.close()
+def tab(browser):
+    tab = browser.new_page()
+    yield tab
+    tab.close()
 
 
 def until(tab, is_so) -> None:

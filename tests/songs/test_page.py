@@ -207,8 +207,6 @@ def test_a_hundred_songs_make_a_small_page_that_loads_nothing_from_elsewhere():
 
 # What follows runs the page in a real browser.
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-
 AUDIO = "[...document.querySelectorAll('.current audio')]"
 """The audio elements of the song that is loaded, in JavaScript."""
 
@@ -222,20 +220,6 @@ SPREAD = f"""async (milliseconds) => {{
   return spread;
 }}"""
 """The most that the stems are apart within some milliseconds, in seconds."""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium or Chrome, without a window."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip("neither Chromium nor Chrome is installed")
-    options = ["--no-sandbox", "--disable-gpu", "--mute-audio", "--disable-background-networking"]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=options)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

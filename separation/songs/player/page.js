@@ -1,6 +1,6 @@
 /** One stem of a song: its row of controls, its picture and its sound. */
 class Stem {
-  constructor(song, { name, audio, picture }) {
+  constructor(song, { name, audio, picture, file = "" }) {
     const title = name.replaceAll("_", " ");
     const format = audio.split(".").pop();
     this.song = song;
@@ -16,6 +16,7 @@ class Stem {
     part("img").alt = `Spectrogram of ${title}`;
     part("img").addEventListener("error", (event) => event.target.remove());
     part(".download").href = audio;
+    part(".download").download = file; // without a name it keeps its own
     part(".download").setAttribute("aria-label", `Download ${title} as ${format}`);
     part(".download span").textContent = format;
     this.mute = part(".mute");

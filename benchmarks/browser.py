@@ -1,0 +1,77 @@
+"""How long a browser takes: `python -m separation web FOLDER` must have made the folder.
+
+    python -m benchmarks.browser FOLDER --song SONG.wav
+
+Seconds for the song with one thread and with two, in turn, in Chromium; and what is downloaded before the first song.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import threading
+from pathlib import Path
+from statistics import median
+
+from playwright.sync_api import Browser, sync_playwright
+
+from separation.audio.io import probe
+from separation.errors import run_script
+from separation.web.serve import make_server
+
+NETWORKS = {"vocals": "two stems", "all": "four stems"}
+
+
+def seconds_in(browser: Browser, address: str, song: Path, network: str, threads: int) -> tuple[float, float]:
+    """Seconds until the first chunk is done, and seconds that the whole song then took."""
+    page = browser.new_page()
+    page.set_default_timeout(600_000)
+    page.goto(f"{address}?threads={threads}")
+    page.select_option("#network", network)
+    page.set_input_files("#pick", song)
+    page.wait_for_function("document.querySelector('.queue .state')?.textContent.includes('%')")
+    first = page.evaluate("performance.now()") / 1000
+    page.wait_for_selector(".song")
+    card = page.locator(".song")
+    assert int(card.get_attribute("data-threads")) == threads
+    took = float(card.get_attribute("data-took"))
+    page.close()
+    return first, took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--song", type=Path, required=True, help="what Chromium can play")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    options = parser.parse_args()
+    minutes = probe(options.song).samples / probe(options.song).sample_rate / 60
+    server = make_server(options.folder, 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    shared = [*options.folder.glob("*.js"), *options.folder.glob("vendor/*"), options.folder / "index.html"]
+    size = sum(path.stat().st_size for path in shared) / 1e6
+    print(f"{minutes:.1f} minutes of music; the page takes {size:.1f} MB")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        for network, stems in NETWORKS.items():
+            taken: dict[int, list[float]] = {1: [], 2: []}
+            firsts = []
+            for _ in range(options.rounds):
+                for threads, seconds in taken.items():
+                    address = f"http://127.0.0.1:{server.server_port}/"
+                    first, took = seconds_in(browser, address, options.song, network, threads)
+                    seconds.append(took / minutes)
+                    firsts.append(first)
+            one, two = (median(seconds) for seconds in taken.values())
+            print(
+                f"{stems}: {(options.folder / f'{network}.onnx').stat().st_size / 1e6:.1f} MB more; "
+                f"{one:.1f} s a minute with one thread, {two:.1f} s with two ({one / two:.2f}); "
+                f"{median(firsts):.1f} s from opening to the first chunk"
+            )
+        browser.close()
+    server.shutdown()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,1 @@
+"""Separating in a browser: a static folder that any server can serve."""

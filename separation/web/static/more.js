@@ -1,0 +1,127 @@
+/** The page in a browser alone: songs are decoded here, come apart in a worker, and are listed with their stems. */
+const RATE = 44100; // of the networks; a browser resamples what it decodes
+const threads = new URLSearchParams(location.search).get("threads") ?? "";
+const worker = new Worker(`worker.js?threads=${threads}`, { type: "module" });
+
+const drop = document.getElementById("drop");
+const pick = document.getElementById("pick");
+document.getElementById("choose").addEventListener("click", () => pick.click());
+pick.addEventListener("change", () => (take([...pick.files]), (pick.value = "")));
+
+for (const event of ["dragenter", "dragover"]) {
+  addEventListener(event, (over) => (over.preventDefault(), drop.classList.add("over")));
+}
+addEventListener("dragleave", (left) => left.relatedTarget ?? drop.classList.remove("over"));
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  drop.classList.remove("over");
+  take([...event.dataTransfer.files]);
+});
+
+const waiting = new Map(); // songs under way, by their numbers
+let number = 0;
+
+/** A row of the queue: a song that is on its way. */
+class Row {
+  constructor(file, network) {
+    this.id = ++number;
+    this.name = file.name.replace(/\.[^.]*$/, "") || file.name;
+    this.network = network;
+    this.element = document.createElement("li");
+    this.element.innerHTML =
+      '<span class="title"></span><span class="state"></span><progress max="1"></progress>' +
+      '<button class="remove" type="button">×</button>';
+    this.part(".title").textContent = this.name;
+    this.part("progress").setAttribute("aria-label", `Progress of ${this.name}`);
+    this.part(".remove").setAttribute("aria-label", `Cancel ${this.name}`);
+    this.part(".remove").addEventListener("click", () => this.leave());
+    this.say("waiting");
+    waiting.set(this.id, this);
+    document.getElementById("queue").append(this.element);
+  }
+
+  part(selector) {
+    return this.element.querySelector(selector);
+  }
+
+  say(state) {
+    this.part(".state").textContent = state;
+  }
+
+  move(share) {
+    this.begun ??= { share, time: performance.now() };
+    const { begun } = this;
+    const spent = (performance.now() - begun.time) / 1000;
+    const left = share > begun.share ? (spent / (share - begun.share)) * (1 - share) : 0;
+    this.part("progress").value = share;
+    this.say(`${Math.round(100 * share)} %${left ? `, ${clock(Math.ceil(left))} left` : ""}`);
+  }
+
+  fail(reason) {
+    this.element.className = "failed";
+    this.say(`“${this.name}” ${reason}`);
+    this.part("progress").hidden = true;
+    this.part(".remove").setAttribute("aria-label", `Dismiss ${this.name}`);
+  }
+
+  leave() {
+    waiting.delete(this.id);
+    worker.postMessage({ cancel: this.id });
+    this.element.remove();
+  }
+}
+
+async function take(files) {
+  const network = document.getElementById("network").value;
+  const rows = files.map((file) => [file, new Row(file, network)]);
+  for (const [file, row] of rows) {
+    // One is decoded when the one before it has come apart: decoded songs are large.
+    await new Promise((done) => ((row.done = done), begin(file, row)));
+  }
+}
+
+async function begin(file, row) {
+  if (!waiting.has(row.id)) return row.done();
+  row.say("reading");
+  let song;
+  try {
+    song = await new OfflineAudioContext(2, 1, RATE).decodeAudioData(await file.arrayBuffer());
+  } catch {
+    row.fail("is no audio that this browser can play: try wav, mp3, flac or m4a.");
+    return row.done();
+  }
+  if (song.numberOfChannels > 2) {
+    row.fail(`has ${song.numberOfChannels} channels: mix it down to stereo first.`);
+    return row.done();
+  }
+  const channels = Array.from({ length: song.numberOfChannels }, (_, n) => song.getChannelData(n).slice());
+  if (!waiting.has(row.id)) return row.done();
+  row.leave = () => (Row.prototype.leave.call(row), row.done());
+  row.say("loading the network");
+  worker.postMessage({ id: row.id, network: row.network, channels }, channels.map((channel) => channel.buffer));
+}
+
+worker.addEventListener("message", ({ data: { id, progress, stems, seconds, error, threads } }) => {
+  const row = waiting.get(id);
+  if (!row) return;
+  if (progress !== undefined) return row.move(progress);
+  if (error) row.fail(`cannot come apart: ${error}`);
+  else {
+    row.leave();
+    const entries = stems.map((stem) => ({
+      name: stem.name,
+      audio: `${URL.createObjectURL(stem.wav)}#.wav`,
+      picture: URL.createObjectURL(stem.picture),
+      file: `${row.name} - ${stem.name.replaceAll("_", " ")}.wav`,
+    }));
+    const song = list({ name: row.name, seconds: seconds.song, stems: entries });
+    Object.assign(song.card.dataset, { took: seconds.took.toFixed(2), threads });
+  }
+  row.done();
+});
+worker.addEventListener("error", () => {
+  for (const row of waiting.values()) {
+    row.fail("cannot come apart: this browser lacks what it takes; try a newer one.");
+    row.done?.();
+  }
+});
