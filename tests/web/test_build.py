@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 
 from separation.errors import UserError
 from separation.web import build as build_module
@@ -78,3 +81,11 @@ def test_every_script_is_sound_javascript(tmp_path):
 def test_packages_are_pinned():
     assert all(package["integrity"].startswith("sha512-") and package["version"][0].isdigit() for package in PACKAGES)
     assert json.dumps(PACKAGES)
+
+
+def test_the_command_says_what_is_missing(tmp_path):
+    command = [sys.executable, "-m", "separation", "web", tmp_path / "web"]
+    environment = {**os.environ, "PATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: npm") and not (tmp_path / "web/index.html").exists()
