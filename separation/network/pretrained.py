@@ -52,6 +52,15 @@ def find_weights(weights: str | Path | Sequence[str | Path] | None, stems: Seque
     return tuple(dict.fromkeys(paths))
 
 
+def stems_of(weights: str | Path | Sequence[str | Path] | None, stems: Sequence[str]) -> tuple[str, ...]:
+    """The stems to give: those that are named or, where `best` is chosen, those that `fast` gives; else none are named.
+
+    So a better quality gives better stems, and no others.
+    """
+    chosen = [weights] if isinstance(weights, str | Path) else list(weights or [])
+    return tuple(stems) or (tuple(source_names(["vocals"])) if "best" in map(str, chosen) else ())
+
+
 def absolute(weights: Iterable[str | Path]) -> tuple[str, ...]:
     """The same choice of weights, with the absolute paths of files: it holds in other processes, wherever they began.
 

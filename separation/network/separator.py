@@ -13,7 +13,7 @@ from torch import Tensor
 from separation.network.checkpoint import load_network
 from separation.network.device import choose_device, choose_precision
 from separation.network.masking import MaskingNetwork
-from separation.network.pretrained import find_weights
+from separation.network.pretrained import find_weights, stems_of
 from separation.network.sources import check_stems, masked_targets, names
 from separation.network.stream import StreamSeparator
 from separation.network.waveforms import as_waveform, check_rate, check_waveform
@@ -68,11 +68,12 @@ class Separator(StreamSeparator):
         """The separator of a weights file, or of several, whose estimates are averaged; see `choose_device`.
 
         `fast`, the default, stands for the shipped weights for these stems, `best` for all shipped ones that help them.
+        Where no stems are named, both give vocals and accompaniment, and files what they have.
 
         Raises `UserError` when the weights are missing, damaged or foreign, or do not separate these stems, and when
         there is no such device.
         """
-        stems, chosen = names(stems), choose_device(device)
+        stems, chosen = stems_of(weights, names(stems)), choose_device(device)
         paths = find_weights(weights, stems)
         if len(paths) == 1:
             return cls(load_network(paths[0], chosen), stems)

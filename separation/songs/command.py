@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from separation.errors import UserError
-from separation.network.pretrained import find_weights
+from separation.network.pretrained import find_weights, stems_of
 from separation.progress import Progress, clock
 from separation.songs.arguments import parse_arguments
 from separation.songs.batch import Job, Settings, load_separator, plan, separate_songs
@@ -34,8 +34,8 @@ def main() -> int:
     if options.threads is not None:
         use_threads(options.threads)
     if options.live is not None:
-        weights = find_weights(options.weights or [options.quality], options.stems)
-        separator = load_separator(weights, options.device, tuple(options.stems))
+        weights, stems = choose_weights(options)
+        separator = load_separator(weights, options.device, stems)
         return live(separator, options.rate, options.channels)
     naming = Naming(options.output, options.format, options.name)
     settings = choose_settings(options)
@@ -62,10 +62,16 @@ def main() -> int:
 def choose_settings(options: argparse.Namespace) -> Settings:
     """What songs are separated with. Raises `UserError` when there are no such weights, stems or formats."""
     form, best = StemFormat(options.format, options.bits, options.clip), options.quality == "best"
-    weights = find_weights(options.weights or [options.quality], options.stems)
+    weights, stems = choose_weights(options)
     if options.cluster:
         weights = tuple(path.absolute() for path in weights)
-    return Settings(weights, options.device, tuple(options.stems), form, best, options.segment)
+    return Settings(weights, options.device, stems, form, best, options.segment)
+
+
+def choose_weights(options: argparse.Namespace) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The weights files, and the stems if any are named or meant."""
+    chosen = options.weights or [options.quality]
+    return find_weights(chosen, options.stems), stems_of(chosen, options.stems)
 
 
 def run_batch(

@@ -256,7 +256,9 @@ def test_a_segment_and_the_best_quality(tmp_path, create, capsys):
     write(tmp_path / "song.wav", noise(44100 * 4), 44100)
     assert create("song.wav", "--segment", "0:01-0:03.5", "--quality", "best") == 0
     assert "0:02 of music" in capsys.readouterr().out
-    assert probe(tmp_path / "outputs/song (0.01-0.03_5)/vocals.wav").samples == 2.5 * 44100
+    stems = tmp_path / "outputs/song (0.01-0.03_5)"
+    assert probe(stems / "vocals.wav").samples == 2.5 * 44100
+    assert {path.name for path in stems.glob("*.wav")} == {"vocals.wav", "accompaniment.wav"}  # as without it
     assert create("song.wav", "--segment", "0:05-") == 1
     assert "song.wav: the song ends before --segment 0.05-end begins" in capsys.readouterr().err
 
