@@ -36,15 +36,19 @@ def default_weights(stems: Sequence[str]) -> Path:
 
 
 def find_weights(weights: str | Path | Sequence[str | Path] | None, stems: Sequence[str]) -> tuple[Path, ...]:
-    """The files that a choice of weights stands for: a path, several, `fast` or `best` (of the shipped ones).
+    """The files that a choice of weights stands for: a path, several, or one of `SETS` (of the shipped ones).
 
     `best` are the networks for four stems and for vocals, where both help: four stems, vocals or their accompaniment.
+    `live` is the one for vocals that is least late.
     """
     chosen = [weights] if isinstance(weights, str | Path) else list(weights or ["fast"])
     paths = []
     for name in chosen:
         if str(name) not in SETS:
             paths.append(Path(name))
+            continue
+        if str(name) == "live":
+            paths.append(pretrained("vocals_live"))
             continue
         paths.append(default_weights(stems))
         if str(name) == "best" and ({*stems} & HELPED or not stems):
@@ -70,8 +74,8 @@ def absolute(weights: Iterable[str | Path]) -> tuple[str, ...]:
     return tuple(str(name) if str(name) in SETS else str(Path(name).absolute()) for name in weights)
 
 
-SETS = ("fast", "best")
-"""What shipped weights are called together: those that suffice, and all that help."""
+SETS = ("fast", "best", "live")
+"""What shipped weights are called: those that suffice, all that help, and those that are least late."""
 
 HELPED = {"vocals", "accompaniment", "other"}
 """The stems that gain when the network for vocals and the one for four stems are heard together."""

@@ -33,7 +33,7 @@ examples:
     %(prog)s album/ --stems karaoke --format mp3
   all songs below a folder, and a page to listen to them
     %(prog)s 'music/**/*.flac' --output stems --page
-  a radio station without its singers, 1.6 s late
+  a radio station without its singers, 1.6 s late (0.2 s with --weights live)
     ffmpeg -i URL -f f32le -ar 44100 -ac 2 - | %(prog)s --live karaoke | ffplay -f f32le -ar 44100 -ch_layout stereo -
 """
 
@@ -98,8 +98,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--weights",
         action="append",
         metavar="FILE",
-        help="`fast` or `best` (shipped: one network, or the mean of several), or a file that train.py wrote; given "
-        "several times, the mean of all (default: fast)",
+        help="shipped ones: `fast`, `best` (the mean of several networks) or `live` (vocals and accompaniment, 0.2 s "
+        "late); or a file that train.py wrote; given several times, the mean of all (default: fast)",
     )
     work.add_argument(
         "--quality",

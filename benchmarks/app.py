@@ -1,0 +1,94 @@
+"""From a song dropped on the app to its stems sounding, beside the command on the same song.
+
+    python -m benchmarks.app --song SONG.mp3 --stems all two --rounds 3
+
+Seconds in Chromium, in turn with the command; how far the clocks of the stems are apart while they play; and the most
+memory that the app took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from playwright.sync_api import Browser, sync_playwright
+
+from separation.errors import run_script
+
+SOUNDING = "(stems) => stems.length > 1 && stems.every((stem) => stem.currentTime > 0.05)"
+CLOCKS = "(stems) => stems.map((stem) => stem.currentTime)"
+
+
+def with_app(browser: Browser, song: Path, stems: str) -> tuple[float, float, float, float]:
+    """Seconds until the song is listed and until all stems sound, milliseconds between the clocks, and megabytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        options = ["--no-browser", "--port", "0", "--stems", stems, "--output", folder]
+        app = subprocess.Popen([sys.executable, "app.py", *options], **pipes)
+        try:
+            page = browser.new_page()
+            page.set_default_timeout(600_000)
+            page.goto(re.search(r"http://\S+", app.stdout.readline())[0])
+            start = perf_counter()
+            page.set_input_files("#pick", song)
+            page.wait_for_selector(".song")
+            listed = perf_counter() - start
+            page.click(".play")
+            while not page.eval_on_selector_all(".stem audio", SOUNDING):
+                page.wait_for_timeout(20)
+            sounding = perf_counter() - start
+            apart = []
+            for _ in range(40):
+                page.wait_for_timeout(50)
+                times = page.eval_on_selector_all(".stem audio", CLOCKS)
+                apart.append(1000 * (max(times) - min(times)))
+            page.close()
+        finally:
+            app.terminate()
+            usage = os.wait4(app.pid, 0)[2]
+        return listed, sounding, median(apart), usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def by_command(song: Path, stems: str) -> float:
+    """Seconds that the command takes, its start and the loading of weights included."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = perf_counter()
+        command = [sys.executable, "create_songs.py", str(song), "--stems", stems, "--output", folder, "--page"]
+        subprocess.run(command, check=True, capture_output=True)
+        return perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--song", type=Path, required=True)
+    parser.add_argument("--stems", nargs="+", default=["all", "two"], help="default: all two")
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    options = parser.parse_args()
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as driver:
+        arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        browser = driver.chromium.launch(executable_path=program, args=arguments)
+        for stems in options.stems:
+            rounds = [
+                (*with_app(browser, options.song, stems), by_command(options.song, stems))
+                for _ in range(options.rounds)
+            ]
+            listed, sounding, apart, memory, command = map(median, zip(*rounds, strict=True))
+            print(
+                f"{stems}: listed after {listed:.1f} s, all stems sound after {sounding:.1f} s, the command "
+                f"takes {command:.1f} s ({sounding / command:.2f}); clocks {apart:.1f} ms apart; the app takes "
+                f"{memory:.0f} MB"
+            )
+        browser.close()
+
+
+if __name__ == "__main__":
+    run_script(main)
