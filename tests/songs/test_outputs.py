@@ -50,6 +50,10 @@ def lossy(tmp_path_factory) -> tuple[Path, dict[str, Tensor]]:
     return separate(tmp_path_factory.mktemp("stem"), StemFormat("stem"))
 
 
+LOSSY = 0.4
+"""The error of AAC on noise, against its energy, at most: it differs from processor to processor. Of another stem: 1."""
+
+
 @pytest.mark.parametrize(("bits", "step"), [("16", 2**-15), ("24", 2**-23)])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_lossless_stem_file_holds_the_song_and_stems_that_sum_to_it(tmp_path, bits, step, channels):
@@ -71,7 +75,7 @@ def test_stempeg_reads_the_mixture_and_the_stems_in_their_order(lossy):
     assert rate == 44100 and signals.shape[0] == 5
     for signal, true in zip(signals, (make_song(), *(stems[stem] for stem in ORDER)), strict=True):
         found = torch.from_numpy(signal[:SAMPLES].T).float()
-        assert (found - true).square().mean() < 0.2 * true.square().mean()
+        assert (found - true).square().mean() < LOSSY * true.square().mean()
 
 
 def test_musdb_reads_the_sources_by_name(lossy, tmp_path):
@@ -86,7 +90,7 @@ def test_musdb_reads_the_sources_by_name(lossy, tmp_path):
     assert (track.artist, track.title) == ("Nobody", "Lithium")
     for stem, true in lossy[1].items():
         found = torch.from_numpy(track.targets[stem].audio[:SAMPLES].T).float()
-        assert (found - true).square().mean() < 0.2 * true.square().mean()
+        assert (found - true).square().mean() < LOSSY * true.square().mean()
 
 
 def test_ffprobe_sees_five_streams_of_which_the_first_is_the_default(lossy):
