@@ -73,6 +73,7 @@ def test_weights_are_files_or_sets_of_the_shipped_ones(tmp_path):
     assert chosen("best", "drums", "no_drums") == ["all"]
     assert Separator.load("best", "cpu").stems == Separator.load("fast", "cpu").stems == ("vocals", "accompaniment")
     assert Separator.load("best", "cpu", STEMS).stems == STEMS
+    assert chosen("live") == ["vocals_live"] and Separator.load("live", "cpu").live(44100).latency < 0.2
     paths = [random_weights(tmp_path / "a.safetensors"), random_weights(tmp_path / "b.safetensors", STEMS)]
     assert Separator.load(paths, "cpu").stems == STEMS
     assert Separator.load(paths, "cpu", "vocals").stems == ("vocals",)
