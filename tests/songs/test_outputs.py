@@ -51,7 +51,7 @@ def lossy(tmp_path_factory) -> tuple[Path, dict[str, Tensor]]:
 
 
 LOSSY = 0.4
-"""The error of AAC on noise, against its energy, at most: it differs from processor to processor. Of another stem: 1."""
+"""The error of AAC on noise, against its energy, at most: it differs between processors. Of another stem: 1."""
 
 
 @pytest.mark.parametrize(("bits", "step"), [("16", 2**-15), ("24", 2**-23)])
