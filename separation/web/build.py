@@ -38,14 +38,11 @@ def build(folder: Path) -> int:
         raise UserError(f"{folder} is a file: name another folder.")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "worker.js").is_file():
         raise UserError(f"{folder} holds something else: name an empty folder.")
-    vendor = folder / "vendor"
-    vendor.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for script in STATIC.glob("*.js"):
         if script.name != "more.js":  # that one is in the page
             shutil.copyfile(script, folder / script.name)
-    for package in PACKAGES:
-        if not all((vendor / name).is_file() for name in package["files"]):
-            take(package, vendor)
+    fill_vendor(folder / "vendor")
     for name in NETWORKS:
         facts = export(pretrained(name), folder / f"{name}.onnx")
         said = {key: json.loads(text) for key, text in facts.items()} | {"states": states_of(folder / f"{name}.onnx")}
@@ -54,17 +51,29 @@ def build(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+def fill_vendor(vendor: Path) -> None:
+    """Put the packages' files into `vendor`, unless they are there. Raises `UserError` as `build` does."""
+    wanted, record = json.dumps(PACKAGES, indent=2), vendor / "packages.json"
+    names = [name for package in PACKAGES for name in package["files"]]
+    if record.is_file() and record.read_text(encoding="utf-8") == wanted and all((vendor / n).is_file() for n in names):
+        return
+    vendor.mkdir(exist_ok=True)
+    record.unlink(missing_ok=True)  # what a run that fails leaves is taken anew
+    for package in PACKAGES:
+        take(package, vendor)
+    write(record, wanted)
+
+
 def take(package: Mapping[str, Any], vendor: Path) -> None:
     """Fetch a package by npm, check it, and put its files into `vendor`. Raises `UserError` as `build` does."""
     name = f"{package['name']}@{package['version']}"
+    npm = shutil.which("npm")  # on Windows it is npm.cmd, which is found by its whole name only
+    if npm is None:
+        raise UserError(f"npm, which fetches {name}, is not installed: install Node.js.")
     with tempfile.TemporaryDirectory() as place:
         try:
-            subprocess.run(
-                ["npm", "pack", name, "--pack-destination", place], check=True, capture_output=True, text=True
-            )
+            subprocess.run([npm, "pack", name, "--pack-destination", place], check=True, capture_output=True, text=True)
             content = next(Path(place).iterdir()).read_bytes()
-        except FileNotFoundError as error:
-            raise UserError(f"npm, which fetches {name}, is not installed: install Node.js.") from error
         except subprocess.CalledProcessError as error:
             reason = (error.stderr or "no reason given").strip().splitlines()[-1]
             raise UserError(f"npm cannot fetch {name}: {reason}") from error

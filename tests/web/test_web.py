@@ -32,10 +32,30 @@ def test_a_package_is_taken_as_it_was_chosen(tmp_path, monkeypatch):
         (Path(command[-1]) / "x.tgz").write_bytes(b"wrong")
         return subprocess.CompletedProcess(command, 0)
 
+    monkeypatch.setattr(build_module.shutil, "which", str)
     monkeypatch.setattr(build_module.subprocess, "run", pack)
     with pytest.raises(UserError, match="another file"):
         take(PACKAGES[0], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_packages_are_taken_once_and_anew_when_others_are_pinned(tmp_path, monkeypatch):
+    taken = []
+
+    def take_nothing(package, vendor):
+        taken.append(package["version"])
+        for name in package["files"]:
+            (vendor / name).write_text(package["version"])
+
+    monkeypatch.setattr(build_module, "take", take_nothing)
+    vendor = tmp_path / "vendor"
+    for _ in range(2):
+        build_module.fill_vendor(vendor)
+    assert taken == [package["version"] for package in PACKAGES]
+    newer = [{**package, "version": "99.0.0"} for package in PACKAGES]
+    monkeypatch.setattr(build_module, "PACKAGES", newer)
+    build_module.fill_vendor(vendor)
+    assert {path.read_text() for path in vendor.iterdir() if path.name != "packages.json"} == {"99.0.0"}
 
 
 def test_without_npm_that_is_a_sentence(tmp_path, monkeypatch):

@@ -1,7 +1,10 @@
 /** The page in a browser alone: songs are decoded here, come apart in a worker, and are listed with their stems. */
 const RATE = 44100; // of the networks; a browser resamples what it decodes
 const threads = new URLSearchParams(location.search).get("threads") ?? "";
-const worker = new Worker(`worker.js?threads=${threads}`, { type: "module" });
+const served = location.protocol !== "file:"; // from disk, browsers start no worker
+const worker = served ? new Worker(`worker.js?threads=${threads}`, { type: "module" }) : null;
+document.getElementById("disk").hidden = served;
+document.getElementById("drop").hidden = !served;
 
 const drop = document.getElementById("drop");
 const pick = document.getElementById("pick");
@@ -25,7 +28,7 @@ let number = 0;
 class Row {
   constructor(file, network) {
     this.id = ++number;
-    this.name = file.name.replace(/\.[^.]*$/, "") || file.name;
+    this.name = nameOf(file);
     this.network = network;
     this.element = document.createElement("li");
     this.element.innerHTML =
@@ -71,7 +74,17 @@ class Row {
   }
 }
 
+/** What a song is called. Another song of that name gets a number: it would take the first one's place on the page. */
+function nameOf(file) {
+  const name = file.name.replace(/\.[^.]*$/, "") || file.name;
+  const taken = new Set([...songs, ...waiting.values()].map((song) => song.name));
+  let free = name;
+  for (let n = 2; taken.has(free); n++) free = `${name} ${n}`;
+  return free;
+}
+
 async function take(files) {
+  if (!served) return;
   const network = document.getElementById("network").value;
   const rows = files.map((file) => [file, new Row(file, network)]);
   for (const [file, row] of rows) {
@@ -101,7 +114,7 @@ async function begin(file, row) {
   worker.postMessage({ id: row.id, network: row.network, channels }, channels.map((channel) => channel.buffer));
 }
 
-worker.addEventListener("message", ({ data: { id, progress, stems, seconds, error, threads } }) => {
+worker?.addEventListener("message", ({ data: { id, progress, stems, seconds, beyond, error, threads } }) => {
   const row = waiting.get(id);
   if (!row) return;
   if (progress !== undefined) return row.move(progress);
@@ -116,12 +129,20 @@ worker.addEventListener("message", ({ data: { id, progress, stems, seconds, erro
     }));
     const song = list({ name: row.name, seconds: seconds.song, stems: entries });
     Object.assign(song.card.dataset, { took: seconds.took.toFixed(2), threads });
+    if (beyond) song.card.querySelector(".transport").after(remark(`beyond full scale, and cut off: ${beyond} samples`));
   }
   row.done();
 });
-worker.addEventListener("error", () => {
+worker?.addEventListener("error", () => {
   for (const row of waiting.values()) {
     row.fail("cannot come apart: this browser lacks what it takes; try a newer one.");
     row.done?.();
   }
 });
+
+function remark(text) {
+  const element = document.createElement("p");
+  element.className = "hint";
+  element.textContent = text;
+  return element;
+}

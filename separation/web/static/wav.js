@@ -5,19 +5,20 @@ export class Wav {
     this.rate = rate;
     this.samples = new Int16Array(samples * channels);
     this.place = 0;
+    this.beyond = 0; // samples that were cut off
   }
 
   /** `block` holds left and right; of a mono song their mean is kept. */
   write([left, right]) {
-    const scaled = (sample) => Math.max(-32768, Math.min(32767, Math.round(sample * 32768)));
     for (let n = 0; n < left.length; n++) {
-      if (this.channels === 1) {
-        this.samples[this.place++] = scaled((left[n] + right[n]) / 2);
-        continue;
-      }
-      this.samples[this.place++] = scaled(left[n]);
-      this.samples[this.place++] = scaled(right[n]);
+      if (this.channels === 1) this.put((left[n] + right[n]) / 2);
+      else this.put(left[n]), this.put(right[n]);
     }
+  }
+
+  put(sample) {
+    if (Math.abs(sample) > 1) this.beyond++;
+    this.samples[this.place++] = Math.max(-32768, Math.min(32767, Math.round(sample * 32768)));
   }
 
   get blob() {

@@ -42,7 +42,8 @@ async function run({ id, network: name, channels }) {
     const pictures = await paint(sketches);
     const stems = facts.sources.map((stem, n) => ({ name: stem, wav: wavs[n].blob, picture: pictures[n] }));
     const seconds = { song: left.length / rate, took: (performance.now() - started) / 1000 };
-    postMessage({ id, stems, seconds, threads: ort.env.wasm.numThreads });
+    const beyond = wavs.reduce((sum, wav) => sum + wav.beyond, 0);
+    postMessage({ id, stems, seconds, beyond, threads: ort.env.wasm.numThreads });
   } catch (error) {
     const memory = error instanceof RangeError || /memory/i.test(error.message);
     postMessage({ id, error: memory ? "it is too long for this browser's memory: cut it into parts first." : String(error.message ?? error) });
