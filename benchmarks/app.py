@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,8 +18,9 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
+from benchmarks.chromium import launched
 from separation.errors import run_script
 
 SOUNDING = "(stems) => stems.length > 1 && stems.every((stem) => stem.currentTime > 0.05)"
@@ -72,10 +72,7 @@ def main() -> None:
     parser.add_argument("--stems", nargs="+", default=["all", "two"], help="default: all two")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     options = parser.parse_args()
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as driver:
-        arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        browser = driver.chromium.launch(executable_path=program, args=arguments)
+    with launched() as browser:
         for stems in options.stems:
             rounds = [
                 (*with_app(browser, options.song, stems), by_command(options.song, stems))
@@ -87,7 +84,6 @@ def main() -> None:
                 f"takes {command:.1f} s ({sounding / command:.2f}); clocks {apart:.1f} ms apart; the app takes "
                 f"{memory:.0f} MB"
             )
-        browser.close()
 
 
 if __name__ == "__main__":

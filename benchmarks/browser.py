@@ -8,13 +8,13 @@ Seconds for the song with one thread and with two, in turn, in Chromium; and wha
 from __future__ import annotations
 
 import argparse
-import shutil
 import threading
 from pathlib import Path
 from statistics import median
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
+from benchmarks.chromium import launched
 from separation.audio.io import probe
 from separation.errors import run_script
 from separation.web.serve import make_server
@@ -45,15 +45,14 @@ def main() -> None:
     parser.add_argument("--song", type=Path, required=True, help="what Chromium can play")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     options = parser.parse_args()
-    minutes = probe(options.song).samples / probe(options.song).sample_rate / 60
+    info = probe(options.song)
+    minutes = info.samples / info.sample_rate / 60
     server = make_server(options.folder, 0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     shared = [*options.folder.glob("*.js"), *options.folder.glob("vendor/*"), options.folder / "index.html"]
     size = sum(path.stat().st_size for path in shared) / 1e6
     print(f"{minutes:.1f} minutes of music; the page takes {size:.1f} MB")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with launched() as browser:
         for network, stems in NETWORKS.items():
             taken: dict[int, list[float]] = {1: [], 2: []}
             firsts = []
@@ -69,7 +68,6 @@ def main() -> None:
                 f"{one:.1f} s a minute with one thread, {two:.1f} s with two ({one / two:.2f}); "
                 f"{median(firsts):.1f} s from opening to the first chunk"
             )
-        browser.close()
     server.shutdown()
 
 

@@ -46,6 +46,12 @@ def target_of(track: StoredTrack, target: str) -> Signal | None:
     return Signal(track, ((target, 1),)) if target in track.parts else None
 
 
+def shares_of(track: StoredTrack, targets: Sequence[str]) -> list[Signal]:
+    """What a whole song is shared out to: its targets, in their order, and its rest if there is one."""
+    signals = [*(target_of(track, target) for target in targets), rest_of(track, targets)]
+    return [signal for signal in signals if signal]
+
+
 def rest_of(track: StoredTrack, targets: Sequence[str]) -> Signal | None:
     """The song without `targets`; None when nobody can tell."""
     parts = rest_parts(track.parts, targets)

@@ -41,9 +41,8 @@ def find_weights(weights: str | Path | Sequence[str | Path] | None, stems: Seque
     `best` are the networks for four stems and for vocals, where both help: four stems, vocals or their accompaniment.
     `live` is the one for vocals that is least late.
     """
-    chosen = [weights] if isinstance(weights, str | Path) else list(weights or ["fast"])
     paths = []
-    for name in chosen:
+    for name in _chosen(weights) or ["fast"]:
         if str(name) not in SETS:
             paths.append(Path(name))
             continue
@@ -61,8 +60,12 @@ def stems_of(weights: str | Path | Sequence[str | Path] | None, stems: Sequence[
 
     So a better quality gives better stems, and no others.
     """
-    chosen = [weights] if isinstance(weights, str | Path) else list(weights or [])
-    return tuple(stems) or (tuple(source_names(["vocals"])) if "best" in map(str, chosen) else ())
+    return tuple(stems) or (source_names(["vocals"]) if "best" in map(str, _chosen(weights)) else ())
+
+
+def _chosen(weights: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
+    """One choice, several or none, as a list."""
+    return [weights] if isinstance(weights, str | Path) else list(weights or [])
 
 
 def absolute(weights: Iterable[str | Path]) -> tuple[str, ...]:

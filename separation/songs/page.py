@@ -118,15 +118,13 @@ class Page:
 def fill_page(songs: list[dict[str, Any]], more: Path | None = None) -> str:
     """The HTML of the page for these songs: of each its `name`, its `seconds`, for each of its `stems` the `name`
     and the links `audio` and `picture`, perhaps a `title`, an `artist` and the link to a `cover`. The folder `more`,
-    of a page that songs are dropped on, may have a `more.html`, `more.css` and `more.js` to go in."""
+    of a page that songs are dropped on, has a `more.html`, `more.css` and `more.js` to go in."""
     page = (PLAYER / "page.html").read_text(encoding="utf-8")
     for name in ("page.css", "ensemble.js", "channel.js", "page.js"):
         page = page.replace(f"{{{{ {name} }}}}", (PLAYER / name).read_text(encoding="utf-8"))
-    dropped = (PLAYER / "drop.css").read_text(encoding="utf-8") if more else ""
-    page = page.replace("{{ drop.css }}", dropped)
-    for name in ("more.html", "more.css", "more.js"):
-        is_there = more and (more / name).is_file()
-        page = page.replace(f"{{{{ {name} }}}}", (more / name).read_text(encoding="utf-8") if is_there else "")
+    for name in ("drop.css", "drop.js", "more.html", "more.css", "more.js"):
+        text = ((PLAYER if name.startswith("drop") else more) / name).read_text(encoding="utf-8") if more else ""
+        page = page.replace(f"{{{{ {name} }}}}", text)
     return page.replace("{{ songs }}", json.dumps(songs).replace("<", "\\u003c"))
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from separation.dataset.signals import Signal, rest_of, target_of
+from separation.dataset.signals import Signal, shares_of
 from separation.dataset.store import StoredTrack
 from separation.errors import UserError
 from separation.stems import rest_name
@@ -79,10 +79,8 @@ class Batches(Dataset):
         return self.config.schedule.steps
 
     def __getitem__(self, step: int) -> Batch | dict[str, Orders | Tensor]:
-        made: dict[str, Orders | Tensor] = {}
-        drawn = self.drawn(step)
-        for name, examples in drawn.items():
-            made[name] = self.clerk.orders(examples) if self.clerk else self._make(examples)
+        drawn, make_of = self.drawn(step), self.clerk.orders if self.clerk else self._make
+        made: dict[str, Orders | Tensor] = {name: make_of(examples) for name, examples in drawn.items()}
         if "sources" in drawn:
             made["labelled"] = torch.tensor([example.labelled for example in drawn["sources"]])
         if "music" in drawn:
@@ -166,10 +164,7 @@ class Batches(Dataset):
 
     def _sources_of(self, track: StoredTrack) -> list[Signal]:
         """The targets of a song, and the rest if there is one, in balance."""
-        targets = self.config.targets
-        whole = [target_of(track, target) for target in targets]
-        whole += [rest_of(track, targets)] if self.has_rest else []
-        return [levelled(signal) for signal in whole]
+        return [levelled(signal) for signal in shares_of(track, self.config.targets)]
 
     def _remix(self, rng: np.random.Generator, signals: Sequence[Signal]) -> list[Draw]:
         """Crops of several songs, each changed on its own."""

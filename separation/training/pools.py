@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from separation.audio.spectral import SpectralSettings
-from separation.dataset.signals import Signal, mixture_of, rest_of, silence_of, target_of
+from separation.dataset.signals import Signal, mixture_of, rest_of, shares_of, silence_of, target_of
 from separation.dataset.store import Store, StoredTrack, check_settings
 from separation.errors import UserError
 from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS
@@ -90,9 +90,8 @@ class Pools:
         for pool in (*self.targets.values(), self.rests, self.mixtures, *self.rests_without.values()):
             yield from pool.signals()
         for pool in (self.labelled, self.taught):
-            for track in (signal.track for signal in pool.signals()):
-                whole = [target_of(track, target) for target in targets]
-                yield from filter(None, [*whole, rest_of(track, targets)])
+            for signal in pool.signals():
+                yield from shares_of(signal.track, targets)
 
     def counts(self) -> tuple[int, int]:
         """How many songs give an isolated target, and how many others there are to learn from."""

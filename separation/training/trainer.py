@@ -35,7 +35,7 @@ from separation.training.resume import BEST, LAST, read_run, restore
 from separation.training.start import grown_from, measure_input
 from separation.training.state import save_state
 from separation.training.validation import mean_of, medians, validate, validation_tracks
-from separation.training.waveforms import Clerk, waveforms_of
+from separation.training.waveforms import waveforms_of
 
 
 class Trainer:
@@ -84,7 +84,7 @@ class Trainer:
         elif config.weights:
             self.network.load_state_dict(grown_from(config.weights, config, self.network.state_dict(), device))
         else:
-            measure_input(self.network.generator, self._first_batches(clerk))
+            measure_input(self.network.generator, self._first_batches())
         if not state:
             self.average.module.load_state_dict(self.network.state_dict())
         self.objective = self._share(GeneratorObjective(self.network, config.losses))
@@ -183,9 +183,9 @@ class Trainer:
         settings = self.config.discriminator
         return Discriminator(targets=targets, widths=settings.widths, scales=settings.scales)
 
-    def _first_batches(self, clerk: Clerk | None) -> Iterator[Batch]:
+    def _first_batches(self) -> Iterator[Batch]:
         """The first 16 batches that have all that batches can have, of all processes together."""
-        whole, every = Batches(self.config, self.pools, clerk=clerk), self.schedule.unlabelled_every
+        whole, every = Batches(self.config, self.pools, clerk=self.batches.clerk), self.schedule.unlabelled_every
         for step in range(0, min(16 * every, len(whole)), every):
             yield whole.finished(whole[step], self.waveforms) if self.waveforms else whole[step]
 

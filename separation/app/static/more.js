@@ -2,20 +2,7 @@
 const LOOK = 500; // milliseconds between two looks at the queue
 const STATES = { uploading: "on its way", waiting: "waiting", running: "", failed: "", done: "" };
 
-const drop = document.getElementById("drop");
-const pick = document.getElementById("pick");
-document.getElementById("choose").addEventListener("click", () => pick.click());
-pick.addEventListener("change", () => (send([...pick.files]), (pick.value = "")));
-
-for (const event of ["dragenter", "dragover"]) {
-  addEventListener(event, (over) => (over.preventDefault(), drop.classList.add("over")));
-}
-addEventListener("dragleave", (left) => left.relatedTarget ?? drop.classList.remove("over"));
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  drop.classList.remove("over");
-  send([...event.dataTransfer.files]);
-});
+receive(send);
 
 async function send(files) {
   for (const file of files) {
@@ -30,15 +17,8 @@ const rows = new Map();
 function showEntry({ key, name, state, progress, reason }) {
   let row = rows.get(key);
   if (!row) {
-    row = document.createElement("li");
-    row.innerHTML =
-      '<span class="title"></span><span class="state"></span><progress max="1"></progress>' +
-      '<button class="remove" type="button">×</button>';
-    row.querySelector(".remove").addEventListener("click", () => {
-      fetch(`/songs/${key}`, { method: "DELETE" }).then(look);
-    });
+    row = addRow(() => fetch(`/songs/${key}`, { method: "DELETE" }).then(look));
     rows.set(key, row);
-    document.getElementById("queue").append(row);
   }
   row.className = state;
   row.querySelector(".title").textContent = name;

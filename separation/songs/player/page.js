@@ -312,7 +312,7 @@ async function render(files, gains) {
       samples[place * channels + channel] = Math.max(-32768, Math.min(32767, Math.round(sample * 32768)));
     });
   }
-  return new Blob([wavHeader(samples.byteLength, channels, rate), samples], { type: "audio/wav" });
+  return wav(samples, channels, rate);
 }
 
 /** The sample rate of a wav or flac, which a browser does not tell; 44100 for what it is not known of. */
@@ -324,7 +324,9 @@ function sampleRate(content) {
   return 44100;
 }
 
-function wavHeader(bytes, channels, rate) {
+/** A wav of interleaved samples of 16 bits. */
+function wav(samples, channels, rate) {
+  const bytes = samples.byteLength;
   const view = new DataView(new ArrayBuffer(44));
   const text = (place, word) => [...word].forEach((letter, index) => view.setUint8(place + index, letter.charCodeAt(0)));
   text(0, "RIFF"), view.setUint32(4, 36 + bytes, true), text(8, "WAVEfmt ");
@@ -332,7 +334,7 @@ function wavHeader(bytes, channels, rate) {
   view.setUint32(24, rate, true), view.setUint32(28, rate * channels * 2, true);
   view.setUint16(32, channels * 2, true), view.setUint16(34, 16, true);
   text(36, "data"), view.setUint32(40, bytes, true);
-  return view;
+  return new Blob([view, samples], { type: "audio/wav" });
 }
 
 const songs = [];

@@ -6,20 +6,7 @@ const worker = served ? new Worker(`worker.js?threads=${threads}`, { type: "modu
 document.getElementById("disk").hidden = served;
 document.getElementById("drop").hidden = !served;
 
-const drop = document.getElementById("drop");
-const pick = document.getElementById("pick");
-document.getElementById("choose").addEventListener("click", () => pick.click());
-pick.addEventListener("change", () => (take([...pick.files]), (pick.value = "")));
-
-for (const event of ["dragenter", "dragover"]) {
-  addEventListener(event, (over) => (over.preventDefault(), drop.classList.add("over")));
-}
-addEventListener("dragleave", (left) => left.relatedTarget ?? drop.classList.remove("over"));
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  drop.classList.remove("over");
-  take([...event.dataTransfer.files]);
-});
+receive(take);
 
 const waiting = new Map(); // songs under way, by their numbers
 let number = 0;
@@ -30,17 +17,12 @@ class Row {
     this.id = ++number;
     this.name = nameOf(file);
     this.network = network;
-    this.element = document.createElement("li");
-    this.element.innerHTML =
-      '<span class="title"></span><span class="state"></span><progress max="1"></progress>' +
-      '<button class="remove" type="button">×</button>';
+    this.element = addRow(() => this.leave());
     this.part(".title").textContent = this.name;
     this.part("progress").setAttribute("aria-label", `Progress of ${this.name}`);
     this.part(".remove").setAttribute("aria-label", `Cancel ${this.name}`);
-    this.part(".remove").addEventListener("click", () => this.leave());
     this.say("waiting");
     waiting.set(this.id, this);
-    document.getElementById("queue").append(this.element);
   }
 
   part(selector) {
@@ -114,7 +96,7 @@ async function begin(file, row) {
   worker.postMessage({ id: row.id, network: row.network, channels }, channels.map((channel) => channel.buffer));
 }
 
-worker?.addEventListener("message", ({ data: { id, progress, stems, seconds, beyond, error, threads } }) => {
+worker?.addEventListener("message", ({ data: { id, progress, stems, channels, seconds, beyond, error, threads } }) => {
   const row = waiting.get(id);
   if (!row) return;
   if (progress !== undefined) return row.move(progress);
@@ -123,7 +105,7 @@ worker?.addEventListener("message", ({ data: { id, progress, stems, seconds, bey
     row.leave();
     const entries = stems.map((stem) => ({
       name: stem.name,
-      audio: `${URL.createObjectURL(stem.wav)}#.wav`,
+      audio: `${URL.createObjectURL(wav(stem.samples, channels, RATE))}#.wav`,
       picture: URL.createObjectURL(stem.picture),
       file: `${row.name} - ${stem.name.replaceAll("_", " ")}.wav`,
     }));

@@ -1,8 +1,8 @@
 /** Where songs come apart: off the page's thread, one after the other. */
 import * as ort from "./vendor/ort.wasm.min.mjs";
 import { Sketch, paint } from "./picture.js";
+import { Samples } from "./samples.js";
 import { separate } from "./separation.js";
-import { Wav } from "./wav.js";
 
 ort.env.wasm.wasmPaths = new URL("./vendor/", import.meta.url).href;
 // Several threads need memory that they share, which browsers give only to isolated pages.
@@ -25,11 +25,11 @@ async function run({ id, network: name, channels }) {
     const { facts, session } = networks.get(name);
     const [left, right = left] = channels;
     const rate = facts.spectral.sample_rate;
-    const wavs = facts.sources.map(() => new Wav(left.length, channels.length, rate));
+    const signals = facts.sources.map(() => new Samples(left.length, channels.length));
     const sketches = facts.sources.map(() => new Sketch(left.length, rate));
     const hear = (stems) =>
       stems.forEach((stem, index) => {
-        wavs[index].write(stem);
+        signals[index].write(stem);
         sketches[index].hear(stem);
       });
     const tell = async (share) => {
@@ -40,10 +40,13 @@ async function run({ id, network: name, channels }) {
     const started = performance.now();
     if (!(await separate(ort, session, facts, left, right, hear, tell))) return;
     const pictures = await paint(sketches);
-    const stems = facts.sources.map((stem, n) => ({ name: stem, wav: wavs[n].blob, picture: pictures[n] }));
+    const stems = facts.sources.map((name, n) => ({ name, samples: signals[n].values, picture: pictures[n] }));
     const seconds = { song: left.length / rate, took: (performance.now() - started) / 1000 };
-    const beyond = wavs.reduce((sum, wav) => sum + wav.beyond, 0);
-    postMessage({ id, stems, seconds, beyond, threads: ort.env.wasm.numThreads });
+    const beyond = signals.reduce((sum, signal) => sum + signal.beyond, 0);
+    postMessage(
+      { id, stems, channels: channels.length, seconds, beyond, threads: ort.env.wasm.numThreads },
+      signals.map(({ values }) => values.buffer),
+    );
   } catch (error) {
     const memory = error instanceof RangeError || /memory/i.test(error.message);
     postMessage({ id, error: memory ? "it is too long for this browser's memory: cut it into parts first." : String(error.message ?? error) });
