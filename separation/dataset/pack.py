@@ -5,6 +5,7 @@ A store is built from them there. It takes seconds, where a store would take a h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,9 @@ class Packing:
 
 
 def plan_packing(folder: Path, tracks: Sequence[Track], seconds: float | None = None) -> list[Packing]:
-    """The songs that are not yet in `folder`. Raises `UserError` when it cannot be a folder."""
+    """The songs that are not yet in `folder`. Raises `UserError` when it cannot be a folder, or no time is taken."""
+    if seconds is not None and not 0 < seconds < math.inf:
+        raise UserError(f"--pack-seconds must be a number above 0, not {seconds:g}.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

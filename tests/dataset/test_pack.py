@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -60,6 +61,13 @@ def test_of_longer_songs_the_middle_is_packed(root, tmp_path):
     assert middle.shape[-1] == round(0.5 * rate)
     wanted = whole["vocals"][:, round(0.75 * rate) :][:, : middle.shape[-1]]
     assert (middle - wanted).square().sum() < 0.1 * wanted.square().sum()
+
+
+@pytest.mark.parametrize("seconds", [0, -3, math.nan, math.inf])
+def test_a_length_that_is_none_is_refused(root, tmp_path, seconds):
+    with pytest.raises(UserError, match="--pack-seconds must be a number above 0"):
+        packed(tmp_path / "packed", root, seconds)
+    assert not (tmp_path / "packed").exists()
 
 
 def test_packing_goes_on_where_it_was_stopped(root, tmp_path):
