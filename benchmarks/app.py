@@ -2,8 +2,7 @@
 
     python -m benchmarks.app --song SONG.mp3 --stems all two --rounds 3
 
-Seconds in Chromium, in turn with the command; how far the clocks of the stems are apart while they play; and the most
-memory that the app took.
+Seconds in Chromium, in turn with the command, and the most memory that the app took.
 """
 
 from __future__ import annotations
@@ -23,12 +22,9 @@ from playwright.sync_api import Browser
 from benchmarks.chromium import launched
 from separation.errors import run_script
 
-SOUNDING = "(stems) => stems.length > 1 && stems.every((stem) => stem.currentTime > 0.05)"
-CLOCKS = "(stems) => stems.map((stem) => stem.currentTime)"
 
-
-def with_app(browser: Browser, song: Path, stems: str) -> tuple[float, float, float, float]:
-    """Seconds until the song is listed and until all stems sound, milliseconds between the clocks, and megabytes."""
+def with_app(browser: Browser, song: Path, stems: str) -> tuple[float, float, float]:
+    """Seconds until the song is listed and until all stems sound, and megabytes."""
     with tempfile.TemporaryDirectory() as folder:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
         options = ["--no-browser", "--port", "0", "--stems", stems, "--output", folder]
@@ -42,19 +38,14 @@ def with_app(browser: Browser, song: Path, stems: str) -> tuple[float, float, fl
             page.wait_for_selector(".song")
             listed = perf_counter() - start
             page.click(".play")
-            while not page.eval_on_selector_all(".stem audio", SOUNDING):
+            while not page.evaluate("Song.current.at > 0.05"):
                 page.wait_for_timeout(20)
             sounding = perf_counter() - start
-            apart = []
-            for _ in range(40):
-                page.wait_for_timeout(50)
-                times = page.eval_on_selector_all(".stem audio", CLOCKS)
-                apart.append(1000 * (max(times) - min(times)))
             page.close()
         finally:
             app.terminate()
             usage = os.wait4(app.pid, 0)[2]
-        return listed, sounding, median(apart), usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+        return listed, sounding, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def by_command(song: Path, stems: str) -> float:
@@ -78,11 +69,10 @@ def main() -> None:
                 (*with_app(browser, options.song, stems), by_command(options.song, stems))
                 for _ in range(options.rounds)
             ]
-            listed, sounding, apart, memory, command = map(median, zip(*rounds, strict=True))
+            listed, sounding, memory, command = map(median, zip(*rounds, strict=True))
             print(
                 f"{stems}: listed after {listed:.1f} s, all stems sound after {sounding:.1f} s, the command "
-                f"takes {command:.1f} s ({sounding / command:.2f}); clocks {apart:.1f} ms apart; the app takes "
-                f"{memory:.0f} MB"
+                f"takes {command:.1f} s ({sounding / command:.2f}); the app takes {memory:.0f} MB"
             )
 
 

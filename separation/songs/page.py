@@ -59,7 +59,8 @@ class Page:
                     partial.write_bytes(picture)
         first, path = next(iter(stems.items()))
         with AudioReader(path) as reader:
-            seconds, tags = reader.info.samples / reader.info.sample_rate, reader.tags
+            rate, tags = reader.info.sample_rate, reader.tags
+            seconds = reader.info.samples / rate
         cover = path.with_suffix(".cover.jpg")
         if anew and source:
             _write_cover(cover, read_cover(source))
@@ -67,7 +68,7 @@ class Page:
             {"name": stem, "audio": self._link(path), "picture": self._link(pictures[stem])}
             for stem, path in stems.items()
         ]
-        song = {"name": name, "seconds": round(seconds, 3), "stems": parts}
+        song = {"name": name, "seconds": round(seconds, 3), "rate": rate, "stems": parts}
         title = song_title(tags, first)
         if title and not name.startswith(title):  # the name tells apart what has the same title
             song["title"] = title
@@ -116,11 +117,14 @@ class Page:
 
 
 def fill_page(songs: list[dict[str, Any]], more: Path | None = None) -> str:
-    """The HTML of the page for these songs: of each its `name`, its `seconds`, for each of its `stems` the `name`
-    and the links `audio` and `picture`, perhaps a `title`, an `artist` and the link to a `cover`. The folder `more`,
-    of a page that songs are dropped on, has a `more.html`, `more.css` and `more.js` to go in."""
+    """The HTML of the page for these songs.
+
+    Of each there are its `name`, its `seconds`, and for each of its `stems` the `name` and the links `audio` and
+    `picture`; perhaps the sample `rate` of the stems, a `title`, an `artist` and the link to a `cover`. The folder
+    `more`, of a page that songs are dropped on, has a `more.html`, `more.css` and `more.js` to go in.
+    """
     page = (PLAYER / "page.html").read_text(encoding="utf-8")
-    for name in ("page.css", "ensemble.js", "channel.js", "page.js"):
+    for name in ("page.css", "ensemble.js", "channel.js", "wave.js", "deck.js", "page.js"):
         page = page.replace(f"{{{{ {name} }}}}", (PLAYER / name).read_text(encoding="utf-8"))
     for name in ("drop.css", "drop.js", "more.html", "more.css", "more.js"):
         text = ((PLAYER if name.startswith("drop") else more) / name).read_text(encoding="utf-8") if more else ""
@@ -136,7 +140,7 @@ def _is_song(value: Any) -> bool:
         return False
     texts = [stem.get(key) for stem in value["stems"] if isinstance(stem, dict) for key in ("name", "audio", "picture")]
     is_whole = len(texts) == 3 * len(value["stems"]) and all(isinstance(text, str) for text in texts)
-    return is_whole and isinstance(value.get("seconds"), int | float)
+    return is_whole and isinstance(value.get("seconds"), int | float) and isinstance(value.get("rate", 0), int)
 
 
 def _write_cover(path: Path, cover: bytes | None) -> None:

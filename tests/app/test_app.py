@@ -25,6 +25,7 @@ from networks import random_weights
 from PIL import Image
 
 from separation.audio.io import AudioReader, AudioWriter, read, read_cover, write
+from separation.songs.page import Page
 from separation.stems import STEMS
 
 pytest.importorskip("uvicorn")
@@ -261,9 +262,7 @@ def test_in_a_browser_a_song_is_dropped_heard_and_its_mix_taken_away(app, tab, t
     card = tab.wait_for_selector("article[aria-label='dropped']", timeout=60_000)
     card.query_selector(".play").click()
     tab.wait_for_selector("article.playing")
-    tab.wait_for_timeout(1500)
-    clocks = tab.evaluate("Song.current.ensemble.parts.map((part) => part.currentTime)")
-    assert max(clocks) - min(clocks) < 0.1
+    until(tab, lambda: tab.evaluate("Song.current.at") > 1)
     meters = "[...document.querySelectorAll('.current .meter')].map((m) => Number(m.style.getPropertyValue('--level')))"
     until(tab, lambda: min(tab.evaluate(meters)) > 0)
     card.query_selector("[data-stem=drums] .volume").fill("0")
@@ -281,3 +280,53 @@ def test_in_a_browser_a_song_is_dropped_heard_and_its_mix_taken_away(app, tab, t
     assert rate == RATE
     torch.testing.assert_close(mix, expected, atol=1e-4, rtol=0)
     assert not complaints
+
+
+RESIDUE = """() => {
+  const { stems } = Song.current;
+  if (!window.taps) {
+    const tap = () => Object.assign(stems[0].channel.context.createAnalyser(), { fftSize: 8192 });
+    window.taps = [tap(), tap()];
+    stems.forEach((stem) => stem.channel.fader.connect(taps[0]));
+    stems[0].channel.fader.connect(taps[1]);
+  }
+  const [all, first] = taps.map((tap) => {
+    const samples = new Float32Array(8192);
+    tap.getFloatTimeDomainData(samples);
+    return Math.hypot(...samples);
+  });
+  return first ? all / first : 1;
+}"""
+"""What sounds of all stems together, as a share of the first: of a stem and its opposite nothing, while in step."""
+
+
+def test_stems_are_in_step_to_the_sample(tmp_path, weights, tab):
+    noise = 0.2 * torch.randn(2, 20 * RATE, generator=torch.Generator().manual_seed(0)).T.numpy()
+    page = Page(tmp_path)
+    for kind in ("PCM_16", "PCM_24", "FLOAT"):
+        paths = {stem: tmp_path / kind / f"{stem}.wav" for stem in ("vocals", "accompaniment")}
+        paths["vocals"].parent.mkdir()
+        for path, polarity in zip(paths.values(), (1, -1), strict=True):
+            soundfile.write(path, polarity * noise, RATE, kind)
+        page.add(kind, paths)
+    app = App(tmp_path, weights)
+    try:
+        tab.goto(app.address)
+        for kind in ("PCM_16", "PCM_24", "FLOAT"):
+            tab.click(f"article[aria-label='{kind}'] .play")
+            tab.evaluate("window.taps = null")
+            for place in (13, 3.21, 7.7):
+                tab.evaluate("(place) => Song.current.seek(place)", place)
+                until(tab, lambda: tab.evaluate(RESIDUE) < 1e-3)
+                assert place <= tab.evaluate("Song.current.ensemble.time") < 20
+        tab.evaluate("Song.current.seek(19.8)")
+        tab.wait_for_selector("article:not(.playing) >> nth=2")  # it has ended, as those before have
+        assert tab.evaluate("Song.current.at") == 20
+        tab.click("article.current .play")
+        until(tab, lambda: 0 < tab.evaluate("Song.current.at") < 10)
+        (tmp_path / "PCM_16" / "vocals.wav").unlink()
+        tab.reload()
+        tab.click("article[aria-label='PCM_16'] .play")
+        assert "Cannot play vocals" in tab.wait_for_selector("article.current .trouble").text_content()
+    finally:
+        app.stop()

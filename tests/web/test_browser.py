@@ -229,7 +229,7 @@ def test_the_stems_play(page, tmp_path):
     soundfile.write(tmp_path / "short.wav", 0.1 * np.ones((44100, 2)), 44100)
     separated(page, tmp_path / "short.wav", "vocals")
     page.click(".play")
-    page.wait_for_function("document.querySelector('.stem audio').currentTime > 0.2")
+    page.wait_for_function("Song.current.at > 0.2")
     page.wait_for_function(METER)
     page.click("[aria-label='Solo vocals']")
     assert "silent" in page.get_attribute("[data-stem=accompaniment]", "class")

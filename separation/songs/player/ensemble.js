@@ -10,6 +10,7 @@ class Ensemble {
   static LOOK = 100; // milliseconds between two looks at the clocks
   static SLACK = 0.004; // seconds apart that nobody hears
   static HOLD = 0.08; // seconds apart that take a new start together
+  static SURE = 3; // looks in turn that make a difference true: clocks move in steps, and are read one by one
 
   /** `changed` is called when playing begins or ends, `failed` when an element cannot be played. */
   constructor(elements, changed, failed) {
@@ -17,6 +18,7 @@ class Ensemble {
     this.changed = changed;
     this.playing = false; // as the listener wants it
     this.sounding = false; // the elements are under way, not waiting for each other
+    this.astray = new Map(); // looks in turn that found an element out of step
     this.left = new AbortController();
     for (const element of elements) {
       const on = (event, act) => element.addEventListener(event, act, { signal: this.left.signal });
@@ -101,9 +103,13 @@ class Ensemble {
   }
 
   follow(part, time) {
-    const late = time - part.currentTime;
     if (part.ended) return;
-    if (Math.abs(late) > Ensemble.HOLD) this.hold();
-    else part.playbackRate = Math.abs(late) > Ensemble.SLACK ? 1 + late : 1; // even within a second
+    const late = time - part.currentTime;
+    const looks = Math.abs(late) > Ensemble.SLACK ? (this.astray.get(part) ?? 0) + 1 : 0;
+    this.astray.set(part, looks);
+    if (!looks) part.playbackRate = 1;
+    else if (looks < Ensemble.SURE) return;
+    else if (Math.abs(late) > Ensemble.HOLD) this.hold();
+    else part.playbackRate = 1 + late; // even within a second
   }
 }

@@ -80,12 +80,13 @@ class Stem {
 class Song {
   static current = null;
 
-  constructor({ name, seconds, stems, title = name, artist = "", cover }) {
+  constructor({ name, seconds, stems, title = name, artist = "", cover, rate }) {
     this.name = name;
     this.title = title;
     this.artist = artist;
     this.cover = cover;
     this.seconds = seconds;
+    this.rate = rate;
     this.ensemble = null;
     this.at = 0;
     this.card = document.getElementById("song").content.firstElementChild.cloneNode(true);
@@ -130,7 +131,7 @@ class Song {
   toggle() {
     if (this.playing) return this.ensemble.pause();
     this.enter();
-    Channel.wake();
+    this.stems[0].channel?.wake();
     this.ensemble.play();
   }
 
@@ -194,12 +195,22 @@ class Song {
     Song.current?.leave();
     Song.current = this;
     this.trouble.hidden = true;
+    const changed = () => this.show();
+    const failed = (stems) => this.complain(stems);
+    const exact = Deck.plays(this.stems, this.rate);
     if (Channel.possible) {
-      for (const stem of this.stems) stem.channel ??= new Channel(stem.audio);
+      for (const stem of this.stems.filter((stem) => !stem.channel)) {
+        stem.channel = new Channel(Channel.contextOf(exact ? this.rate : undefined));
+        if (!exact) stem.channel.carry(stem.audio);
+      }
       this.card.classList.add("metered");
       this.mix();
     }
-    this.ensemble = new Ensemble(this.stems.map((stem) => stem.audio), () => this.show(), () => this.complain());
+    this.ensemble = exact
+      ? new Deck(this.stems, this.rate, changed, failed)
+      : new Ensemble(this.stems.map((stem) => stem.audio), changed, () =>
+          failed(this.stems.filter((stem) => stem.audio.error)),
+        );
     this.ensemble.seek(this.at);
     this.card.classList.add("current");
     const artwork = this.cover ? [{ src: new URL(this.cover, location.href).href }] : [];
@@ -227,11 +238,11 @@ class Song {
     }
   }
 
-  complain() {
-    const failed = this.stems.filter((stem) => stem.audio.error);
-    const names = failed.map((stem) => stem.name).join(", ");
+  /** Say which stems cannot be played. */
+  complain(stems) {
+    const names = stems.map((stem) => stem.name).join(", ");
     this.trouble.textContent =
-      `Cannot play ${names}: the file is gone, or this browser does not play ${failed[0].format}. ` +
+      `Cannot play ${names}: the file is gone, or this browser does not play ${stems[0].format}. ` +
       "All browsers play what is separated with --format wav or mp3.";
     this.trouble.hidden = false;
   }

@@ -109,7 +109,7 @@ worker?.addEventListener("message", ({ data: { id, progress, stems, channels, se
       picture: URL.createObjectURL(stem.picture),
       file: `${row.name} - ${stem.name.replaceAll("_", " ")}.wav`,
     }));
-    const song = list({ name: row.name, seconds: seconds.song, stems: entries });
+    const song = list({ name: row.name, seconds: seconds.song, rate: RATE, stems: entries });
     Object.assign(song.card.dataset, { took: seconds.took.toFixed(2), threads });
     if (beyond) song.card.querySelector(".transport").after(remark(`beyond full scale, and cut off: ${beyond} samples`));
   }
