@@ -25,6 +25,9 @@ WINDOW = 4000
 PATIENCE = 10, 60
 """Seconds to wait for the scheduler, and for a first worker."""
 
+DESERTED = 600
+"""Seconds to wait for another worker when all have left: a cluster that grows by need takes minutes."""
+
 _alone = threading.Lock()
 
 
@@ -67,6 +70,15 @@ class Cluster:
         if future.cancelled() or isinstance(future.exception(), ImportError):
             lost = "the connection to the scheduler is lost" if future.cancelled() else future.exception()
             raise UserError(f"the cluster cannot go on ({lost}); run it again: what is done is kept.")
+
+    def check(self) -> None:
+        """Raises `UserError` when all workers left long ago, or the scheduler did."""
+        try:
+            self.client.wait_for_workers(1, timeout=DESERTED)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"the cluster has no workers any more ({error}); run it again: what is done is kept."
+            ) from None
 
     def stop(self) -> None:
         self.executor.shutdown(wait=False)

@@ -22,6 +22,9 @@ CLUSTER_HELP = (
     "let the workers of a Dask cluster do it, tcp://host:port; all folders must lie on storage that they share"
 )
 
+LOOK = 5
+"""Seconds without a job that ends, after which the workers are looked after."""
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -39,6 +42,9 @@ class Pool(Protocol):
 
     def submit(self, work: Callable[[Job], Result], job: Job) -> Future:
         """Begin a job; its result is that of `attempt`."""
+
+    def check(self) -> None:
+        """No job has ended for a while. Raises `UserError` when none ever will."""
 
     def release(self, future: Future) -> None:
         """This job has ended."""
@@ -97,7 +103,11 @@ def run_in(pool: Pool, work: Callable[[Job], Result], jobs: Sequence[Job]) -> It
             future = pool.submit(work, jobs[number])
             running[future] = number
             future.add_done_callback(ended.put)
-        future = ended.get()
+        try:
+            future = ended.get(timeout=LOOK)
+        except queue.Empty:
+            pool.check()
+            continue
         number = running.pop(future)
         pool.release(future)
         if isinstance(future.exception(), pool.deaths):
@@ -151,6 +161,9 @@ class Processes:
             future = executor.submit(_attempt_in_process, work, job)
         self.busy[future] = executor
         return future
+
+    def check(self) -> None:
+        """A process that dies is noticed at once."""
 
     def release(self, future: Future) -> None:
         executor = self.busy.pop(future)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import torch
 from music import make_song
 from torch import Tensor
 
@@ -19,6 +20,9 @@ from separation.stems import STEMS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MUSIC = REPOSITORY.parent / "shared" / "data"
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side: a thread each
+    torch.set_num_threads(1)
 
 
 def make_stems(seed: int = 0, seconds: float = 2.0, sample_rate: int = 44100) -> dict[str, Tensor]:

@@ -24,9 +24,11 @@ dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distribute
 def cluster():
     """A scheduler and two workers on this machine, each a process with a nanny that replaces it when it dies."""
     settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "scheduler_port": 0}
-    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):  # for brevity: three by default
-        running = distributed.LocalCluster(**settings, silence_logs="CRITICAL")
-    with running:
+    here = {
+        "distributed.scheduler.allowed-failures": 1,  # for brevity: three by default
+        "distributed.comm.timeouts.connect": "2 minutes",  # a busy machine is slow to start a worker again
+    }
+    with dask.config.set(here), distributed.LocalCluster(**settings, silence_logs="CRITICAL") as running:
         yield running
 
 
@@ -57,6 +59,18 @@ def test_the_workers_of_a_cluster_do_every_job_once_and_pass_over_what_kills_the
 def test_a_folder_that_a_worker_cannot_see_is_named(cluster, tmp_path):
     (result,) = run_jobs(partial(note, tmp_path), [1], cluster=cluster.scheduler_address, folders=[tmp_path / "there"])
     assert f"cannot see {tmp_path / 'there'}" in str(result[1])
+
+
+def test_a_cluster_that_all_workers_have_left_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("separation.workers.LOOK", 0.1)
+    monkeypatch.setattr("separation.cluster.DESERTED", 1)
+    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None, "scheduler_port": 0}
+    with distributed.LocalCluster(**settings, processes=False, protocol="tcp", silence_logs="CRITICAL") as deserted:
+        results = run_jobs(partial(slow, tmp_path), list(range(8, 40)), cluster=deserted.scheduler_address)
+        assert next(results) == (8, 16)
+        deserted.scale(0)
+        with pytest.raises(UserError, match="no workers any more"):
+            list(results)
 
 
 def slow(folder: Path, job: int) -> int:

@@ -13,7 +13,7 @@ from separation.network.pretrained import find_weights
 from separation.songs.arguments import sort_out
 from separation.songs.batch import Settings
 from separation.songs.find import at_home
-from separation.songs.outputs import StemFormat
+from separation.songs.outputs import EXTENSIONS, STEM_FILE, StemFormat
 
 
 def main() -> None:
@@ -27,7 +27,9 @@ def main() -> None:
     except ImportError as error:
         raise UserError(f"the app needs {error.name}: run `pip install '.[app]'`.") from error
     stems = tuple(sort_out([options.stems])[0])
-    settings = Settings(find_weights(options.weights or ["fast"], stems), options.device, stems, StemFormat("wav"))
+    settings = Settings(
+        find_weights(options.weights or ["fast"], stems), options.device, stems, StemFormat(options.format)
+    )
     settings.separator()
     queue = Queue(at_home(options.output), settings)
     listener = listen(options.host, options.port)
@@ -47,6 +49,8 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Separate songs in a browser, on this machine.")
     parser.add_argument("--stems", default="all", help="`two`, `all` or the name of a stem (default: %(default)s)")
+    formats = [name for name in EXTENSIONS if name != STEM_FILE]  # one that browsers do not play
+    parser.add_argument("--format", choices=formats, default="wav", help="of the stems (default: %(default)s)")
     parser.add_argument("--output", default="outputs", metavar="FOLDER", help="of the stems (default: %(default)s)")
     parser.add_argument("--weights", action="append", metavar="FILE", help="`fast`, `best` or a file (default: fast)")
     parser.add_argument("--device", default="auto", help="where to separate (default: %(default)s)")

@@ -330,3 +330,19 @@ def test_stems_are_in_step_to_the_sample(tmp_path, weights, tab):
         assert "Cannot play vocals" in tab.wait_for_selector("article.current .trouble").text_content()
     finally:
         app.stop()
+
+
+def test_stems_of_other_formats_play_as_well(tmp_path, weights, tab):
+    app = App(tmp_path / "stems", weights, "--format", "mp3")
+    try:
+        app.send("song.wav", song(6))
+        (entry,) = app.wait(lambda state: state["songs"])["songs"]
+        assert all(stem["audio"].endswith(".mp3") for stem in entry["stems"])
+        tab.goto(app.address)
+        tab.click(".play")
+        until(tab, lambda: tab.evaluate("Song.current.ensemble instanceof Ensemble && Song.current.at > 0.3"))
+        until(tab, lambda: tab.evaluate("Math.min(...Song.current.stems.map((stem) => stem.shown))") > 0)
+        tab.evaluate("Song.current.seek(5.5)")
+        tab.wait_for_selector("article:not(.playing)")
+    finally:
+        app.stop()

@@ -111,9 +111,11 @@ def test_ctrl_c_leaves_no_half_written_stem_and_a_page_of_what_is_done(tmp_path,
         start_new_session=True,
         preexec_fn=hear_signals,
     )
-    folder = tmp_path / "outputs" / "vocals"
+    folder = tmp_path / "outputs"
     try:
-        while process.poll() is None and not (list(folder.glob(".*.partial")) and (folder / "done.wav").exists()):
+        while process.poll() is None and not (
+            (folder / "index.html").exists() and list(folder.glob("vocals/.*.partial"))
+        ):
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
