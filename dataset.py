@@ -33,6 +33,7 @@ def main() -> int:
     folder = options.output or Path("store") / options.dataset
     if options.cluster:
         root, folder, options.label = root.absolute(), folder.absolute(), absolute(options.label)
+        options.pack = options.pack and options.pack.absolute()
     if options.download:
         if options.dataset != "MUSDB18":
             raise UserError("--download fetches the 7-second sample of MUSDB18 only: give --dataset MUSDB18 with it.")
@@ -77,7 +78,7 @@ def pack_songs(root: Path, tracks: Sequence[Track], options: argparse.Namespace)
     print(f"{root}: {len(tracks)} songs, {len(jobs)} of them to be packed in {options.pack}")
     failures = []
     with Progress(len(jobs), abreast=options.workers) as progress:
-        for job, error in pack(jobs, options.workers):
+        for job, error in pack(options.pack, jobs, options.workers, options.cluster):
             progress.done()
             failures += [f"not packed: {job.track.name}: {error}"] if error else []
     size = sum(path.stat().st_size for path in options.pack.rglob("*.ogg"))

@@ -20,6 +20,7 @@ from time import perf_counter
 from playwright.sync_api import Browser
 
 from benchmarks.chromium import launched
+from benchmarks.memory import peak_megabytes
 from separation.errors import run_script
 
 
@@ -45,7 +46,7 @@ def with_app(browser: Browser, song: Path, stems: str) -> tuple[float, float, fl
         finally:
             app.terminate()
             usage = os.wait4(app.pid, 0)[2]
-        return listed, sounding, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+        return listed, sounding, peak_megabytes(usage)
 
 
 def by_command(song: Path, stems: str) -> float:

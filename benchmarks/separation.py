@@ -25,6 +25,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 import numpy as np
 import soundfile
 
+from benchmarks.memory import peak_megabytes
 from benchmarks.peers import PEERS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -156,8 +157,7 @@ def measure(command: Sequence[str], song: Path, folder: str) -> tuple[float, flo
         if status:
             log.seek(0)
             sys.exit(f"{command[0]} failed on {song}:\n{log.read().decode(errors='replace')}")
-    megabyte = 1 << 20 if sys.platform == "darwin" else 1 << 10  # in the units of ru_maxrss
-    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / megabyte
+    return seconds, usage.ru_utime + usage.ru_stime, peak_megabytes(usage)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from networks import random_weights
 import dataset
 from separation.errors import UserError
 from separation.songs import command
+from separation.stems import STEMS
 from separation.workers import run_jobs
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
@@ -23,7 +24,7 @@ dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distribute
 @pytest.fixture(scope="module")
 def cluster():
     """A scheduler and two workers on this machine, each a process with a nanny that replaces it when it dies."""
-    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "scheduler_port": 0}
+    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "scheduler_port": 0}
     here = {
         "distributed.scheduler.allowed-failures": 1,  # for brevity: three by default
         "distributed.comm.timeouts.connect": "2 minutes",  # a busy machine is slow to start a worker again
@@ -64,7 +65,7 @@ def test_a_folder_that_a_worker_cannot_see_is_named(cluster, tmp_path):
 def test_a_cluster_that_all_workers_have_left_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("separation.workers.LOOK", 0.1)
     monkeypatch.setattr("separation.cluster.DESERTED", 1)
-    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None, "scheduler_port": 0}
+    settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0", "scheduler_port": 0}
     with distributed.LocalCluster(**settings, processes=False, protocol="tcp", silence_logs="CRITICAL") as deserted:
         results = run_jobs(partial(slow, tmp_path), list(range(8, 40)), cluster=deserted.scheduler_address)
         assert next(results) == (8, 16)
@@ -118,7 +119,12 @@ def test_songs_and_datasets_come_out_as_in_one_process(cluster, tmp_path, monkey
         arguments = ["--dataset", "FOLDER", "--root", "songs", "--output", f"{folder} store", *options]
         monkeypatch.setattr("sys.argv", ["dataset.py", "--vocals", *arguments])
         assert dataset.main() == 1
+        pack = ["--dataset", "FOLDER", "--root", "songs", "--pack", f"{folder} packed", *options]
+        monkeypatch.setattr("sys.argv", ["dataset.py", *pack])
+        assert dataset.main() == 1
     assert len(files("one")) == 2 * 11 and files("there") == files("one")
     assert len(files("one store")) >= 4 and files("there store") == files("one store")
+    packed = [sorted((tmp_path / f"{folder} packed").rglob("*.ogg")) for folder in ("one", "there")]
+    assert len(packed[0]) == len(packed[1]) == 2 * len(STEMS)
     lines = [json.loads(line) for line in (tmp_path / "there" / "manifest.jsonl").read_text().splitlines()]
     assert sorted(line["result"] for line in lines) == ["done"] * 11 + ["failed"]

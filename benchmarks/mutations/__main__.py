@@ -24,6 +24,7 @@ from typing import Protocol
 
 import torch
 
+from benchmarks.memory import peak_megabytes
 from benchmarks.mutations.audio import Audio
 from benchmarks.mutations.configs import Configs
 from benchmarks.mutations.last import Last
@@ -31,7 +32,7 @@ from benchmarks.mutations.stores import Stores
 from benchmarks.mutations.weights import Weights
 from separation.errors import UserError
 
-SECONDS, BYTES = 60, 2 << 30
+SECONDS, MEGABYTES = 60, 2000
 
 
 class Kind(Protocol):
@@ -62,7 +63,7 @@ def try_case(kind: Kind, rng: random.Random, case: Path) -> tuple[str, str]:
     case.mkdir()
     what = kind.mutate(rng, case)
     before = {path: path.read_bytes() for path in case.rglob("*") if path.is_file()}
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = peak_megabytes(resource.getrusage(resource.RUSAGE_SELF))
     signal.alarm(SECONDS)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -75,9 +76,9 @@ def try_case(kind: Kind, rng: random.Random, case: Path) -> tuple[str, str]:
         outcome, said = "fault", traceback.format_exc()
     finally:
         signal.alarm(0)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) * (1 if sys.platform == "darwin" else 1024)
-    if grown > BYTES:
-        outcome, said = "fault", f"it took {grown / 1e9:.1f} GB"
+    grown = peak_megabytes(resource.getrusage(resource.RUSAGE_SELF)) - memory
+    if grown > MEGABYTES:
+        outcome, said = "fault", f"it took {grown / 1e3:.1f} GB"
     if any(not path.is_file() or path.read_bytes() != content for path, content in before.items()):
         outcome, said = "fault", f"a file has changed; {said}"
     return outcome, f"{what}: {said}"

@@ -51,9 +51,14 @@ def packed_parts(track: Track) -> tuple[str, ...]:
     return tuple(part for part in track.files if part != MIXTURE or not complete)
 
 
-def pack(jobs: Sequence[Packing], workers: int) -> Iterator[tuple[Packing, UserError | None]]:
-    """Pack songs, yielding each with None, or why it could not be packed."""
-    return run_jobs(pack_song, jobs, workers)
+def pack(
+    folder: Path, jobs: Sequence[Packing], workers: int, cluster: str | None = None
+) -> Iterator[tuple[Packing, UserError | None]]:
+    """Pack songs into folders below `folder`, yielding each with None, or why it could not be packed.
+
+    With the address of a `cluster`, its workers do it, and all paths are absolute.
+    """
+    return run_jobs(pack_song, jobs, workers, cluster=cluster, folders=[folder])
 
 
 def pack_song(job: Packing) -> None:

@@ -19,7 +19,7 @@ from separation.stems import STEMS
 def packed(folder, root, seconds=None):
     """What could not be packed, by song."""
     jobs = plan_packing(folder, find_tracks("FOLDER", root), seconds)
-    return {job.track.name: error for job, error in pack(jobs, workers=1)}
+    return {job.track.name: error for job, error in pack(folder, jobs, workers=1)}
 
 
 @pytest.fixture
