@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from .bands import BandMerge, BandSplit, overlapping
+from .bands import BandMerge, BandSplit, folded, folded_transpose, overlapping
 from .blocks import Block, FrameNorm, FrequencyBranch
 from .generator import Generator
 
@@ -90,15 +90,17 @@ class BandSplitStream:
     """A `BandSplit`: `[frames, bins, views]` to `[frames - 2, bands, channels]`."""
 
     def __init__(self, split: BandSplit, dtype: torch.dtype):
-        self.zones = split.zones
-        self.layers = [
-            convolution(layer.weight, layer.bias, dtype, stride=(1, zone.width))
-            for layer, zone in zip(split.layers, split.zones, strict=True)
-        ]
+        self.zones, self.layers = split.zones, []
+        for layer, zone in zip(split.layers, split.zones, strict=True):
+            # Bins lie outside of views in memory here, so folding moves nothing.
+            weight = folded(layer.weight, zone.width).unflatten(1, (-1, zone.width)).transpose(1, 2).flatten(1, 2)
+            self.layers.append(convolution(weight, layer.bias, dtype))
 
     def __call__(self, x: Tensor) -> Tensor:
-        pieces = zip(self.layers, overlapping(x.transpose(-1, -2), self.zones), strict=True)
-        return torch.cat([layer(piece.transpose(-1, -2)) for layer, piece in pieces], dim=1)
+        bands = []
+        for zone, layer, piece in zip(self.zones, self.layers, overlapping(x, self.zones, dim=-2), strict=True):
+            bands.append(layer(piece.unflatten(1, (-1, zone.width)).flatten(-2)))
+        return torch.cat(bands, dim=1)
 
 
 class BandMergeStream:
@@ -107,10 +109,8 @@ class BandMergeStream:
     def __init__(self, merge: BandMerge, dtype: torch.dtype):
         self.zones = merge.zones
         self.layers, self.biases = [], []
-        # As a transposed convolution, it adds up halves of bands; as a plain one, it is several times faster.
         for zone, layer in zip(merge.zones, merge.layers, strict=True):
-            halves = (layer.weight * merge.norm.scale[..., None]).unflatten(-1, (2, zone.width))
-            weight = halves.flip(-2).permute(1, 4, 0, 2, 3).flatten(0, 1)
+            weight = folded_transpose(layer.weight * merge.norm.scale[..., None], zone.width)
             self.layers.append(convolution(weight, None, dtype, padding=(0, 1)))
             self.biases.append(layer.bias[:, None, None])
 

@@ -71,3 +71,36 @@ def test_a_band_gives_the_bins_of_its_zone_that_lie_within_half_a_band_of_it(ban
 @torch.no_grad()
 def test_every_bin_comes_back():
     assert BandMerge(3, 2, ZONES)(BandSplit(4, 3, ZONES)(torch.randn(2, 4, 5, 40))).shape == (2, 2, 5, 40)
+
+
+@pytest.mark.parametrize("width", [2, 8, 16, 32])
+def test_bfloat16_gives_what_float32_does_but_for_rounding(width):
+    """Some processors' kernels give noise instead; see `separation.models.bands`."""
+    torch.manual_seed(0)
+    zones = spread(((10 * width, width),))
+    split, merge = BandSplit(4, 24, zones), BandMerge(24, 2, zones)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        for module in (split, merge):
+            module.zero_grad()
+        x = torch.randn(2, 4, 30, 10 * width, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            bands = split(x)
+            bands.retain_grad()
+            bins = merge(bands)
+        bins.float().square().sum().backward()
+        gradients = [parameter.grad for module in (split, merge) for parameter in module.parameters()]
+        found.append([bands.detach(), bins.detach(), x.grad, bands.grad, *gradients])
+    for exact, rounded in zip(*found, strict=True):
+        assert (rounded.float() - exact).norm() < 0.03 * exact.norm()
+
+
+def test_bands_are_those_of_wide_convolutions():
+    split, merge = BandSplit(4, 3, ZONES), BandMerge(3, 2, ZONES)
+    spectrum = torch.randn(2, 4, 5, 40)
+    bands = split(spectrum)
+    wide = [layer(piece) for layer, piece in zip(split.layers, overlapping(spectrum, ZONES), strict=True)]
+    torch.testing.assert_close(bands, torch.cat(wide, dim=-1))
+    pieces = merge.norm(bands).split([zone.bands for zone in ZONES], dim=-1)
+    wide = [layer(piece) for layer, piece in zip(merge.layers, pieces, strict=True)]
+    torch.testing.assert_close(merge(bands), torch.cat(wide, dim=-1))
