@@ -99,7 +99,7 @@ class BandSplitStream:
     def __call__(self, x: Tensor) -> Tensor:
         bands = []
         for zone, layer, piece in zip(self.zones, self.layers, overlapping(x, self.zones, dim=-2), strict=True):
-            bands.append(layer(piece.unflatten(1, (-1, zone.width)).flatten(-2)))
+            bands.append(layer(piece.reshape(piece.shape[0], -1, zone.width * piece.shape[2])))
         return torch.cat(bands, dim=1)
 
 
