@@ -44,7 +44,8 @@ class Batches(Dataset):
         self.config, self.data, self.pools, self.clerk = config, data, pools, clerk
         self.bins, self.frames = config.generator.bins, data.crop_frames
         self.has_rest = rest_name(config.targets) is not None
-        self.supervised = config.losses.supervised and _all_filled(pools, self.has_rest)
+        self.isolated = _all_filled(pools, self.has_rest)
+        self.supervised = config.losses.supervised and (self.isolated or bool(data.taught and len(pools.taught)))
         self.semi_supervised = config.losses.semi_supervised
         self.own = slice(rank, None, processes)
         for key, taken in (("batch_size", self.supervised), ("unlabelled_batch_size", self.semi_supervised)):
@@ -55,8 +56,9 @@ class Batches(Dataset):
                 "the losses for unlabelled music need mixtures, and music without each target: "
                 "add such songs to data.stores, or set the weights of those losses to 0."
             )
-        if empty := [target for target in data.pairs if not len(pools.rests_without[target])]:
-            raise UserError(f"data.pairs needs music without {empty[0]}: add such songs to data.stores.")
+        for target in data.pairs:
+            if not (len(pools.targets[target]) and len(pools.rests_without[target])):
+                raise UserError(f"data.pairs needs {target}, and music without it: add such songs to data.stores.")
         if data.taught and not len(pools.taught):
             raise UserError(
                 "data.taught needs songs that a teacher has labelled: build a store with dataset.py --label."
@@ -131,7 +133,7 @@ class Batches(Dataset):
                 return self._pair(rng, target)
             chance -= share
         targets = self.config.targets
-        if self.data.taught and rng.random() < self.data.taught:
+        if self.data.taught and (rng.random() < self.data.taught or not self.isolated):
             return self._taught(rng)
         if not len(self.pools.labelled) or rng.random() < self.data.remix:
             signals = [self.pools.targets[target].draw(rng) for target in targets]
@@ -143,11 +145,17 @@ class Batches(Dataset):
         return self._example([Draw(signal, start, ratio, gain=gain, swap=swap) for signal in signals])
 
     def _taught(self, rng: np.random.Generator) -> Example:
-        """What a teacher heard in one song, with new gains, or in several."""
+        """What a teacher heard in one song, with new gains, or in several, and then beside a true rest if there is one.
+
+        The latter is the paper's synthetic mixture.
+        """
         if rng.random() < self.data.remix:
             count = len(self.config.targets) + self.has_rest
             songs = [self._sources_of(self.pools.taught.draw(rng).track) for _ in range(count)]
-            return self._example(self._remix(rng, [song[index] for index, song in enumerate(songs)]))
+            signals = [song[index] for index, song in enumerate(songs)]
+            if self.has_rest and len(self.pools.rests):
+                signals[-1] = self.pools.rests.draw(rng)
+            return self._example(self._remix(rng, signals))
         signals = self._sources_of(self.pools.taught.draw(rng).track)
         start, ratio = self._start(rng, signals[0]), self._ratio(rng)
         changes = [self._change(rng) for _ in signals]

@@ -39,7 +39,8 @@ class DataSettings:
     """Share of the labelled examples whose sources come from different songs."""
     taught: float = 0.0
     """Share of the labelled examples that a teacher has labelled: sources of one song with new gains or, `remix` of
-    them, of several. Stores have such songs by `dataset.py --label`."""
+    them, of several, beside a true rest if there is one. Stores have such songs by `dataset.py --label`. Without
+    isolated targets all examples are such."""
     pairs: dict[str, float] = field(default_factory=dict)
     """For several targets: the share of the labelled examples that remix just this target with music that lacks it."""
     gain: tuple[float, float] = (0.25, 1.25)

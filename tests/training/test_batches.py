@@ -304,7 +304,7 @@ def test_pairs_need_music_without_the_target(tmp_path):
     config = make_config(tmp_path, pairs={"vocals": 0.3})
     pools = pools_of(config)
     pools.rests_without["vocals"] = Pool(config.data.stores)
-    with pytest.raises(UserError, match=r"data.pairs needs music without vocals"):
+    with pytest.raises(UserError, match=r"data.pairs needs vocals, and music without it"):
         Batches(replace(config, losses=LossWeights()), pools)
 
 
