@@ -8,9 +8,11 @@ class Deck {
   static PIECE = 1; // seconds read at a time
   static AHEAD = 6; // seconds that are handed over before they sound
   static SOON = 0.05; // seconds until what is begun sounds
+  static RATES = [8000, 96000]; // what every browser has
 
   static plays(stems, rate) {
-    return Channel.possible && Boolean(rate) && stems.every((stem) => stem.format === "wav");
+    const [least, most] = Deck.RATES;
+    return Channel.possible && rate >= least && rate <= most && stems.every((stem) => stem.format === "wav");
   }
 
   /** `changed` is called when playing begins or ends, `failed` with the stems that cannot be read. */
