@@ -9,9 +9,10 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from separation.errors import UserError
 from separation.workers import attempt
@@ -56,23 +57,45 @@ class Cluster:
             if hasattr(self, "client"):
                 self.client.close(timeout=5)
             raise UserError(f"--cluster {address}: there is no scheduler with workers ({error}).") from error
-        self.executor = self.client.get_executor(pure=False)
+        self.tasks: dict[Future, Any] = {}  # Dask's own futures, of which some never tell that they are done
 
     def has_room(self) -> bool:
         return self.running < WINDOW
 
     def submit(self, work: Callable[[Job], Result], job: Job) -> Future:
         self.running += 1
-        return self.executor.submit(attempt_there, work, job, self.folders)
+        task, future = self.client.submit(attempt_there, work, job, self.folders, pure=False), Future()
+        self.tasks[future] = task
+        task.add_done_callback(lambda _: self.settle(future))
+        return future
+
+    def settle(self, future: Future) -> None:
+        """Give a job's result or error to who waits for it."""
+        task = self.tasks.get(future)
+        if task is None or future.done():
+            return
+        try:
+            settle, value = future.set_result, task.result()
+        except CancelledError:
+            future.cancel()
+            return
+        except Exception as error:
+            settle, value = future.set_exception, error
+        with suppress(InvalidStateError):  # another thread was faster
+            settle(value)
 
     def release(self, future: Future) -> None:
         self.running -= 1
+        self.tasks.pop(future, None)
         if future.cancelled() or isinstance(future.exception(), ImportError):
             lost = "the connection to the scheduler is lost" if future.cancelled() else future.exception()
             raise UserError(f"the cluster cannot go on ({lost}); run it again: what is done is kept.")
 
     def check(self) -> None:
         """Raises `UserError` when all workers left long ago, or the scheduler did."""
+        for future, task in list(self.tasks.items()):
+            if task.done():  # its result was lost with a worker, and computed again without a word
+                self.settle(future)
         try:
             self.client.wait_for_workers(1, timeout=DESERTED)
         except (OSError, ValueError) as error:
@@ -81,7 +104,7 @@ class Cluster:
             ) from None
 
     def stop(self) -> None:
-        self.executor.shutdown(wait=False)
+        self.client.cancel(list(self.tasks.values()), force=True)
         self.client.close(timeout=5)
 
 
