@@ -104,7 +104,9 @@ class Cluster:
             ) from None
 
     def stop(self) -> None:
-        self.client.cancel(list(self.tasks.values()), force=True)
+        tasks = list(self.tasks.values())
+        self.tasks.clear()  # nobody waits for these any more
+        self.client.cancel(tasks, force=True)
         self.client.close(timeout=5)
 
 
