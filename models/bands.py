@@ -79,8 +79,7 @@ class BandMerge(nn.Module):
 
 
 def overlapping(x: Tensor, zones: list[Zone], dim: int = -1) -> list[Tensor]:
-    """What each zone sees of the axis `dim` of `x`, the last or the one before: its bins, and half a band more on both
-    sides."""
+    """What each zone sees of the axis `dim` of `x`, -1 or -2: its bins, and half a band more on both sides."""
     margin = max(zone.width for zone in zones) // 2
     x = pad(x, (0, 0) * (-1 - dim) + (margin, margin))
     return [x.narrow(dim, margin + z.first - z.width // 2, z.end - z.first + z.width) for z in zones]

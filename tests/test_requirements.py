@@ -98,12 +98,5 @@ def test_everything_that_is_imported_is_required():
 
 def test_everything_that_is_required_is_imported():
     used = {PACKAGES.get(module, module) for path in sources() for module in imported(path)}
-    by_others = {
-        "pytest",
-        "pytest-xdist",
-        "playwright",
-        "ruff",
-        "build",
-        "tensorboard",
-    }  # by the tests, and by way of torch
+    by_others = {"pytest", "pytest-xdist", "playwright", "ruff", "build", "tensorboard"}  # tests, and torch
     assert {name(requirement) for requirement in requirements()} - used == by_others

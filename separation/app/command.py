@@ -8,12 +8,13 @@ import socket
 import threading
 import webbrowser
 
+from separation.audio.encoders import FORMATS
 from separation.errors import UserError
 from separation.network.pretrained import find_weights
 from separation.songs.arguments import sort_out
 from separation.songs.batch import Settings
 from separation.songs.find import at_home
-from separation.songs.outputs import EXTENSIONS, STEM_FILE, StemFormat
+from separation.songs.outputs import StemFormat
 
 
 def main() -> None:
@@ -49,8 +50,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Separate songs in a browser, on this machine.")
     parser.add_argument("--stems", default="all", help="`two`, `all` or the name of a stem (default: %(default)s)")
-    formats = [name for name in EXTENSIONS if name != STEM_FILE]  # one that browsers do not play
-    parser.add_argument("--format", choices=formats, default="wav", help="of the stems (default: %(default)s)")
+    parser.add_argument("--format", choices=FORMATS, default="wav", help="of the stems (default: %(default)s)")
     parser.add_argument("--output", default="outputs", metavar="FOLDER", help="of the stems (default: %(default)s)")
     parser.add_argument("--weights", action="append", metavar="FILE", help="`fast`, `best` or a file (default: fast)")
     parser.add_argument("--device", default="auto", help="where to separate (default: %(default)s)")

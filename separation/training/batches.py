@@ -151,8 +151,7 @@ class Batches(Dataset):
         """
         if rng.random() < self.data.remix:
             count = len(self.config.targets) + self.has_rest
-            songs = [self._sources_of(self.pools.taught.draw(rng).track) for _ in range(count)]
-            signals = [song[index] for index, song in enumerate(songs)]
+            signals = [self._sources_of(self.pools.taught.draw(rng).track)[index] for index in range(count)]
             if self.has_rest and len(self.pools.rests):
                 signals[-1] = self.pools.rests.draw(rng)
             return self._example(self._remix(rng, signals))

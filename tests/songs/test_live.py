@@ -37,7 +37,7 @@ def test_what_comes_out_are_the_samples_of_the_whole_song(weights, channels, rat
     stem = np.frombuffer(out, "<f4").reshape(-1, channels).T
     network = Separator.load(weights, "cpu").network
     whole = Separator(network, chunk_frames=1)(song, rate)["accompaniment"].numpy()
-    # The same bits only with the same number of threads (tests/network/test_stream.py), and this is another process.
+    # Within one process they are the same bits (tests/network/test_stream.py); another may round otherwise.
     np.testing.assert_allclose(stem, whole, atol=1e-6, rtol=0)
 
 

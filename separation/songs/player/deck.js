@@ -9,6 +9,7 @@ class Deck {
   static AHEAD = 6; // seconds that are handed over before they sound
   static SOON = 0.05; // seconds until what is begun sounds
   static RATES = [8000, 96000]; // what every browser has
+  static keeper = null; // plays silence while a song plays: see `keep`
 
   static plays(stems, rate) {
     const [least, most] = Deck.RATES;
@@ -27,15 +28,10 @@ class Deck {
     this.turn = null; // of the pieces that are being handed over: after a jump there is a new one
   }
 
-  /** Whether there is sound, or the clock waits for files. */
-  get sounding() {
-    return Boolean(this.turn?.zero) && this.context.currentTime < this.turn.next;
-  }
-
   /** Seconds from the start. */
   get time() {
-    const { zero, from, next } = this.turn ?? {};
-    return zero ? Math.max(Math.min(this.context.currentTime, next) - zero, from) : this.at;
+    const { zero = null, from, next } = this.turn ?? {};
+    return zero === null ? this.at : Math.max(Math.min(this.context.currentTime, next) - zero, from);
   }
 
   play() {
@@ -47,7 +43,7 @@ class Deck {
   pause() {
     this.hold();
     this.playing = false;
-    this.keeper?.pause();
+    Deck.keeper?.pause();
     this.changed();
   }
 
@@ -60,7 +56,6 @@ class Deck {
   /** Let go of the files. */
   leave() {
     this.pause();
-    this.keeper = null;
   }
 
   hold() {
@@ -74,8 +69,8 @@ class Deck {
 
   /** Hand over one piece after the other, from `time` on to the end. */
   async begin(time) {
-    const turn = (this.turn = { from: time, zero: 0, next: 0 });
-    this.keep();
+    const turn = (this.turn = { from: time, zero: null, next: 0 });
+    Deck.keep();
     try {
       await Promise.all(this.tracks.map(({ wave }) => wave.opened));
       const length = Math.max(...this.tracks.map(({ wave }) => wave.length));
@@ -84,7 +79,7 @@ class Deck {
         const end = Math.min(place + Deck.PIECE * this.rate, length);
         const pieces = await Promise.all(this.tracks.map(({ wave }) => wave.piece(this.context, place, end)));
         if (this.turn !== turn) return;
-        if (this.context.currentTime > turn.next) {
+        if (turn.zero === null || this.context.currentTime > turn.next) {
           // The first piece, or one that comes too late: all begin anew from here.
           turn.from = place / this.rate;
           turn.next = this.context.currentTime + Deck.SOON;
@@ -122,11 +117,9 @@ class Deck {
   }
 
   /** Browsers give the buttons of a headset, and sound to a phone that is set to silent, only to audio elements. */
-  keep() {
-    if (!this.keeper) {
-      this.keeper = new Audio(URL.createObjectURL(wav(new Int16Array(8 * 8000), 1, 8000)));
-      this.keeper.loop = true;
-    }
-    this.keeper.play().catch(() => {});
+  static keep() {
+    Deck.keeper ??= new Audio(URL.createObjectURL(wav(new Int16Array(8 * 8000), 1, 8000)));
+    Deck.keeper.loop = true;
+    Deck.keeper.play().catch(() => {});
   }
 }
