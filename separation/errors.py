@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from types import FrameType
@@ -19,8 +20,11 @@ class Stopped(BaseException):
     """The system or the terminal asks the program to end: what is half-written is taken away first."""
 
 
-STOPS = ("SIGTERM", "SIGHUP")
-"""The signals that stop a program as Ctrl-C does."""
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""The signals that stop a program: Ctrl-C, the system, and a terminal that is closed."""
+
+LOOK = 0.05
+"""Seconds after which a program that was to stop while it imports a module is asked again."""
 
 
 def run_script(main: Callable[[], int | None] | str) -> None:
@@ -30,11 +34,10 @@ def run_script(main: Callable[[], int | None] | str) -> None:
     """
     steady_streams()
     for name in STOPS:
-        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
-            signal.signal(getattr(signal, name), _stop)
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # not where ignored
+            signal.signal(number, _stop)
     try:
-        if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:  # and not where Ctrl-C is to be ignored
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         code = (import_module(main).main if isinstance(main, str) else main)() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -51,5 +54,28 @@ def run_script(main: Callable[[], int | None] | str) -> None:
     sys.exit(code)
 
 
-def _stop(number: int, _: FrameType | None) -> None:
-    raise Stopped(number)
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End by an exception, but not while a module is imported: torch's native code aborts when one goes through it."""
+    if _importing(frame):
+        again = threading.Timer(LOOK, _interrupt, [number])
+        again.daemon = True
+        again.start()
+    elif number == signal.SIGINT:
+        raise KeyboardInterrupt
+    else:
+        raise Stopped(number)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib."):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _interrupt(number: int) -> None:
+    if hasattr(signal, "pthread_kill"):  # wakes the main thread where it waits for the system, too
+        signal.pthread_kill(threading.main_thread().ident, number)
+    else:
+        signal.raise_signal(number)

@@ -27,6 +27,10 @@ def main():
         for _ in range(20000):
             print("Björk \\u2192 \\u5b87\\u591a\\u7530", flush=True)
         Path(sys.argv[2]).write_text("done")
+    if sys.argv[1] == "import":
+        sys.path.insert(0, sys.argv[2])
+        import slow
+        time.sleep(60)
     if sys.argv[1] == "fail":
         raise UserError("there is no \\u5b87.")
 
@@ -49,6 +53,20 @@ def test_a_signal_leaves_nothing_half_written(tmp_path, name, code):
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors.strip()) == (code, "stopped")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere there are no such signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_waits_for_the_end_of_an_import(tmp_path, name, code):
+    """An exception in the middle of torch's import would end the program by an abort."""
+    lines = "import time", "from pathlib import Path", "print('importing', flush=True)", "time.sleep(0.5)"
+    (tmp_path / "slow.py").write_text("\n".join((*lines, f"Path({str(tmp_path)!r}, 'whole').touch()")))
+    process = start("import", tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors.strip()) == (code, "stopped")
+    assert (tmp_path / "whole").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere there are no such pipes")
