@@ -8,7 +8,7 @@ import separation.start  # noqa: F401 (first: see there)
 import argparse
 from pathlib import Path
 
-from separation.dataset.tracks import DATASETS, SUBSETS, find_tracks
+from separation.dataset.tracks import DATASETS, SUBSETS, find_tracks, is_named
 from separation.errors import UserError, run_script
 from separation.network.pretrained import absolute
 from separation.progress import Progress
@@ -38,6 +38,11 @@ def main() -> int:
     found = [track for track in find_tracks(options.dataset, root) if track.subset == options.subset]
     if not found:
         raise UserError(f"{root} has no songs in the subset {options.subset!r}: choose another with --subset.")
+    for name in options.songs or ():
+        if not any(is_named(track.name, name) for track in found):
+            raise UserError(f"--songs: {root} has no song or artist called {name!r} in the subset {options.subset!r}.")
+    if options.songs:
+        found = [track for track in found if any(is_named(track.name, name) for name in options.songs)]
     tracks = [track for track in found if can_be_scored(track, options.target)]
     if not tracks:
         raise UserError(f"{root}: no song has stems to score {options.target!r} with: choose another --target.")
@@ -78,6 +83,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--root", type=Path, help="folder of the dataset (default: data/<DATASET>)")
     parser.add_argument("--subset", choices=SUBSETS, default="test", help="which of its songs (default: test)")
+    parser.add_argument(
+        "--songs", nargs="+", metavar="NAME", help="only these of them: songs or artists, as `data.valid` names them"
+    )
     parser.add_argument(
         "--weights",
         action="append",

@@ -2,52 +2,72 @@
 
     python -m benchmarks.labels --root data/MUSDB18 --output runs/labels --labels 0 5 20 80 --seeds 3
 
-Every run trains by --config, is scored on the validation songs, and keeps its folder: stopped and started again, what
-is finished is not done again. The other stores than the first hold the unlabelled music. Prints a table: vocals SDR in
-dB, the median over songs by run, then the gain of unlabelled music, paired by song.
+Every run trains by --config, is scored, and keeps its folder: stopped and started again, what is finished is not done
+again. The other stores than the first hold the unlabelled music. Scored are the validation songs and, unless all songs
+are labelled, --kept-out training songs by artists that no run hears. Prints a table: vocals SDR in dB, the median over
+songs by run, then the gain of unlabelled music, paired by song.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median, stdev
 
 from separation.dataset.tracks import DATASETS
 from separation.errors import UserError, run_script
-from separation.training.config import load_config
+from separation.training.config import Config, load_config
+from separation.training.held_out import hold_out
+from separation.training.pools import training_tracks
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def settings(labels: int, unlabelled: bool, seed: int, store: str) -> list[str]:
+def settings(labels: int, unlabelled: bool, seed: int, store: str, songs: list[str]) -> list[str]:
     """What a run changes in the config. No step is chosen on the songs that are scored, and no mask is softened."""
     changed = [f"seed={seed}", f"data.labelled={labels}", f"data.labelled_seed={seed}", "schedule.soften=[]"]
+    changed.append(f"data.valid={json.dumps(songs)}")  # or the official ones, where all others are labelled
     if not unlabelled:
         changed += [f"data.stores={{{store}: 1}}", "data.remaining=drop", "losses.exchange=0"]
     return [*changed, *(["losses.supervised_target=0"] if not labels else [])]
 
 
+def kept_out(config: Config, labels: int, wanted: int) -> list[str]:
+    """About so many training songs of the first store, by artists of whom no other song is heard, and the same for all
+    runs; none where as many songs are labelled as there are."""
+    data = replace(config.data, stores=dict([next(iter(config.data.stores.items()))]), valid=wanted, labelled_seed=0)
+    tracks = [track for _, track in training_tracks(data, config.spectral)]
+    songs = sorted(hold_out(tracks, config.targets, data)[0])
+    return songs if labels + len(songs) <= len({track.song for track in tracks}) else []
+
+
 def run(options: argparse.Namespace, labels: int, unlabelled: bool, seed: int) -> dict[str, float]:
     """Train and score one run, unless that is done: vocals SDR in dB by song."""
     folder = options.output / f"{labels}{'+' if unlabelled else ''}_{seed}"
-    scores = folder / "scores" / "valid.csv"
-    config = load_config(options.config)
-    if not scores.exists():
-        changed = settings(labels, unlabelled, seed, next(iter(config.data.stores)))
-        changed.append(f"schedule.validate_every={config.schedule.steps}")
-        resume = ["--resume"] if (folder / "last.pt").exists() else []
-        _call("train.py", "--config", options.config, "--output", folder, *resume, "--set", *changed)
-        music = ("--dataset", options.dataset, "--root", options.root, "--subset", "valid")
-        weights = ("--weights", folder / "best.safetensors", "--output", scores.parent)
-        _call("test.py", "--target", "vocals", *music, *weights)
-    with scores.open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["source"] == "vocals" and row["SDR"]]
-    return {row["song"]: float(row["SDR"]) for row in rows}
+    config = load_config(options.config, options.set)
+    songs = kept_out(config, labels, options.kept_out)
+    changed = [*options.set, *settings(labels, unlabelled, seed, next(iter(config.data.stores)), songs)]
+    changed.append(f"schedule.validate_every={config.schedule.steps}")
+    scored = {}
+    for subset, only in {"valid": (), **({"train": ("--songs", *songs)} if songs else {})}.items():
+        scores = folder / "scores" / f"{subset}.csv"
+        if not scores.exists():
+            if not (folder / "best.safetensors").exists():
+                resume = ["--resume"] if (folder / "last.pt").exists() else []
+                _call("train.py", "--config", options.config, "--output", folder, *resume, "--set", *changed)
+            music = ("--dataset", options.dataset, "--root", options.root, "--subset", subset, *only)
+            weights = ("--weights", folder / "best.safetensors", "--output", scores.parent)
+            _call("test.py", "--target", "vocals", *music, *weights, "--workers", 1)
+        with scores.open(encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["source"] == "vocals" and row["SDR"]]
+        scored |= {row["song"]: float(row["SDR"]) for row in rows}
+    return scored
 
 
 def gain(without: list[dict[str, float]], with_music: list[dict[str, float]]) -> tuple[float, float]:
@@ -71,6 +91,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/labels"))
     parser.add_argument("--labels", type=int, nargs="+", default=[0, 5, 20, 80], help="how many songs keep their stems")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--kept-out", type=int, default=20, help="training songs that are scored and never heard")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change settings of the config")
     options = parser.parse_args()
     print("| labelled songs | without | with unlabelled music | gain |\n|---|---|---|---|", flush=True)
     for labels in options.labels:

@@ -31,6 +31,20 @@ PADDING = 0.1
 """Seconds that the files of a song may differ by without a word: encoders add a little silence."""
 
 
+def artist_of(song: str) -> str:
+    """Who a song is by, of a name as "artist - title"; the whole name where it says none."""
+    return song.split(" - ", 1)[0]
+
+
+def is_named(song: str, name: str) -> bool:
+    """Whether `name` is that of a song, or of who it is by.
+
+    >>> is_named("Aimee Norwich - Child", "Aimee Norwich")
+    True
+    """
+    return name in (song, artist_of(song))
+
+
 @dataclass(frozen=True)
 class Track:
     """One song of a dataset: the parts it comes with ("mixture", a stem or "accompaniment"), and the file of each.

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from separation.dataset.store import StoredTrack
+from separation.dataset.tracks import artist_of, is_named
 from separation.errors import UserError
 from separation.stems import MIXTURE
 from separation.training.config import DataSettings
@@ -14,11 +15,6 @@ from separation.training.config import DataSettings
 def seeded(name: str, seed: int) -> str:
     """A random key for a name that does not depend on which other names there are, so that subsets are nested."""
     return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
-
-
-def artist_of(song: str) -> str:
-    """Who a song is by, of a name as "artist - title"; the whole name where it says none."""
-    return song.split(" - ", 1)[0]
 
 
 def hold_out(
@@ -37,7 +33,7 @@ def hold_out(
     else:
         kept_out = set()
         for name in data.valid or ():
-            found = {track.song for track in tracks if name in (track.song, artist_of(track.song))}
+            found = {track.song for track in tracks if is_named(track.song, name)}
             if not found:
                 raise UserError(f"data.valid: no store has a training song or an artist called {name!r}.")
             kept_out |= found

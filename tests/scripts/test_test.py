@@ -65,6 +65,18 @@ def test_scores_vocals_as_a_user_does(run, songs, tmp_path):
     assert len(stored["targets"][0]["frames"]) == 2
 
 
+def test_only_the_named_songs_are_scored(songs, tmp_path, monkeypatch, capsys):
+    weights = write_weights(tmp_path / "vocals.safetensors", ("vocals",))
+    options = ("--target", "vocals", "--dataset", "FOLDER", "--root", songs, "--weights", weights, "--workers", "1")
+    (songs / "test" / "eins").rename(songs / "test" / "Somebody - eins")
+    for names, expected in {("Somebody", "zwei"): {"Somebody - eins", "zwei"}, ("drei",): {"drei"}}.items():
+        assert call(monkeypatch, *options, "--output", tmp_path / "scores", "--songs", *names) == 0
+        with (tmp_path / "scores" / "test.csv").open(encoding="utf-8") as file:
+            assert {row["song"] for row in csv.DictReader(file)} == expected
+    with pytest.raises(UserError, match="no song or artist called 'vier'"):
+        call(monkeypatch, *options, "--output", tmp_path / "scores", "--songs", "drei", "vier")
+
+
 def call(monkeypatch, *arguments):
     """Run test.py in this process, under a name of its own: Python has a package called test."""
     spec = importlib.util.spec_from_file_location("test_script", REPOSITORY / "test.py")
