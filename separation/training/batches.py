@@ -28,11 +28,12 @@ Batch = dict[str, Tensor]
 """
     sources   complex [batch, sources, 2 channels, bins, frames]: the targets, then the rest if there is one
     labelled     real    [batch, targets]: 1 for the targets that are, 0 for those that may sound in other sources too
+    taught       bool    [batch]: whether a teacher says what the sources are
     mixtures  complex [unlabelled batch, 2 channels, bins, frames]
     rests     complex [unlabelled batch, 2 channels, bins, frames]: music of other songs, without the target
     target    [], the index of the target that mixtures and rests are about
 
-The first two are there when there are supervised losses, the others at steps with terms for unlabelled music.
+The first three are there when there are supervised losses, the others at steps with terms for unlabelled music.
 """
 
 
@@ -85,6 +86,7 @@ class Batches(Dataset):
         made: dict[str, Orders | Tensor] = {name: make_of(examples) for name, examples in drawn.items()}
         if "sources" in drawn:
             made["labelled"] = torch.tensor([example.labelled for example in drawn["sources"]])
+            made["taught"] = torch.tensor([example.taught for example in drawn["sources"]])
         if "music" in drawn:
             made["target"] = torch.tensor(self._target(step))
         return made if self.clerk else self._named(made)
@@ -134,7 +136,7 @@ class Batches(Dataset):
             chance -= share
         targets = self.config.targets
         if self.data.taught and (rng.random() < self.data.taught or not self.isolated):
-            return self._taught(rng)
+            return replace(self._taught(rng), taught=True)
         if not len(self.pools.labelled) or rng.random() < self.data.remix:
             signals = [self.pools.targets[target].draw(rng) for target in targets]
             signals += [self.pools.rests.draw(rng)] if self.has_rest else []

@@ -41,6 +41,8 @@ class DataSettings:
     """Share of the labelled examples that a teacher has labelled: sources of one song with new gains or, `remix` of
     them, of several, beside a true rest if there is one. Stores have such songs by `dataset.py --label`. Without
     isolated targets all examples are such."""
+    truncated: float = 0.0
+    """Share of the teacher's labels that do not count: those whose error is largest (`truncation.Truncation`)."""
     pairs: dict[str, float] = field(default_factory=dict)
     """For several targets: the share of the labelled examples that remix just this target with music that lacks it."""
     gain: tuple[float, float] = (0.25, 1.25)
@@ -67,7 +69,7 @@ class DataSettings:
         one_of(self.remaining, ("mixture", "split", "drop"), "data.remaining")
         for key, most in (("batch_size", 4096), ("unlabelled_batch_size", 4096), ("crop_frames", 65_536)):
             between([getattr(self, key)], 1, most, f"data.{key} must be at least 1")
-        for key in ("remix", "taught", "swap", "flip", "mute"):
+        for key in ("remix", "taught", "truncated", "swap", "flip", "mute"):
             between([getattr(self, key)], 0, 1, f"data.{key} is a probability: it must be at least 0")
         between(self.pairs.values(), 0, 1, "data.pairs must give shares of at least 0")
         require(sum(self.pairs.values()) <= 1, "data.pairs must give shares of at most 1 together")

@@ -40,12 +40,14 @@ class Draw:
 class Example:
     """The sources of an example; None is silence. All are silent above `bandwidth`, in hertz.
 
-    `labelled` says by target whether its source is all of it (1), or others may hold some too (0).
+    `labelled` says by target whether its source is all of it (1), or others may hold some too (0); `taught` whether a
+    teacher says what they are.
     """
 
     draws: tuple[Draw | None, ...]
     bandwidth: float = math.inf
     labelled: tuple[float, ...] = ()
+    taught: bool = False
 
     def limit(self, settings: SpectralSettings) -> int:
         """The bin that all sources are silent from, where a missing sound would be no sign of a missing source."""

@@ -16,6 +16,7 @@ from separation.network.masking import MaskingNetwork
 from separation.training import losses
 from separation.training.batches import Batch
 from separation.training.config import LossWeights
+from separation.training.truncation import Truncation
 
 Losses = dict[str, Tensor]
 
@@ -51,10 +52,11 @@ class Teacher:
 class GeneratorObjective(nn.Module):
     """The losses of the masking network on a batch: those that have a weight."""
 
-    def __init__(self, network: MaskingNetwork, weights: LossWeights):
+    def __init__(self, network: MaskingNetwork, weights: LossWeights, truncation: Truncation | None = None):
         super().__init__()
         self.network = network
         self.weights = weights
+        self.truncation = truncation
 
     def forward(
         self, batch: Batch, critics: DiscriminatorObjective | None = None, teacher: Teacher | None = None
@@ -66,7 +68,7 @@ class GeneratorObjective(nn.Module):
         terms: Losses = {}
         estimates = None
         if "sources" in batch:
-            terms |= self._supervised(batch["sources"], batch["labelled"])
+            terms |= self._supervised(batch["sources"], batch["labelled"], batch["taught"])
         if "mixtures" in batch:
             music = batch["mixtures"], batch["rests"], int(batch["target"])
             if self.weights.exchange or teacher:
@@ -76,9 +78,12 @@ class GeneratorObjective(nn.Module):
                 terms |= circular
         return terms, estimates
 
-    def _supervised(self, sources: Tensor, labelled: Tensor) -> Losses:
+    def _supervised(self, sources: Tensor, labelled: Tensor, taught: Tensor) -> Losses:
         mixture, count = sources.sum(dim=1), len(self.network.targets)
         estimates, targets, rest = self.network(mixture), sources[:, :count], sources[:, count:]
+        if self.truncation:
+            levels = losses.error_level(estimates.detach(), targets, mixture[:, None])
+            labelled = labelled * self.truncation(levels, taught)
         terms = {"supervised_target": losses.supervised_target(estimates, targets, mixture[:, None], labelled)}
         if rest.shape[1] and self.weights.supervised_rest:
             left = mixture - estimates.sum(dim=1)

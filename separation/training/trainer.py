@@ -34,6 +34,7 @@ from separation.training.report import TrainingReport
 from separation.training.resume import BEST, LAST, read_run, restore
 from separation.training.start import grown_from, measure_input
 from separation.training.state import save_state
+from separation.training.truncation import Truncation
 from separation.training.validation import mean_of, medians, validate, validation_tracks
 from separation.training.waveforms import waveforms_of
 
@@ -70,6 +71,10 @@ class Trainer:
         self.optimizer = GeneratorOptimizer(self.network.generator, self.schedule, self.dtype)
         # What a run is taken up again with.
         self.parts = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
+        truncation = None
+        if config.data.truncated:
+            truncation = Truncation(len(config.targets), config.data.truncated).to(device)
+            self.parts["truncation"] = truncation
         if config.losses.adversarial:
             self.critics = DiscriminatorObjective(*(self._discriminator(n) for n in (len(config.targets), 1)))
             self.critics.to(device)
@@ -87,7 +92,7 @@ class Trainer:
             measure_input(self.network.generator, self._first_batches())
         if not state:
             self.average.module.load_state_dict(self.network.state_dict())
-        self.objective = self._share(GeneratorObjective(self.network, config.losses))
+        self.objective = self._share(GeneratorObjective(self.network, config.losses, truncation))
         self.judging = self._share(self.critics) if config.losses.adversarial else None
         self.begun_at, self.finished_before = self.step, self.is_over
         if self.schedule.compiled:

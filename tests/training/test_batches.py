@@ -90,6 +90,7 @@ def test_a_batch_holds_what_the_losses_take(folder):
     assert {name: tuple(value.shape) for name, value in batch.items()} == {
         "sources": (4, 2, 2, BINS, FRAMES),
         "labelled": (4, 1),
+        "taught": (4,),
         "mixtures": (2, 2, BINS, FRAMES),
         "rests": (2, 2, BINS, FRAMES),
         "target": (),
@@ -98,7 +99,7 @@ def test_a_batch_holds_what_the_losses_take(folder):
 
 
 def test_what_has_no_weight_is_not_made(folder):
-    assert make_batches(folder, losses={})[0].keys() == {"sources", "labelled"}
+    assert make_batches(folder, losses={})[0].keys() == {"sources", "labelled", "taught"}
     unsupervised = make_batches(folder, losses=PAPER | {"supervised_target": 0, "supervised_rest": 0})
     assert unsupervised[0].keys() == {"mixtures", "rests", "target"}
 
@@ -125,7 +126,7 @@ def test_a_batch_depends_on_the_seed_and_its_step_alone(folder):
 def test_processes_share_a_batch_out(folder):
     whole = make_batches(folder)[5]
     shares = [make_batches(folder, rank=rank, processes=2)[5] for rank in range(2)]
-    for name in ("sources", "labelled", "mixtures", "rests"):
+    for name in ("sources", "labelled", "taught", "mixtures", "rests"):
         interleaved = torch.stack([share[name] for share in shares], dim=1).flatten(0, 1)
         assert torch.equal(interleaved, whole[name])
     assert [share["target"] for share in shares] == [whole["target"]] * 2
@@ -363,7 +364,7 @@ def test_what_cannot_work_is_refused(folder, settings, complaint):
 
 def test_processes_share_only_what_is_used(folder):
     """A run without losses for unlabelled music has no use for the size of its batches."""
-    assert make_batches(folder, processes=3, batch_size=3, losses={})[0].keys() == {"sources", "labelled"}
+    assert make_batches(folder, processes=3, batch_size=3, losses={})[0].keys() == {"sources", "labelled", "taught"}
 
 
 @pytest.mark.parametrize("losses", [{"teacher": 1}, {"adversarial_rest": 1}, {"teacher": 1, "adversarial_rest": 1}])

@@ -71,7 +71,7 @@ def test_a_perfect_generator_makes_every_l1_term_zero():
     target = constant(5) * torch.tensor([0.0, 1.0])[:, None]
     objective = make_objective(Taker(torch.tensor([[0.0, 1.0]])))
     batch = unlabelled(rest + target, other_rest)
-    batch |= {"sources": torch.stack([target, rest], dim=1), "labelled": torch.ones(1, 1)}
+    batch |= {"sources": torch.stack([target, rest], dim=1), "labelled": torch.ones(1, 1), "taught": torch.zeros(1)}
     terms, estimates = objective(batch, None)
     supervised = dict.fromkeys(("supervised_target", "supervised_rest"), decibels(0))
     assert values(terms) == dict.fromkeys(CIRCULAR, 0) | supervised
@@ -99,7 +99,7 @@ def test_the_supervised_terms_are_means_over_targets_and_over_the_rest():
     """A mixture of 8 = 1 + 1 + 6, of which 4, 2 and 2 are given to vocals, drums and the rest."""
     objective = make_objective(Taker(torch.tensor([0.5, 0.25]), ("vocals", "drums")))
     sources = torch.stack([constant(1), constant(1), constant(6)], dim=1)
-    terms, estimates = objective({"sources": sources, "labelled": torch.ones(1, 2)}, None)
+    terms, estimates = objective({"sources": sources, "labelled": torch.ones(1, 2), "taught": torch.zeros(1)}, None)
     wanted = {"supervised_target": (decibels(3 / 8) + decibels(1 / 8)) / 2, "supervised_rest": decibels(4 / 8)}
     assert values(terms) == wanted
     assert estimates is None
@@ -111,7 +111,9 @@ def test_what_is_not_known_does_not_count():
     sources = torch.stack([constant(1), constant(1), constant(6)], dim=1)
     pair = torch.stack([constant(0), constant(4), constant(4)], dim=1)
     known = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
-    terms, _ = objective({"sources": torch.cat([sources, pair]), "labelled": known}, None)
+    terms, _ = objective(
+        {"sources": torch.cat([sources, pair]), "labelled": known, "taught": torch.zeros(len(known))}, None
+    )
     wanted = (decibels(3 / 8) + decibels(1 / 8) + decibels(2 / 8)) / 3
     assert values(terms) == {"supervised_target": wanted, "supervised_rest": decibels(4 / 8)}
 
@@ -119,7 +121,9 @@ def test_what_is_not_known_does_not_count():
 def test_a_network_for_all_four_stems_has_no_rest():
     network = Taker(torch.full((4,), 0.25), ("vocals", "drums", "bass", "other"))
     sources = torch.stack([constant(1), constant(1), constant(1), constant(5)], dim=1)
-    terms, _ = make_objective(network)({"sources": sources, "labelled": torch.ones(1, 4)}, None)
+    terms, _ = make_objective(network)(
+        {"sources": sources, "labelled": torch.ones(1, 4), "taught": torch.zeros(1)}, None
+    )
     assert values(terms) == {"supervised_target": (3 * decibels(1 / 8) + decibels(3 / 8)) / 4}
 
 
