@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+Range = tuple[float, float]
+"""The least and the largest value of something; 0 lies within."""
+
 
 class FrameNorm(nn.Module):
     """Root-mean-square normalisation of each frame over its channels and bands.
@@ -28,6 +31,9 @@ class FrameNorm(nn.Module):
 
 class ConvolutionBranch(nn.Sequential):
     """Time-frequency convolutions (TFC): what neighbouring frames and bands say."""
+
+    ranges: tuple[Range, Range] | None = None
+    """What comes to both convolutions, the first one's input without the scale of the norm; None: not measured."""
 
     def __init__(self, channels: int):
         super().__init__(

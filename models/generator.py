@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from .bands import BandMerge, BandSplit, Zones, spread
-from .blocks import Block
+from .blocks import Block, ConvolutionBranch, Range
 
 
 class Generator(nn.Module):
@@ -81,6 +82,21 @@ class Generator(nn.Module):
     def stride(self) -> int:
         """Frames that the bottom of the U-Net folds into one: inputs are a multiple of it."""
         return 2 ** len(self.down)
+
+    @property
+    def ranges(self) -> tuple[tuple[Range, Range], ...] | None:
+        """What comes to the convolutions of each block, where that has been measured on music; see `eight_bits`."""
+        found = tuple(branch.ranges for branch in self.branches())
+        return None if None in found else found
+
+    @ranges.setter
+    def ranges(self, ranges: Sequence[tuple[Range, Range]] | None) -> None:
+        for branch, measured in zip(self.branches(), ranges or [None] * len(self.branches()), strict=True):
+            branch.ranges = measured
+
+    def branches(self) -> list[ConvolutionBranch]:
+        """The convolutions of all blocks: on the way down, at the bottom, and on the way up."""
+        return [module for module in self.modules() if isinstance(module, ConvolutionBranch)]
 
     @property
     def context(self) -> int:

@@ -7,15 +7,14 @@ maps are `[frames, bands, channels]` here, which no layer has to reorder.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
 
 from .bands import BandMerge, BandSplit, folded, folded_transpose, overlapping
-from .blocks import Block, FrameNorm, FrequencyBranch
+from .block_stream import BlockStream, convolution, inverse_rms
+from .eight_bits import BlockStreamIn8Bits
 from .generator import Generator
+from .history import History
 
 
 class GeneratorStream:
@@ -26,19 +25,21 @@ class GeneratorStream:
     Args:
         generator: the trained generator.
         dtype: what to compute in.
+        eight_bits: whether the convolutions of the blocks are computed in 8-bit integers; the generator has `ranges`.
     """
 
     @torch.no_grad()
-    def __init__(self, generator: Generator, dtype: torch.dtype):
+    def __init__(self, generator: Generator, dtype: torch.dtype, eight_bits: bool = False):
         self.generator, self.dtype = generator, dtype
         self.scale = generator.input_scale[:, None]
         self.shift = -generator.input_mean[:, None] * self.scale
+        stream = BlockStreamIn8Bits if eight_bits else BlockStream
         self.inlet = BandSplitStream(generator.inlet, dtype)
-        self.encoder = [[BlockStream(block, dtype) for block in level] for level in generator.encoder]
+        self.encoder = [[stream(block, dtype) for block in level] for level in generator.encoder]
         self.down = [convolution(layer.weight, layer.bias, dtype, stride=2) for layer in generator.down]
-        self.bottom = [BlockStream(block, dtype) for block in generator.bottom]
+        self.bottom = [stream(block, dtype) for block in generator.bottom]
         self.up = [UpStream(layer.weight, layer.bias, dtype) for layer in generator.up]
-        self.decoder = [[BlockStream(block, dtype) for block in level] for level in generator.decoder]
+        self.decoder = [[stream(block, dtype) for block in level] for level in generator.decoder]
         self.outlet = BandMergeStream(generator.outlet, dtype)
 
         # A level begins at an even frame, and what skips the levels below it waits for them.
@@ -123,82 +124,7 @@ class BandMergeStream:
         return torch.cat(merged, dim=-1)
 
 
-class BlockStream:
-    """A `Block`, `lag` frames late."""
-
-    lag = 2
-
-    def __init__(self, block: Block, dtype: torch.dtype):
-        norm, first, self.activation, second = block.convolution
-        self.first = convolution(first.weight * norm.scale, first.bias, dtype, padding=(0, 1))
-        self.second = convolution(second.weight, second.bias, dtype, padding=(0, 1))
-        self.before = History(2 * self.lag)
-        self.frequency = block.frequency and FrequencyStream(block.frequency, dtype)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        x = self.before(x)
-        y = self.second(self.activation(self.first(x * inverse_rms(x).to(x.dtype))))
-        x = y.add_(x[self.lag : -self.lag])
-        return self.frequency(x) if self.frequency else x
-
-
-class FrequencyStream:
-    """A `FrequencyBranch`, with what it is added to."""
-
-    def __init__(self, branch: FrequencyBranch, dtype: torch.dtype):
-        norm, squeeze, self.activation, stretch = branch
-        self.scale = norm.scale.flatten()
-        self.squeeze, self.squeeze_bias = squeeze.weight.to(dtype), squeeze.bias[:, None]
-        self.stretch, self.stretch_bias = stretch.weight.to(dtype), stretch.bias[:, None].to(dtype)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        # Expanded, the weights take no memory; `@` would transpose the whole map first.
-        squeeze, stretch = (weight.expand(x.shape[0], -1, -1) for weight in (self.squeeze, self.stretch))
-        y = self.activation(torch.bmm(squeeze, x) * (inverse_rms(x) * self.scale) + self.squeeze_bias)
-        return torch.baddbmm(x, stretch, y.to(x.dtype)).add_(self.stretch_bias)
-
-
-class History:
-    """The last `length` frames that came, put before those that come next; zeros before the first.
-
-    Frames are the axis `dim`.
-    """
-
-    def __init__(self, length: int, dim: int = 0):
-        self.length, self.dim = length, dim
-        self.frames: Tensor | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """As many frames as come, and `length` more."""
-        if self.frames is None:
-            self.frames = torch.zeros_like(x.narrow(self.dim, 0, 1)).repeat_interleave(self.length, self.dim)
-        x = torch.cat([self.frames, x], self.dim)
-        self.frames = x.narrow(self.dim, x.shape[self.dim] - self.length, self.length).clone()
-        return x
-
-    def delay(self, x: Tensor) -> Tensor:
-        """As many frames as come, `length` frames late."""
-        return self(x).narrow(self.dim, 0, x.shape[self.dim]) if self.length else x
-
-
 def run(level: list[BlockStream], x: Tensor) -> Tensor:
     for block in level:
         x = block(x)
     return x
-
-
-def inverse_rms(x: Tensor) -> Tensor:
-    """What brings each frame of `[frames, bands, channels]` to a root mean square of 1: `[frames, 1, 1]`, float32."""
-    norm = torch.linalg.vector_norm(x.flatten(1), dim=1).float()
-    return torch.rsqrt(norm.square() / x[0].numel() + FrameNorm.floor)[:, None, None]
-
-
-def convolution(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, **options) -> Callable[[Tensor], Tensor]:
-    """A convolution of `[frames, bands, channels]`."""
-    weight = weight.to(dtype, memory_format=torch.channels_last)
-    bias = None if bias is None else bias.to(dtype)
-
-    def convolve(x: Tensor) -> Tensor:
-        return conv2d(x[None].permute(0, 3, 1, 2), weight, bias, **options)[0].permute(1, 2, 0)
-
-    return convolve

@@ -5,6 +5,7 @@ Every folder must lie where all of them see it under the same name, and this pro
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
@@ -98,7 +99,7 @@ class Cluster:
                 self.settle(future)
         try:
             self.client.wait_for_workers(1, timeout=DESERTED)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, asyncio.TimeoutError) as error:  # the latter is an OSError from Python 3.11 on
             raise UserError(
                 f"the cluster has no workers any more ({error}); run it again: what is done is kept."
             ) from None

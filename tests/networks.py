@@ -51,7 +51,7 @@ def read_facts(path: Path) -> tuple[Config, dict[str, Any]]:
 class BandSplit(nn.Module):
     """Calls vocals whatever lies above `frequency` hertz."""
 
-    context, stride, lag, targets = 0, 1, 0, ("vocals",)
+    context, stride, lag, targets, ranges = 0, 1, 0, ("vocals",), None
 
     def __init__(self, frequency: float, settings: SpectralSettings = FAST):
         super().__init__()
@@ -62,5 +62,5 @@ class BandSplit(nn.Module):
         above = (torch.arange(self.settings.bins) >= self.edge).float()[:, None]
         return (mixture * above)[..., None, :, :, :]
 
-    def stream(self, dtype: torch.dtype, targets: tuple[str, ...]) -> BandSplit:
+    def stream(self, dtype: torch.dtype, targets: tuple[str, ...], eight_bits: bool) -> BandSplit:
         return self

@@ -5,6 +5,7 @@ The metadata of the file is a contract, each entry JSON but for the first:
     format      "separation weights 2"
     network     targets, spectral (the STFT) and generator (its sizes): what `NetworkSettings` holds, and no more
     version     of this program, that wrote the file
+    ranges      what comes to the convolutions of each block, as `Generator.ranges`; there where it has been measured
     licence     of the weights, in words
     provenance  what they were trained with and how they scored: for people, never needed to separate
 """
@@ -28,6 +29,7 @@ import separation
 from separation.errors import UserError
 from separation.files import replacing
 from separation.models import Generator
+from separation.models.blocks import Range
 from separation.network.config import NetworkSettings, parse
 from separation.network.masking import MaskingNetwork
 from separation.stems import rest_name
@@ -91,7 +93,14 @@ def save_weights(
     """Write weights in half precision, all or nothing, with the `settings` that the network was built from."""
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
     contract = {key.name: asdict(settings)[key.name] for key in fields(NetworkSettings)}
-    said = {"network": contract, "version": separation.__version__, "licence": licence, "provenance": provenance or {}}
+    ranges = {"ranges": network.ranges} if network.ranges else {}
+    said = {
+        "network": contract,
+        **ranges,
+        "version": separation.__version__,
+        "licence": licence,
+        "provenance": provenance or {},
+    }
     metadata = {"format": FORMAT, **{name: json.dumps(value) for name, value in said.items()}}
     content = save(tensors, metadata)  # save_file would let nobody else read the file
     with replacing(Path(path)) as partial:
@@ -106,15 +115,19 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu") -> Weight
     path = Path(path)
     metadata, shapes = _read_header(path)
     try:
-        said = {name: json.loads(metadata[name]) for name in ("network", "config", "facts") if name in metadata}
+        said = {
+            name: json.loads(metadata[name]) for name in ("network", "config", "facts", "ranges") if name in metadata
+        }
         if metadata["format"] == OLDER_FORMAT:
             said = _from_older(said)
         settings = parse(NetworkSettings, said["network"], "")
         _compare(shapes, expected_shapes(settings))  # before anything of the size that it says is built
+        ranges = _ranges(said.pop("ranges", None))
+        network = build_network(settings)
+        network.generator.ranges = ranges
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300].rstrip(".:")
         raise UserError(f"{path} is damaged, or was made by another version of this program ({reason}).") from error
-    network = build_network(settings)
     network.load_state_dict(_read_tensors(path))
     about = {"licence": UNKNOWN_LICENCE, "provenance": {}, **_about(metadata), **said}
     provenance = about["provenance"] if isinstance(about["provenance"], dict) else {}
@@ -160,6 +173,16 @@ def _compare(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, .
             wanted = f"should be {list(expected[name])}" if name in expected else "is not in such a network"
             has = f"{name} is {list(found[name])}" if name in found else f"{name} is missing"
             raise ValueError(f"{has}, {wanted}")
+
+
+def _ranges(said: Any) -> tuple[tuple[Range, Range], ...] | None:
+    """Raises ValueError when what is said is not two ranges, each around 0, for every block."""
+    if said is None:
+        return None
+    ranges = tuple(tuple((float(low), float(high)) for low, high in block) for block in said)
+    if not all(len(block) == 2 and all(-1e6 < low <= 0 <= high < 1e6 for low, high in block) for block in ranges):
+        raise ValueError("ranges should be the least and the largest value, around 0, for both convolutions of a block")
+    return ranges
 
 
 def _about(metadata: dict[str, str]) -> dict[str, Any]:

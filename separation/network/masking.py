@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from separation.audio.spectral import Spectral, SpectralSettings, compress
 from separation.models import Generator
+from separation.models.blocks import Range
 from separation.models.generator import pad_frames
-from separation.models.streaming import GeneratorStream, History
+from separation.models.history import History
+from separation.models.streaming import GeneratorStream
 from separation.stems import source_names
 
 
@@ -39,6 +41,11 @@ class MaskingNetwork(nn.Module):
         """Frames on either side that a frame can depend on."""
         return self.generator.context
 
+    @property
+    def ranges(self) -> tuple[tuple[Range, Range], ...] | None:
+        """What comes to the convolutions of each block; None where it has not been measured, see `ranges.py`."""
+        return self.generator.ranges
+
     def forward(self, mixture: Tensor) -> Tensor:
         """Complex `[batch, 2 channels, bins, frames]` to complex `[batch, targets, 2 channels, bins, frames]`."""
         frames = mixture.shape[-1]
@@ -46,9 +53,14 @@ class MaskingNetwork(nn.Module):
         masks = self.generator(views, mixture.shape[-2])[..., :frames]
         return masks * mixture[:, None]
 
-    def stream(self, dtype: torch.dtype, targets: Sequence[str] | None = None) -> TargetStream:
-        """A stream of the same for one song, with masks computed in `dtype`: of some of the targets, or else of all."""
-        return TargetStream(self, dtype, self.targets if targets is None else targets)
+    def stream(
+        self, dtype: torch.dtype, targets: Sequence[str] | None = None, eight_bits: bool = False
+    ) -> TargetStream:
+        """A stream of the same for one song, with masks computed in `dtype`: of some of the targets, or else of all.
+
+        With `eight_bits` the convolutions of its blocks are computed in integers.
+        """
+        return TargetStream(self, dtype, self.targets if targets is None else targets, eight_bits)
 
 
 class TargetStream:
@@ -57,10 +69,10 @@ class TargetStream:
     Let `network.context` frames of silence come first, as for `GeneratorStream`.
     """
 
-    def __init__(self, network: MaskingNetwork, dtype: torch.dtype, targets: Sequence[str]):
+    def __init__(self, network: MaskingNetwork, dtype: torch.dtype, targets: Sequence[str], eight_bits: bool):
         self.generator = network.generator
         self.masked = [network.targets.index(target) for target in targets]
-        self.logits = GeneratorStream(network.generator, dtype)
+        self.logits = GeneratorStream(network.generator, dtype, eight_bits)
         self.lag = self.logits.lag
         self.mixture = History(self.lag, dim=-2)
 

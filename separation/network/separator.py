@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from separation.network.checkpoint import load_network
-from separation.network.device import choose_device, choose_precision
+from separation.network.device import choose_device, choose_eight_bits, choose_precision
 from separation.network.masking import MaskingNetwork
 from separation.network.pretrained import find_weights, stems_of
 from separation.network.sources import check_stems, masked_targets, names
@@ -34,7 +34,8 @@ class Separator(StreamSeparator):
         network: the trained network; it is used where it is.
         stems: name or names of the stems to give, of `available_stems`; by default the sources of the network.
         chunk_frames: frames separated at a time: more take more memory.
-        precision: of the network: `fp32`, `bf16`, or `auto` for whichever is faster on its device.
+        precision: of the network: `fp32`, `bf16`, `int8` (its convolutions; the rest as `auto` says), or `auto` for
+            whichever is fastest on its device.
 
     Raises:
         UserError: the network has no such stem.
@@ -57,6 +58,7 @@ class Separator(StreamSeparator):
         self.chunk = self.whole_strides(chunk_frames)
         self.device = network.spectral.window.device
         self.dtype = choose_precision(precision, self.device)
+        self.eight_bits = choose_eight_bits(precision, self.device, network.ranges is not None)
 
     @classmethod
     def load(
@@ -120,7 +122,7 @@ class TorchStep:
 
     def __init__(self, separator: Separator):
         self.spectral, self.device = separator.network.spectral, separator.device
-        self.stream = separator.network.stream(separator.dtype, separator.masked)
+        self.stream = separator.network.stream(separator.dtype, separator.masked, separator.eight_bits)
         self.lag = self.stream.lag
 
     @torch.no_grad()

@@ -33,7 +33,8 @@ import separation
 from separation.audio.spectral import compress_powers
 from separation.errors import UserError
 from separation.files import replacing
-from separation.models.streaming import GeneratorStream, History
+from separation.models.history import History
+from separation.models.streaming import GeneratorStream
 from separation.network.checkpoint import Weights, load_weights
 from separation.network.masking import MaskingNetwork
 from separation.portable.runtime import FORMAT

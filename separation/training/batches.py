@@ -37,6 +37,11 @@ The first three are there when there are supervised losses, the others at steps 
 """
 
 
+def mixture_of(batch: Batch) -> Tensor:
+    """The mixtures of a batch, complex `[batch, 2 channels, bins, frames]`: the labelled ones, if there are any."""
+    return batch["sources"].sum(dim=1) if "sources" in batch else batch["mixtures"]
+
+
 class Batches(Dataset):
     """The batches of a run, by step; or with a clerk the orders for them, which `finished` makes batches of."""
 

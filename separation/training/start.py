@@ -12,7 +12,7 @@ from separation.audio.spectral import compress
 from separation.errors import UserError
 from separation.models import Generator
 from separation.network.checkpoint import load_weights
-from separation.training.batches import Batch
+from separation.training.batches import Batch, mixture_of
 from separation.training.config import Config
 
 GROWING = ("blocks", "decoder_levels", "frequency_levels")
@@ -46,7 +46,7 @@ def measure_input(generator: Generator, batches: Iterable[Batch]) -> None:
     """Let every bin reach the generator centred and of unit variance, as measured on these batches."""
     moments = []
     for batch in batches:
-        views = compress(batch["sources"].sum(dim=1) if "sources" in batch else batch["mixtures"])
+        views = compress(mixture_of(batch))
         moments.append(torch.stack([views.mean(dim=(0, 3)), views.square().mean(dim=(0, 3))]))
     mean, square = torch.stack(moments).mean(dim=0)
     generator.input_mean.copy_(mean)

@@ -22,8 +22,9 @@ from separation.files import sweep_partials
 from separation.models import Discriminator
 from separation.network.checkpoint import build_network, load_weights, save_weights
 from separation.network.device import choose_precision
+from separation.network.ranges import measure_ranges
 from separation.training import words
-from separation.training.batches import Batch, Batches
+from separation.training.batches import Batch, Batches, mixture_of
 from separation.training.calibration import soften
 from separation.training.config import Config
 from separation.training.loading import load
@@ -234,14 +235,22 @@ class Trainer:
         return scores
 
     def _finish(self, report: TrainingReport) -> None:
-        """Make the masks of the best weights as soft as scores best: once, however often the end is taken up again."""
+        """Make the masks of the best weights as soft as scores best, and measure what 8-bit integers must hold.
+
+        Once, however often the end is taken up again.
+        """
         if self.best == -math.inf:  # the best weights were taken away
             self._validate(report)
         best = load_weights(self.output / BEST, self.device)
-        if self.songs and self.schedule.soften and "softened" not in best.provenance:
-            factor, songs = soften(best.network, self.songs, self.schedule.soften)
-            scores = medians(songs)
-            self._save(best.network, step=best.provenance.get("step"), softened=factor, validation_sdr=scores)
+        facts = {name: value for name, value in best.provenance.items() if name != "config"}
+        if self.songs and self.schedule.soften and "softened" not in facts:
+            facts["softened"], songs = soften(best.network, self.songs, self.schedule.soften)
+            facts["validation_sdr"] = medians(songs)
+            self._save(best.network, **facts)
+        if best.network.ranges is None:
+            mixtures = (mixture_of(batch).to(self.device) for batch in self._first_batches())
+            measure_ranges(best.network, mixtures)
+            self._save(best.network, **facts)
 
     def _save(self, network: nn.Module, **facts: Any) -> None:
         provenance = {"config": asdict(self.config), **facts}

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 from separation.models import Generator
-from separation.models.streaming import GeneratorStream, History
+from separation.models.history import History
+from separation.models.streaming import GeneratorStream
 from torch import Tensor
 
 

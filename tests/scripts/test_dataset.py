@@ -12,7 +12,7 @@ import pytest
 from conftest import REPOSITORY, environment, hear_signals, make_stems, write_files
 
 from dataset import main
-from separation.dataset.store import Store
+from separation.dataset.store import Store, is_partial
 from separation.errors import UserError
 from separation.stems import STEMS
 
@@ -105,7 +105,7 @@ def begin_building(songs: Path, store: Path, workers: int) -> subprocess.Popen:
         start_new_session=True,
         preexec_fn=hear_signals,
     )
-    while not any(store.glob("*/track.json")) and process.poll() is None:
+    while all(is_partial(path.parent) for path in store.glob("*/track.json")) and process.poll() is None:
         time.sleep(0.01)
     return process
 
