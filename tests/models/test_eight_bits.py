@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 from separation.models import Generator
-from separation.models.eight_bits import ConvolutionIn8Bits
+from separation.models.eight_bits import Bytes, ConvolutionIn8Bits
 from separation.models.history import History
 from separation.models.streaming import GeneratorStream
 from torch import Tensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, gelu
 
 from separation.network.device import is_int8_native
 
@@ -26,18 +26,29 @@ def test_a_convolution_is_the_one_in_floats_but_for_rounding(inputs, dtype):
     torch.manual_seed(0)
     weight, bias = torch.randn(16, 16, 3, 3) / 12, torch.randn(16)
     x = torch.rand(20, 30, 16) * (inputs[1] - inputs[0]) + inputs[0]
-    layer = ConvolutionIn8Bits(weight, bias, inputs, dtype)
-    y = layer(layer.quantise(x.clone()))
+    entering = Bytes(inputs)
+    y = ConvolutionIn8Bits(weight, bias, entering, dtype)(entering.of(x.clone()))
     expected = conv2d(x.permute(2, 0, 1)[None], weight, bias, padding=(0, 1))[0].permute(1, 2, 0)
     assert (y.dtype, y.shape) == (dtype, (18, 30, 16))
     assert decibels(expected - bias, y.float() - expected) > 38
 
 
 def test_what_lies_outside_the_range_is_cut_off():
-    layer = ConvolutionIn8Bits(torch.ones(1, 1, 3, 3), torch.zeros(1), (-1.0, 3.0), torch.float32)
+    entering = Bytes((-1.0, 3.0))
+    layer = ConvolutionIn8Bits(torch.ones(1, 1, 3, 3), torch.zeros(1), entering, torch.float32)
     x = torch.full((3, 3, 1), 100.0)
-    assert layer(layer.quantise(x.clone()))[0, 1, 0] == pytest.approx(9 * 3, rel=0.01)
-    assert layer(layer.quantise(-x))[0, 1, 0] == pytest.approx(-9, rel=0.02)
+    assert layer(entering.of(x.clone()))[0, 1, 0] == pytest.approx(9 * 3, rel=0.01)
+    assert layer(entering.of(-x))[0, 1, 0] == pytest.approx(-9, rel=0.02)
+
+
+def test_bytes_after_a_gelu_are_those_of_the_gelu():
+    torch.manual_seed(0)
+    weight, bias, x = torch.randn(8, 8, 3, 3) / 8, torch.randn(8), torch.randn(20, 30, 8)
+    entering, leaving = Bytes((-5.0, 5.0)), Bytes((-0.2, 8.0))
+    y = ConvolutionIn8Bits(weight, bias, entering, leaving)(entering.of(x.clone()))
+    expected = gelu(ConvolutionIn8Bits(weight, bias, entering, torch.float32)(entering.of(x.clone())))
+    assert y.dtype == torch.uint8
+    assert ((y.float() - leaving.zero) * leaving.step - expected).abs().max() < 0.021 + leaving.step / 2
 
 
 @torch.no_grad()
