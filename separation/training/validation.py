@@ -42,7 +42,13 @@ def validation_tracks(stores: Iterable[str]) -> list[StoredTrack]:
 
 def validate(network: MaskingNetwork, tracks: Iterable[StoredTrack]) -> Scores:
     """SDR of each source of each song; a source that a song lacks or that is silent has none."""
-    separator, spectral, scores = Separator(network), Spectral(network.settings), {}
+    return scores_of(Separator(network), tracks)
+
+
+def scores_of(separator: Separator, tracks: Iterable[StoredTrack]) -> Scores:
+    """The same, of a separator."""
+    network, scores = separator.network, {}
+    spectral = Spectral(network.settings)
     for track in tracks:
         references = {target: target_of(track, target) for target in network.targets}
         if len(network.sources) > len(network.targets):
