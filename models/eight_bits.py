@@ -6,8 +6,11 @@ music. So a piece of a song is computed alike, whatever comes with it. What lies
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d, gelu
 
 from .block_stream import BlockStream, inverse_rms
 from .blocks import Block, Range
@@ -72,3 +75,19 @@ class ConvolutionIn8Bits:
         x = x[None].permute(0, 3, 1, 2)
         x = torch.ops.onednn.qconv2d_pointwise(x, *self.inputs, *self.outputs)
         return x[0].permute(1, 2, 0)
+
+
+@cache
+def works() -> bool:
+    """Whether this torch computes such convolutions on this machine, and rightly: its operators are no public ones."""
+    x, weight = torch.linspace(-1, 2, 8 * 8 * 16).view(8, 8, 16), torch.linspace(-0.1, 0.2, 16 * 16 * 9)
+    weight, bias = weight.view(16, 16, 3, 3), torch.linspace(-1, 1, 16)
+    expected = gelu(conv2d(x.permute(2, 0, 1)[None], weight, bias, padding=(0, 1)))[0].permute(1, 2, 0)
+    entering, leaving = Bytes((-1.0, 2.0)), Bytes((-0.2, float(expected.max())))
+    try:
+        y = ConvolutionIn8Bits(weight, bias, entering, leaving)(entering.of(x.clone()))
+        return y.shape == expected.shape and bool(
+            ((y.float() - leaving.zero) * leaving.step - expected).abs().max() < 1
+        )
+    except (RuntimeError, TypeError, ValueError, AttributeError):
+        return False

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from separation.errors import UserError
+from separation.models import eight_bits
 
 
 def choose_device(name: str | torch.device) -> torch.device:
@@ -52,13 +53,14 @@ def choose_eight_bits(name: str, device: torch.device, ready: bool) -> bool:
 
 def is_int8_native(device: torch.device) -> bool:
     """Whether this is a CPU that multiplies and sums 8-bit integers in one instruction (VNNI), by oneDNN."""
-    if device.type != "cpu" or not hasattr(torch.ops.onednn, "qconv2d_pointwise"):
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.6
-        supported = getattr(torch.cpu, "_is_cpu_support_vnni", None) or getattr(torch.cpu, "_is_vnni_supported", bool)
-        return torch.backends.mkldnn.is_available() and supported()
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
+    if hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        native = capabilities.get("avx512_vnni") or capabilities.get("avx_vnni")
+    else:  # before torch 2.6
+        native = (getattr(torch.cpu, "_is_cpu_support_vnni", None) or getattr(torch.cpu, "_is_vnni_supported", bool))()
+    return bool(native) and eight_bits.works()
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from separation.models import Generator
+from separation.models import Generator, eight_bits
 from separation.models.eight_bits import Bytes, ConvolutionIn8Bits
 from separation.models.history import History
 from separation.models.streaming import GeneratorStream
@@ -81,3 +81,14 @@ def test_adding_late_is_adding_what_was_delayed(size):
     for piece, to in zip(x.split(size), y.split(size), strict=True):
         expected = to + delaying.delay(piece)
         assert torch.equal(adding.add_late(piece, to.clone()), expected)
+
+
+def test_where_the_operators_are_others_floats_are_used(monkeypatch):
+    eight_bits.works.cache_clear()
+    assert eight_bits.works() and is_int8_native(torch.device("cpu"))
+    for broken in (lambda *_: torch.zeros(1, 16, 6, 8), lambda: None):
+        eight_bits.works.cache_clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.ops.onednn, "qconv2d_pointwise", broken)
+            assert not is_int8_native(torch.device("cpu"))
+    eight_bits.works.cache_clear()
