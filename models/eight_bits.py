@@ -80,8 +80,8 @@ class ConvolutionIn8Bits:
 @cache
 def works() -> bool:
     """Whether this torch computes such convolutions on this machine, and rightly: its operators are no public ones."""
-    x, weight = torch.linspace(-1, 2, 8 * 8 * 16).view(8, 8, 16), torch.linspace(-0.1, 0.2, 16 * 16 * 9)
-    weight, bias = weight.view(16, 16, 3, 3), torch.linspace(-1, 1, 16)
+    x, weight = torch.linspace(-1, 2, 20 * 30 * 40).view(20, 30, 40), torch.linspace(-0.1, 0.2, 40 * 40 * 9)
+    weight, bias = weight.view(40, 40, 3, 3), torch.linspace(-1, 1, 40)
     expected = gelu(conv2d(x.permute(2, 0, 1)[None], weight, bias, padding=(0, 1)))[0].permute(1, 2, 0)
     entering, leaving = Bytes((-1.0, 2.0)), Bytes((-0.2, float(expected.max())))
     try:
