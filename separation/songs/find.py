@@ -11,6 +11,7 @@ from pathlib import Path
 
 from separation.audio.formats import AUDIO_SUFFIXES, AudioFile
 from separation.errors import UserError
+from separation.stems import MIXTURE
 
 CUSTOM = Path("input")
 DATASETS = {
@@ -81,7 +82,7 @@ def _test_songs(dataset: str) -> list[Song]:
     paths = sorted(path for pattern in DATASETS[dataset] for path in root.glob(pattern))
     if not paths:
         raise UserError(f"{root} has no test songs: put the dataset there, or name songs.")
-    return [Song(path.parent.name if path.stem == "mixture" else _title(path), AudioFile(path)) for path in paths]
+    return [Song(_title(path), AudioFile(path)) for path in paths]
 
 
 def _expand(name: str) -> list[Path]:
@@ -121,6 +122,9 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _title(path: Path) -> str:
+    """What a file is called or, where it is the `mixture` in a folder of stems, that folder."""
+    if path.stem.lower() == MIXTURE and (folder := Path(os.path.abspath(path)).parent.name):  # noqa: PTH100 (no links)
+        return shortened(folder)
     title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_FILES) else path.stem
     title = title if title.strip(".") else path.name  # ".." would be another folder
     return shortened(title)

@@ -67,6 +67,14 @@ def test_songs_of_the_same_name_are_told_apart_and_each_file_is_taken_once(tmp_p
     assert names_of(songs) == names
 
 
+def test_the_mixture_in_a_folder_of_stems_goes_by_the_name_of_the_folder(tmp_path, monkeypatch):
+    touch(tmp_path, "one/mixture.ogg", "two/Mixture.wav")
+    songs, _ = find_songs(["one/mixture.ogg", "two"])
+    assert names_of(songs) == {"one": "mixture.ogg", "two": "Mixture.wav"}
+    monkeypatch.chdir(tmp_path / "one")
+    assert names_of(find_songs(["mixture.ogg"])[0]) == {"one": "mixture.ogg"}
+
+
 def test_inputs_without_songs_are_refused(tmp_path):
     touch(tmp_path, "empty/readme.txt")
     for name, complaint in (("empty", "no songs in the folder"), ("*.wav", "matches no files"), ("custom", "custom")):
