@@ -93,16 +93,42 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--kept-out", type=int, default=20, help="training songs that are scored and never heard")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change settings of the config")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the table, as png or svg")
     options = parser.parse_args()
+    table = {}
     print("| labelled songs | without | with unlabelled music | gain |\n|---|---|---|---|", flush=True)
     for labels in options.labels:
         columns = [
             [run(options, labels, unlabelled, seed) for seed in range(options.seeds)] if labels or unlabelled else []
             for unlabelled in (False, True)
         ]
+        table[labels] = [[median(songs.values()) for songs in runs] for runs in columns]
         cells = [" / ".join(f"{median(songs.values()):.2f}" for songs in runs) or "-" for runs in columns]
         paired = "{:+.2f} ± {:.2f}".format(*gain(*columns)) if all(columns) else "-"
         print(f"| {labels} | {cells[0]} | {cells[1]} | {paired} |", flush=True)
+    if options.plot:
+        plot(table, options.plot)
+
+
+def plot(table: dict[int, list[list[float]]], path: Path) -> None:
+    """Draw the medians in dB of each run, by labelled songs and column, and their means over seeds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    columns = (("labelled songs alone", "#6b7280"), ("with unlabelled music", "#c2410c"))
+    for column, (name, colour) in enumerate(columns):
+        runs = [(place, cells[column]) for place, cells in enumerate(table.values()) if cells[column]]
+        axes.plot([place for place, _ in runs], [fmean(cell) for _, cell in runs], color=colour, label=name)
+        points = [(place, value) for place, cell in runs for value in cell]
+        axes.scatter(*zip(*points, strict=True), color=colour, s=18)
+    axes.set_xticks(range(len(table)), [str(labels) for labels in table])
+    axes.set_xlabel("labelled songs (points: runs of one seed each; lines: their means)")
+    axes.set_ylabel("SDR of vocals in dB, median over songs")
+    axes.grid(axis="y", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path)
 
 
 def _call(script: str, *arguments: object) -> None:

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from conftest import REPOSITORY, environment, make_stems, write_files
 from music import TINY, make_store
+from PIL import Image
 
-from benchmarks.labels import gain, settings
+from benchmarks.labels import gain, plot, settings
 from separation.training.config import load_config
 
 
@@ -54,3 +55,10 @@ def test_a_cell_is_trained_scored_and_not_done_twice(tmp_path):
     assert len({*heard_by_none}) == 1
     again = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
     assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1] and "step" not in again.stderr
+
+
+def test_the_table_is_drawn_with_and_without_labelled_songs(tmp_path):
+    plot({0: [[], [3.0]], 5: [[2.0, 2.5], [4.0, 4.1]]}, tmp_path / "labels.png")
+    with Image.open(tmp_path / "labels.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(10**6)}
+    assert {(0x6B, 0x72, 0x80), (0xC2, 0x41, 0x0C)} <= colours
