@@ -63,7 +63,7 @@ def run(options: argparse.Namespace, labels: int, unlabelled: bool, seed: int) -
                 _call("train.py", "--config", options.config, "--output", folder, *resume, "--set", *changed)
             music = ("--dataset", options.dataset, "--root", options.root, "--subset", subset, *only)
             weights = ("--weights", folder / "best.safetensors", "--output", scores.parent)
-            _call("test.py", "--target", "vocals", *music, *weights, "--workers", 1)
+            _call("test.py", "--target", "vocals", *music, *weights)
         with scores.open(encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["source"] == "vocals" and row["SDR"]]
         scored |= {row["song"]: float(row["SDR"]) for row in rows}
@@ -103,7 +103,7 @@ def main() -> None:
             for unlabelled in (False, True)
         ]
         table[labels] = [[median(songs.values()) for songs in runs] for runs in columns]
-        cells = [" / ".join(f"{median(songs.values()):.2f}" for songs in runs) or "-" for runs in columns]
+        cells = [" / ".join(f"{value:.2f}" for value in medians) or "-" for medians in table[labels]]
         paired = "{:+.2f} ± {:.2f}".format(*gain(*columns)) if all(columns) else "-"
         print(f"| {labels} | {cells[0]} | {cells[1]} | {paired} |", flush=True)
     if options.plot:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, gelu
 
-from .block_stream import BlockStream, inverse_rms
+from .block_stream import BlockStream, FrequencyStream, inverse_rms
 from .blocks import Block, Range
 from .history import History
 
@@ -20,16 +20,18 @@ SIGMOID = 1.702
 """GELU is x sigmoid(1.702 x) to within 0.02 (Hendrycks and Gimpel, 2016), far less than a step of the bytes."""
 
 
-class BlockStreamIn8Bits(BlockStream):
-    """A `BlockStream` of a block whose `ranges` are known."""
+class BlockStreamIn8Bits:
+    """What `BlockStream` is, of a block whose `ranges` are known."""
+
+    lag = BlockStream.lag
 
     def __init__(self, block: Block, dtype: torch.dtype):
-        super().__init__(block, dtype)
         norm, first, _, second = block.convolution
         entering, between = (Bytes(limits) for limits in block.convolution.ranges)
         self.first = ConvolutionIn8Bits(first.weight * norm.scale, first.bias, entering, between)
         self.second = ConvolutionIn8Bits(second.weight, second.bias, between, dtype)
         self.entering, self.quantised, self.late = entering, History(2 * self.lag), History(self.lag)
+        self.frequency = block.frequency and FrequencyStream(block.frequency, dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         # What is remembered for the first convolution has a quarter of the bytes that it would have before its norm.

@@ -56,14 +56,21 @@ def run_script(main: Callable[[], int | None] | str) -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """End by an exception, but not while a module is imported: torch's native code aborts when one goes through it."""
-    if _importing(frame):
-        again = threading.Timer(LOOK, _interrupt, [number])
-        again.daemon = True
-        again.start()
-    elif number == signal.SIGINT:
+    if put_off(number, frame):
+        return
+    if number == signal.SIGINT:
         raise KeyboardInterrupt
-    else:
-        raise Stopped(number)
+    raise Stopped(number)
+
+
+def put_off(number: int, frame: FrameType | None) -> bool:
+    """Whether a module is being imported, which an exception must not go through; then the signal comes again soon."""
+    if not _importing(frame):
+        return False
+    again = threading.Timer(LOOK, _interrupt, [number])
+    again.daemon = True
+    again.start()
+    return True
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -14,9 +14,10 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from types import FrameType
 from typing import Protocol, TypeVar
 
-from separation.errors import UserError
+from separation.errors import UserError, put_off
 
 CLUSTER_HELP = (
     "let the workers of a Dask cluster do it, tcp://host:port; all folders must lie on storage that they share"
@@ -241,6 +242,8 @@ def _attempt_in_process(work: Callable[[Job], Result], job: Job) -> Result | Use
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _interrupt(*_: object) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if put_off(number, frame):
+        return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would interrupt the clearing away
     raise KeyboardInterrupt
