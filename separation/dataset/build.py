@@ -15,7 +15,7 @@ from torch import Tensor
 
 from separation.audio.io import probe
 from separation.audio.spectral import Spectral, SpectralSettings
-from separation.dataset.label import LabelledTrack, silent_spans
+from separation.dataset.label import LabelledTrack, doubts, silent_spans
 from separation.dataset.store import (
     TRACK_FILE,
     Store,
@@ -145,6 +145,8 @@ def _is_finished(stored: StoredTrack | None, track: Track, parts: Sequence[str],
         return False
     if not stored.sources:
         return True
+    if isinstance(track, LabelledTrack) and not stored.doubt:
+        return False  # labelled before there were doubts
     return {*stored.parts} <= {*track.parts} and stored.sources == sources_of(track, stored.parts, root)
 
 
@@ -199,7 +201,7 @@ def build_song(folder: Path, settings: SpectralSettings, job: Job) -> list[str]:
     for speed in job.speeds:
         check_own(folder / variant_name(job.track.name, speed))
     waveforms, rate, silence = job.track.read_padded(job.parts, settings.sample_rate)
-    teacher, silent = (), {}
+    teacher, silent, stems = (), {}, []
     if isinstance(job.track, LabelledTrack):
         teacher, mixture = job.track.teacher.weights, waveforms[MIXTURE]
         stems = [part for part in waveforms if part in STEMS]
@@ -209,11 +211,12 @@ def build_song(folder: Path, settings: SpectralSettings, job: Job) -> list[str]:
         waveforms = {part: gain * waveform for part, waveform in waveforms.items()}
         notes.append(f"far beyond full scale, and stored at 1/{round(1 / gain)} of it")
     for speed in job.speeds:
+        changed = {part: change_speed(waveform, speed) for part, waveform in waveforms.items()}
         try:
             write_track(
                 folder,
                 spectral,
-                {part: change_speed(waveform, speed) for part, waveform in waveforms.items()},
+                changed,
                 name=variant_name(job.track.name, speed),
                 song=job.track.name,
                 subset=job.track.subset,
@@ -223,6 +226,7 @@ def build_song(folder: Path, settings: SpectralSettings, job: Job) -> list[str]:
                 compact=job.compact,
                 teacher=teacher,
                 silent={stem: frames_of(spans, speed, settings) for stem, spans in silent.items()},
+                doubt={stem: doubts(changed[stem], changed[MIXTURE], spectral) for stem in stems},
             )
         except OSError as error:
             raise UserError(f"it cannot be written to {folder}: {error.strerror}.") from error

@@ -1,12 +1,16 @@
-"""Songs that come without stems are labelled by networks: each stem as they hear it, and where it is silent.
+"""Songs that come without stems are labelled by networks: each stem as they hear it, where it is silent, and how sure.
 
 The silence rule: where the estimate of a stem lies far below the mixture, the stem is silent, and the mixture itself is
 a clean sum of the others, made by no network. Source: Luo and Yu, Music Source Separation with Band-split RNN, 2023.
+
+Doubts: a network that learned from errors in decibels gives the share of a bin that it expects to be the stem's, so its
+masks tell how wrong they expect to be. `benchmarks/doubts.py` measures how well they know.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -17,6 +21,8 @@ from torch.nn.functional import pad
 
 from separation.audio.io import read
 from separation.audio.resample import resample
+from separation.audio.spectral import Spectral
+from separation.dataset.store import STRETCH
 from separation.dataset.tracks import Track
 from separation.errors import UserError
 from separation.network.pretrained import find_weights
@@ -31,6 +37,8 @@ WINDOW = 0.5
 """Seconds that levels are taken over."""
 SHORTEST = 4.0
 """Seconds that a stem must be silent for. The first and the last window of them are left out."""
+LEAST_DOUBT = -60.0
+"""Decibels: where nothing sounds there is nothing to doubt."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,30 @@ def silent_spans(estimate: Tensor, mixture: Tensor, sample_rate: int) -> list[tu
     edges = torch.diff(pad(silent.int(), (1, 1)))
     spans = zip((edges == 1).nonzero().flatten().tolist(), (edges == -1).nonzero().flatten().tolist(), strict=True)
     return [((first + 1) * window, (end - 1) * window) for first, end in spans if end - first >= SHORTEST / WINDOW]
+
+
+def doubts(estimate: Tensor, mixture: Tensor, spectral: Spectral) -> list[float]:
+    """The error that the masks of a stem expect, in dB of the mixture, of each `STRETCH` of frames.
+
+    A mask m takes m of a bin. If m is the share that is right on average, and a bin is all the stem's or not at all,
+    the error to be expected is m (1 - m) of the bin's energy.
+
+    Args:
+        estimate: the stem, `[channels, samples]`.
+        mixture: the song, of the same shape.
+        spectral: the STFT of the store.
+    """
+    song, stem = spectral(mixture), spectral(estimate)
+    wrong = (stem.abs() * (song - stem).abs()).sum(dim=(0, 1))
+    energy = song.abs().square().sum(dim=(0, 1))
+    count = math.ceil(len(energy) / STRETCH)
+    wrong, energy = (
+        pad(values, (0, count * STRETCH - len(values))).unflatten(0, (count, STRETCH)).sum(dim=1)
+        for values in (wrong, energy)
+    )
+    silent = energy < 1e-10
+    levels = 10 * torch.log10(wrong.clamp_min(1e-10) / energy.clamp_min(1e-10))
+    return [round(level, 1) for level in levels.masked_fill(silent, LEAST_DOUBT).clamp_min(LEAST_DOUBT).tolist()]
 
 
 def _levels(waveform: Tensor, window: int) -> Tensor:

@@ -34,6 +34,8 @@ SETTINGS_FILE = "settings.json"
 TRACK_FILE = "track.json"
 OWN_FILES = {TRACK_FILE, *(f"{part}.npy" for part in PARTS)}
 """All that the folder of a track may hold."""
+STRETCH = 43
+"""Frames that a teacher's doubts are taken over: a second of 44.1 kHz."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,9 @@ class StoredTrack:
     hertz, that the track's files can hold: above it, silence says nothing about the music. `level` is that of the first
     part, the mixture unless the track is a lone part, in dB of a full-scale square wave. `step` is what a 1 stands for
     in a compact track; others have none, and need no `settings`. `teacher` names the networks
-    that labelled the track: its stems are then their estimates, and `silent` says in which frames, from the first to
-    before the last, they heard none of a stem.
+    that labelled the track: its stems are then their estimates, `silent` says in which frames, from the first to
+    before the last, they heard none of a stem, and `doubt` what error they expect, in dB of the mixture, of each
+    `STRETCH` of frames.
     """
 
     folder: Path
@@ -61,6 +64,7 @@ class StoredTrack:
     sources: Mapping[str, Sequence] = field(default_factory=dict)
     teacher: Sequence[str] = ()
     silent: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
+    doubt: Mapping[str, Sequence[float]] = field(default_factory=dict)
     step: float | None = None
     settings: SpectralSettings | None = None
 
@@ -83,6 +87,9 @@ class StoredTrack:
         spans = [span for spans in self.silent.values() for span in spans]
         if any(not 0 <= first <= end <= self.frames for first, end in spans):
             raise ValueError("silent must hold frames of the song")
+        for levels in self.doubt.values():
+            if len(levels) != math.ceil(self.frames / STRETCH) or not all(isinstance(x, float) for x in levels):
+                raise ValueError("doubt must hold a number for each stretch")
 
     def check(self, bins: int) -> None:
         """Raise `UserError` when the spectrogram of a part is missing, cut short, or not of so many `bins`."""
@@ -232,6 +239,7 @@ def write_track(
     sources: Mapping[str, Sequence] | None = None,
     teacher: Sequence[str] = (),
     silent: Mapping[str, Sequence[Sequence[int]]] | None = None,
+    doubt: Mapping[str, Sequence[float]] | None = None,
     compact: bool = False,
 ) -> None:
     """Write one track into the store `folder`, all of it or nothing; see `StoredTrack`.
@@ -272,7 +280,7 @@ def write_track(
         if compact:
             description |= {"step": step}
         if teacher:
-            description |= {"teacher": [*teacher], "silent": silent or {}}
+            description |= {"teacher": [*teacher], "silent": silent or {}, "doubt": doubt or {}}
         (partial / TRACK_FILE).write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
         _replace(final, partial)
     finally:

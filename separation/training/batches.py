@@ -158,11 +158,11 @@ class Batches(Dataset):
         """
         if rng.random() < self.data.remix:
             count = len(self.config.targets) + self.has_rest
-            signals = [self._sources_of(self.pools.taught.draw(rng).track)[index] for index in range(count)]
+            signals = [self._heard_in(self.pools.taught.draw(rng))[index] for index in range(count)]
             if self.has_rest and len(self.pools.rests):
                 signals[-1] = self.pools.rests.draw(rng)
             return self._example(self._remix(rng, signals))
-        signals = self._sources_of(self.pools.taught.draw(rng).track)
+        signals = self._heard_in(self.pools.taught.draw(rng))
         start, ratio = self._start(rng, signals[0]), self._ratio(rng)
         changes = [self._change(rng) for _ in signals]
         pairs = zip(signals, changes, strict=True)
@@ -179,6 +179,10 @@ class Batches(Dataset):
     def _sources_of(self, track: StoredTrack) -> list[Signal]:
         """The targets of a song, and the rest if there is one, in balance."""
         return [levelled(signal) for signal in shares_of(track, self.config.targets)]
+
+    def _heard_in(self, song: Signal) -> list[Signal]:
+        """What a teacher heard in a song where it is sure."""
+        return [replace(signal, spans=song.spans) for signal in self._sources_of(song.track)]
 
     def _remix(self, rng: np.random.Generator, signals: Sequence[Signal]) -> list[Draw]:
         """Crops of several songs, each changed on its own."""

@@ -43,6 +43,8 @@ class DataSettings:
     isolated targets all examples are such."""
     truncated: float = 0.0
     """Share of the teacher's labels that do not count: those whose error is largest (`truncation.Truncation`)."""
+    doubted: float = 0.0
+    """Share of the places in a teacher's labels that are never drawn: those that it doubts most (`doubts.py`)."""
     pairs: dict[str, float] = field(default_factory=dict)
     """For several targets: the share of the labelled examples that remix just this target with music that lacks it."""
     gain: tuple[float, float] = (0.25, 1.25)
@@ -69,7 +71,7 @@ class DataSettings:
         one_of(self.remaining, ("mixture", "split", "drop"), "data.remaining")
         for key, most in (("batch_size", 4096), ("unlabelled_batch_size", 4096), ("crop_frames", 65_536)):
             between([getattr(self, key)], 1, most, f"data.{key} must be at least 1")
-        for key in ("remix", "taught", "truncated", "swap", "flip", "mute"):
+        for key in ("remix", "taught", "truncated", "doubted", "swap", "flip", "mute"):
             between([getattr(self, key)], 0, 1, f"data.{key} is a probability: it must be at least 0")
         between(self.pairs.values(), 0, 1, "data.pairs must give shares of at least 0")
         require(sum(self.pairs.values()) <= 1, "data.pairs must give shares of at most 1 together")

@@ -14,6 +14,7 @@ from separation.dataset.store import Store, StoredTrack, check_settings
 from separation.errors import UserError
 from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS
 from separation.training.config import DataSettings
+from separation.training.doubts import Spans, sure_places
 from separation.training.held_out import hold_out, seeded
 
 LEVELS = {MIXTURE: -17, "vocals": -22, "drums": -24, "bass": -24, "other": -23, ACCOMPANIMENT: -19}
@@ -72,7 +73,8 @@ class Pools:
 
     `labelled` holds the tracks with every target and the rest; `targets` and `rests` what may be remixed; `mixtures`
     and `rests_without` what the terms for unlabelled music take: mixtures, and music that lacks one of the targets.
-    `taught` holds the tracks whose targets and rest are a teacher's estimates, which no other pool takes for true;
+    `taught` holds the tracks whose targets and rest are a teacher's estimates, which no other pool takes for true, and
+    the spans of them that are used;
     `held_out` are the tracks that `data.valid` keeps to validate on.
     """
 
@@ -122,10 +124,12 @@ def open_pools(targets: Sequence[str], data: DataSettings, spectral: SpectralSet
         labelled_songs=sorted(labelled_songs),
         held_out=held_out,
     )
+    taught = [track for _, track in tracks if track.teacher and _is_whole(track, targets)]
+    sure = sure_places(taught, targets, data.doubted, data.crop_frames)
     for store, track in tracks:
         isolated = bool(set(targets) & set(track.parts))
         if track.teacher:
-            _add_taught(pools, store, track, targets, data, bandwidth)
+            _add_taught(pools, store, track, targets, data, bandwidth, sure.get(track.folder, ()))
         elif isolated and track.song not in labelled_songs:
             _add_unlabelled(pools, store, track, targets, data, bandwidth)
         else:
@@ -162,8 +166,7 @@ def _add_labelled(pools: Pools, store: str, track: StoredTrack, targets: Sequenc
             pools.targets[target].add(store, signal)
     if rest:
         pools.rests.add(store, rest)
-    whole = rest or set(targets) == set(STEMS)
-    if all(isolated) and whole:
+    if _is_whole(track, targets):
         pools.labelled.add(store, isolated[0])
     if track.bandwidth < bandwidth:
         return
@@ -175,12 +178,28 @@ def _add_labelled(pools: Pools, store: str, track: StoredTrack, targets: Sequenc
             pools.rests_without[target].add(store, without)
 
 
+def _is_whole(track: StoredTrack, targets: Sequence[str]) -> bool:
+    """Whether a track has all targets, and the rest if there is one."""
+    return all(target_of(track, target) for target in targets) and bool(
+        rest_of(track, targets) or {*targets} == {*STEMS}
+    )
+
+
 def _add_taught(
-    pools: Pools, store: str, track: StoredTrack, targets: Sequence[str], data: DataSettings, bandwidth: float
+    pools: Pools,
+    store: str,
+    track: StoredTrack,
+    targets: Sequence[str],
+    data: DataSettings,
+    bandwidth: float,
+    sure: Spans,
 ) -> None:
-    """A song with a teacher's labels is unlabelled music, of which is known where a target is silent."""
-    if all(target_of(track, target) for target in targets) and (rest_of(track, targets) or {*targets} == {*STEMS}):
-        pools.taught.add(store, target_of(track, targets[0]))
+    """A song with a teacher's labels, which are used in the spans that are `sure`.
+
+    It is unlabelled music, too, of which is known where a target is silent.
+    """
+    if sure:
+        pools.taught.add(store, replace(target_of(track, targets[0]), spans=sure))
     if track.bandwidth < bandwidth:
         return
     pools.mixtures.add(store, mixture_of(track))
