@@ -20,7 +20,7 @@ from .history import History
 class GeneratorStream:
     """A `Generator` whose log-shares come `lag` frames late, for views that come in pieces of whole strides.
 
-    Before the first piece there is nothing, not even silence: let `generator.context` frames of silence come first.
+    Before the first piece there is nothing, not even silence: let `generator.context` frames come before a song.
 
     Args:
         generator: the trained generator.

@@ -10,6 +10,7 @@ from math import gcd, lcm
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from separation.network.separator import Separator
@@ -95,16 +96,21 @@ def hear_copy(
 ) -> Iterator[dict[str, Tensor]]:
     """The stems of a copy that begins `shift` strides later and has its channels swapped; undone in the stems."""
     late = round(shift * separator.grid * sample_rate)
-
-    def late_song() -> Iterator[Tensor]:
-        silence = late
-        for block in blocks:
-            if silence:
-                yield block.new_zeros(len(block), silence)
-                silence = 0
-            yield block.flip(0) if swap else block
-
-    for piece in separator.stream(late_song(), sample_rate):
+    song = (block.flip(0) if swap else block for block in blocks)
+    for piece in separator.stream(led_in(song, late), sample_rate):
         early = min(late, next(iter(piece.values())).shape[-1])
         late -= early
         yield {stem: (signal.flip(0) if swap else signal)[:, early:] for stem, signal in piece.items()}
+
+
+def led_in(blocks: Iterable[Tensor], samples: int) -> Iterator[Tensor]:
+    """A song in blocks `[channels, n]`, with so many `samples` of it, mirrored, before its beginning."""
+    blocks, held = iter(blocks), 0
+    beginning = []
+    while held < samples and (block := next(blocks, None)) is not None:
+        beginning.append(block)
+        held += block.shape[-1]
+    if held:
+        first = torch.cat(beginning, dim=-1).numpy()
+        yield torch.from_numpy(np.pad(first, ((0, 0), (samples, 0)), mode="symmetric"))
+    yield from blocks

@@ -66,7 +66,7 @@ class MaskingNetwork(nn.Module):
 class TargetStream:
     """Some targets of a song that comes in pieces of whole strides, `lag` frames late.
 
-    Let `network.context` frames of silence come first, as for `GeneratorStream`.
+    Let `network.context` frames come before it, as for `GeneratorStream`.
     """
 
     def __init__(self, network: MaskingNetwork, dtype: torch.dtype, targets: Sequence[str], eight_bits: bool):

@@ -29,7 +29,7 @@ class StreamSeparator:
     stride: int
     """Frames that pieces are a multiple of."""
     context: int
-    """Frames of silence to put before a song."""
+    """Frames to put before a song."""
     chunk: int
     """Frames separated at a time."""
     place: str
@@ -170,14 +170,20 @@ class SongStream:
 
 
 class TargetsStream:
-    """A song at the network's rate becomes its masked targets: `[2, n]` to `[targets, 2, m]`, chunk by chunk."""
+    """A song at the network's rate becomes its masked targets: `[2, n]` to `[targets, 2, m]`, chunk by chunk.
+
+    The song stands in, mirrored, for what its first frames and its last ones depend on: a song that is cut out of
+    another goes on as music does, where silence would be no music that the network has ever heard.
+    """
 
     def __init__(self, separator: StreamSeparator, chunk: int):
         self.settings, self.stride, self.chunk = separator.settings, separator.stride, chunk
         self.step = separator.begin()
-        # Silence stands in for what the first frames depend on, and for the frames that let the last ones out.
         self.missing = separator.context + self.step.lag
-        self.buffer = np.zeros((2, separator.context * self.settings.hop + self.settings.padding), np.float32)
+        self.lead = separator.context * self.settings.hop + self.settings.padding
+        # No more than has come anyway before anything can be told: a song that is being heard is not held up.
+        self.mirrored = min(separator.context, self.step.lag) * self.settings.hop + self.settings.padding
+        self.buffer = self.recent = np.zeros((2, 0), np.float32)
         self.skipped = self.missing * self.settings.hop + self.settings.padding
         self.tail: np.ndarray | float = 0.0
         self.samples = 0
@@ -192,6 +198,13 @@ class TargetsStream:
         padding, chunk = self.settings.padding, self.chunk * self.settings.hop
         self.samples += block.shape[1]
         self.buffer = np.concatenate([self.buffer, block], axis=1)
+        self.recent = np.concatenate([self.recent, block], axis=1)[:, -self.mirrored :]
+        if self.lead:
+            if self.samples < self.mirrored and not (last and self.samples):
+                return
+            self.buffer = np.pad(self.buffer, ((0, 0), (self.mirrored, 0)), mode="symmetric")
+            self.buffer = np.pad(self.buffer, ((0, 0), (self.lead - self.mirrored, 0)))
+            self.lead = 0
         while self.buffer.shape[1] >= chunk + padding:
             piece, self.buffer = self.buffer[:, : chunk + padding], self.buffer[:, chunk:]
             self.missing -= self.chunk
@@ -199,7 +212,9 @@ class TargetsStream:
         if last and self.samples:
             frames = self.settings.frames(self.samples) + self.missing
             rest = -(-frames // self.stride) * self.stride * self.settings.hop
-            self.buffer = np.pad(self.buffer, ((0, 0), (0, rest + padding - self.buffer.shape[1])))
+            beyond = rest + padding - self.buffer.shape[1]
+            mirrored = np.pad(self.recent, ((0, 0), (0, beyond)), mode="symmetric")[:, self.recent.shape[1] :]
+            self.buffer = np.concatenate([self.buffer, mirrored], axis=1)
             for start in range(0, rest, chunk):
                 yield self._separate(self.buffer[:, start : start + chunk + padding])
 

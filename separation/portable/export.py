@@ -3,8 +3,8 @@
 Beside the states, the file has the input `mixture`, float32 `[2 channels, frames, bins, 2]` (real and imaginary part),
 a piece of the song's STFT, whose frames are a multiple of `stride`. It gives `targets`, `[targets, 2 channels, frames,
 bins, 2]`, `lag` frames late, and of each state a `next_...`, which goes with the next piece. States begin as zeros, and
-`context` frames of silence come before the song. What the targets leave of the song is the rest. The metadata says what
-a host must know, each entry JSON:
+`context` frames come before the song: its mirror image, or silence, which loses a little where the song sets in. What
+the targets leave of the song is the rest. The metadata says what a host must know, each entry JSON:
 
     format    "separation onnx 1"
     targets   names of the stems in `targets`

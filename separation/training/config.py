@@ -88,6 +88,8 @@ class DiscriminatorSettings:
     widths: tuple[int, ...] = (64, 128, 256, 512)
     scales: int = 3
     learning_rate: float = 1e-4
+    beside: bool = False
+    """Whether that of rests sees each beside the music it came from; see `objective.DiscriminatorObjective`."""
 
     def __post_init__(self):
         require(0 < len(self.widths) <= 12, "discriminator.widths must name a width for each of at most 12 layers")

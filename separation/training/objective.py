@@ -124,7 +124,8 @@ class GeneratorObjective(nn.Module):
             terms["remix_rest"] = losses.remix_rest(remix - taken["remix"], rest)
             terms["remix_target"] = losses.remix_target(taken["remix"], taken["mixture"])
         if critics:
-            terms["adversarial_rest"] = losses.adversarial(critics.rest(compress(rest_estimate), target))
+            judgements = critics.rest(critics.views_of(rest_estimate, mixture), target)
+            terms["adversarial_rest"] = losses.adversarial(judgements)
             terms["adversarial_mixture"] = losses.adversarial(critics.mixture(compress(remix)))
         return terms, Estimates(rest_estimate.detach(), remix.detach())
 
@@ -137,22 +138,34 @@ class GeneratorObjective(nn.Module):
 
 
 class DiscriminatorObjective(nn.Module):
-    """The two discriminators, and their losses on real and estimated music."""
+    """The two discriminators, and their losses on real and estimated music.
 
-    def __init__(self, rest: Discriminator, mixture: Discriminator):
+    With `beside` that of rests sees each beside the music it came from: g(b) beside b, and a real rest a beside the
+    synthetic mixture m that it went into. So it can judge what was taken out, and what was left behind. Source: Isola
+    et al., "Image-to-image translation with conditional adversarial networks", CVPR 2017.
+    """
+
+    def __init__(self, rest: Discriminator, mixture: Discriminator, beside: bool = False):
         super().__init__()
         self.rest = rest
         self.mixture = mixture
+        self.beside = beside
+
+    def views_of(self, rest: Tensor, music: Tensor) -> Tensor:
+        """What the discriminator of rests sees of a rest and the music it came from, real `[batch, views, ...]`."""
+        return torch.cat([compress(rest), compress(music)], dim=1) if self.beside else compress(rest)
 
     def forward(self, batch: Batch, estimates: Estimates) -> Losses:
         index = int(batch["target"])
 
-        def judge(discriminator: Discriminator, real: Tensor, estimate: Tensor, about: int) -> Tensor:
-            judgements = discriminator(compress(torch.cat([real, estimate])), about)
-            halves = [judgement.chunk(2) for judgement in judgements]
+        def judge(discriminator: Discriminator, views: Tensor, about: int) -> Tensor:
+            halves = [judgement.chunk(2) for judgement in discriminator(views, about)]
             return losses.discrimination([half[0] for half in halves], [half[1] for half in halves])
 
+        rests = torch.cat([batch["rests"], estimates.rest])
+        origins = torch.cat([estimates.remix, batch["mixtures"]])
+        mixtures = torch.cat([batch["mixtures"], estimates.remix])
         return {
-            "discriminator_rest": judge(self.rest, batch["rests"], estimates.rest, index),
-            "discriminator_mixture": judge(self.mixture, batch["mixtures"], estimates.remix, 0),
+            "discriminator_rest": judge(self.rest, self.views_of(rests, origins), index),
+            "discriminator_mixture": judge(self.mixture, compress(mixtures), 0),
         }

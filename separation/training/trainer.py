@@ -77,7 +77,9 @@ class Trainer:
             truncation = Truncation(len(config.targets), config.data.truncated).to(device)
             self.parts["truncation"] = truncation
         if config.losses.adversarial:
-            self.critics = DiscriminatorObjective(*(self._discriminator(n) for n in (len(config.targets), 1)))
+            beside = config.discriminator.beside
+            rest, mixture = self._discriminator(len(config.targets), 8 if beside else 4), self._discriminator(1)
+            self.critics = DiscriminatorObjective(rest, mixture, beside)
             self.critics.to(device)
             self.critics_optimizer = torch.optim.Adam(
                 self.critics.parameters(), config.discriminator.learning_rate, betas=(0.5, 0.999)
@@ -185,9 +187,9 @@ class Trainer:
             terms |= judged
         return {name: float(term.detach()) for name, term in terms.items()}
 
-    def _discriminator(self, targets: int) -> Discriminator:
+    def _discriminator(self, targets: int, views: int = 4) -> Discriminator:
         settings = self.config.discriminator
-        return Discriminator(targets=targets, widths=settings.widths, scales=settings.scales)
+        return Discriminator(views, targets, widths=settings.widths, scales=settings.scales)
 
     def _first_batches(self) -> Iterator[Batch]:
         """The first 16 batches that have all that batches can have, of all processes together."""

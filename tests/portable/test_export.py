@@ -36,7 +36,9 @@ def host(model: Path, song: np.ndarray, sizes: list[int]) -> dict[str, np.ndarra
     frames = -(-frames // stride) * stride
     before = said["context"] * hop - stft["first_sample"]
     sound = np.zeros((2, (frames - 1) * hop + size))
-    sound[:, before : before + song.shape[1]] = song
+    mirrored = min(said["context"], said["lag"]) * hop - stft["first_sample"]
+    edges = (mirrored, sound.shape[1] - before - song.shape[1])
+    sound[:, before - mirrored :] = np.pad(song, ((0, 0), edges), mode="symmetric")
     framed = np.lib.stride_tricks.sliding_window_view(sound, size, axis=1)[:, ::hop] * window
     spectrum = (np.fft.rfft(framed) * stft["scale"]).astype(np.complex64)
     mixture = np.ascontiguousarray(spectrum).view(np.float32).reshape(2, frames, -1, 2)

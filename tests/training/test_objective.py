@@ -199,9 +199,11 @@ def test_the_adversarial_terms_judge_the_rest_and_the_remix():
     assert float(judged["discriminator_mixture"]) == pytest.approx(float((real_mixture - 1) ** 2 + remix**2))
 
 
-def test_the_generator_learns_through_critics_that_stand_still():
+@pytest.mark.parametrize("beside", [False, True])
+def test_the_generator_learns_through_critics_that_stand_still(beside):
     shares = torch.tensor([0.5], requires_grad=True)
-    critics = DiscriminatorObjective(*(Discriminator(widths=(4, 4), scales=1) for _ in range(2)))
+    judges = (Discriminator(views, widths=(4, 4), scales=1) for views in (8 if beside else 4, 4))
+    critics = DiscriminatorObjective(*judges, beside)
     critics.requires_grad_(False)
     batch = unlabelled(torch.randn(1, 2, 8, 8, dtype=torch.complex64), torch.randn(1, 2, 8, 8, dtype=torch.complex64))
     terms, estimates = make_objective(Taker(shares))(batch, critics)
@@ -228,3 +230,22 @@ def test_estimates_are_what_the_discriminators_see():
     DiscriminatorObjective(Watcher(), Watcher())(batch, estimates)
     torch.testing.assert_close(seen[0], compress(torch.cat([constant(3), constant(4)])))
     torch.testing.assert_close(seen[1], compress(torch.cat([constant(2), constant(5)])))
+
+
+def test_each_rest_is_seen_beside_the_music_it_came_from():
+    """The true one, a = 3, beside the remix m = 5 that it went into, and g(b) = 4 beside b = 2."""
+    seen = []
+
+    class Watcher(Judge):
+        def forward(self, views: Tensor, target: int = 0) -> list[Tensor]:
+            seen.append(views)
+            return super().forward(views, target)
+
+    batch, estimates = unlabelled(constant(2), constant(3)), Estimates(rest=constant(4), remix=constant(5))
+    critics = DiscriminatorObjective(Watcher(), Watcher(), beside=True)
+    critics(batch, estimates)
+    torch.testing.assert_close(seen[0][:, :4], compress(torch.cat([constant(3), constant(4)])))
+    torch.testing.assert_close(seen[0][:, 4:], compress(torch.cat([constant(5), constant(2)])))
+    torch.testing.assert_close(seen[1], compress(torch.cat([constant(2), constant(5)])))
+    make_objective(Taker(torch.tensor([0.5])))(batch, critics)  # the generator's side: b = 2 of which 1 is left
+    torch.testing.assert_close(seen[2], torch.cat([compress(constant(1)), compress(constant(2))], dim=1))

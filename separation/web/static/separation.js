@@ -15,13 +15,17 @@ export async function separate(ort, session, facts, left, right, hear, tell) {
   const stft = new Stft(facts.spectral);
   const padding = size - hop;
   const whole = (frames) => Math.ceil(frames / facts.stride) * facts.stride;
-  // Silence stands in for what the first frames depend on, and for the frames that let the last ones out.
   const missing = facts.context + facts.lag;
   const frames = whole(Math.ceil((left.length + padding) / hop) + missing);
   const begin = facts.context * hop + padding;
+  // The song stands in, mirrored, for what its first frames and its last ones depend on.
+  const mirrored = Math.min(facts.context, facts.lag) * hop + padding;
   const song = [left, right].map((signal) => {
     const padded = new Float32Array(frames * hop + padding);
     padded.set(signal, begin);
+    for (let n = 1; n <= mirrored; n++) padded[begin - n] = mirror(signal, n - 1);
+    const end = signal.slice(-mirrored).reverse();
+    for (let n = begin + signal.length; n < padded.length; n++) padded[n] = mirror(end, n - begin - signal.length);
     return padded;
   });
   // The last source is not computed but what the others leave of the song.
@@ -64,6 +68,12 @@ export async function separate(ort, session, facts, left, right, hear, tell) {
     if ((await tell((first + count) / frames)) === false) return false;
   }
   return true;
+}
+
+/** Sample `n` of a signal that goes on by its mirror image, over and over. */
+function mirror(signal, n) {
+  const place = n % (2 * signal.length);
+  return signal[place < signal.length ? place : 2 * signal.length - 1 - place];
 }
 
 function zeros(ort, shape) {
