@@ -10,7 +10,6 @@ masks tell how wrong they expect to be. `benchmarks/doubts.py` measures how well
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -137,15 +136,21 @@ def doubts(estimate: Tensor, mixture: Tensor, spectral: Spectral) -> list[float]
         spectral: the STFT of the store.
     """
     song, stem = spectral(mixture), spectral(estimate)
-    wrong = (stem.abs() * (song - stem).abs()).sum(dim=(0, 1))
-    energy = song.abs().square().sum(dim=(0, 1))
-    count = math.ceil(len(energy) / STRETCH)
-    wrong, energy = (
-        pad(values, (0, count * STRETCH - len(values))).unflatten(0, (count, STRETCH)).sum(dim=1)
-        for values in (wrong, energy)
-    )
-    silent = energy < 1e-10
-    levels = 10 * torch.log10(wrong.clamp_min(1e-10) / energy.clamp_min(1e-10))
+    return levels_of(stem.abs() * (song - stem).abs(), song)
+
+
+def levels_of(error: Tensor, song: Tensor) -> list[float]:
+    """Energy of an error in dB of the song, of each `STRETCH` of frames: real and complex `[channels, bins, frames]`.
+
+    Where nothing sounds it is `LEAST_DOUBT`, and never less.
+    """
+
+    def energies(values: Tensor) -> Tensor:
+        whole = pad(values.sum(dim=(0, 1)), (0, -values.shape[-1] % STRETCH))
+        return whole.unflatten(0, (-1, STRETCH)).sum(dim=1).clamp_min(1e-10)
+
+    levels = 10 * torch.log10(energies(error) / energies(song.abs().square()))
+    silent = energies(song.abs().square()) <= 1e-10
     return [round(level, 1) for level in levels.masked_fill(silent, LEAST_DOUBT).clamp_min(LEAST_DOUBT).tolist()]
 
 
