@@ -1,4 +1,7 @@
-"""Several networks take a song apart together: each stem is the mean of what they say, and all sum to the song."""
+"""A song is heard several times at different speeds: each stem is the mean of what was heard, and all sum to the song.
+
+A network errs differently when a song is played faster, and higher: so one alone gains, too, from hearing it again.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,26 @@ from math import gcd, lcm
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from separation.network.separator import Separator
 from separation.network.sources import check_stems, masked_targets, names, with_rests
 from separation.network.stream import Queue
-from separation.network.waveforms import as_waveform, check_rate, check_waveform
+from separation.network.waveforms import HIGHEST_RATE, as_waveform, check_rate, check_waveform
 
-COPIES = ((Fraction(0), False), (Fraction(1, 2), True))
-"""The copies of a song that networks hear in turn: shifted by so many strides, and with channels swapped or not."""
+SPEEDS = (1.0, 0.89, 1.12, 0.94, 1.06)
+"""How fast the song is played to the networks, in turn; the first three are what their training songs are stored at."""
 
 
 class Ensemble(Separator):
-    """A `Separator` of several networks, whose mean errs less than each of them.
+    """A `Separator` of several networks, or of one several times, whose mean errs less than each of them.
 
     A network counts for the targets that it has. The last source of the network with the most sources is what the means
-    of the others leave of the song. Each hears another copy of the song, so one network given twice helps as well.
-    Networks that none of the stems needs are left out.
+    of the others leave of the song. Networks that none of the stems needs are left out. What is heard at another speed
+    does not begin at the same samples everywhere, so a part of a song gives nearly what it is within the whole.
 
     Args:
-        members: separators, each with a network of its own, on one device.
+        members: separators on one device, who hear the song at the `SPEEDS` in turn.
         stems: name or names of the stems to give, by default the sources of the network with the most.
 
     Raises:
@@ -63,8 +65,9 @@ class Ensemble(Separator):
                 song.put(block.numpy())
                 yield block
 
-        parts = zip(self.members, tee(heard(), len(self.members)), cycle(COPIES), strict=False)
-        streams = [hear_copy(member, part, rate, *shifts) for member, part, shifts in parts]
+        # Who is told that a second has more samples than it has hears the song faster.
+        parts = zip(self.members, tee(heard(), len(self.members)), cycle(SPEEDS), strict=False)
+        streams = [member.stream(part, min(round(rate * speed), HIGHEST_RATE)) for member, part, speed in parts]
         waiting = [{target: Queue() for target in member.stems} for member in self.members]
         running = True
         while running:
@@ -89,28 +92,3 @@ def restricted(separator: Separator, targets: Sequence[str]) -> Separator:
     separator = copy(separator)
     separator.stems, separator.masked = tuple(targets), masked_targets(separator.network, targets)
     return separator
-
-
-def hear_copy(
-    separator: Separator, blocks: Iterable[Tensor], sample_rate: int, shift: Fraction, swap: bool
-) -> Iterator[dict[str, Tensor]]:
-    """The stems of a copy that begins `shift` strides later and has its channels swapped; undone in the stems."""
-    late = round(shift * separator.grid * sample_rate)
-    song = (block.flip(0) if swap else block for block in blocks)
-    for piece in separator.stream(led_in(song, late), sample_rate):
-        early = min(late, next(iter(piece.values())).shape[-1])
-        late -= early
-        yield {stem: (signal.flip(0) if swap else signal)[:, early:] for stem, signal in piece.items()}
-
-
-def led_in(blocks: Iterable[Tensor], samples: int) -> Iterator[Tensor]:
-    """A song in blocks `[channels, n]`, with so many `samples` of it, mirrored, before its beginning."""
-    blocks, held = iter(blocks), 0
-    beginning = []
-    while held < samples and (block := next(blocks, None)) is not None:
-        beginning.append(block)
-        held += block.shape[-1]
-    if held:
-        first = torch.cat(beginning, dim=-1).numpy()
-        yield torch.from_numpy(np.pad(first, ((0, 0), (samples, 0)), mode="symmetric"))
-    yield from blocks

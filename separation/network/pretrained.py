@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
+from itertools import cycle, islice
 from pathlib import Path
 
 import separation
@@ -38,8 +39,8 @@ def default_weights(stems: Sequence[str]) -> Path:
 def find_weights(weights: str | Path | Sequence[str | Path] | None, stems: Sequence[str]) -> tuple[Path, ...]:
     """The files that a choice of weights stands for: a path, several, or one of `SETS` (of the shipped ones).
 
-    `best` are the networks for four stems and for vocals, where both help: four stems, vocals or their accompaniment.
-    `live` is the one for vocals that is least late.
+    `best` is three times the networks that help, in turn: those for four stems and for vocals where both do, for four
+    stems, vocals or their accompaniment. `live` is the one for vocals that is least late.
     """
     paths = []
     for name in _chosen(weights) or ["fast"]:
@@ -49,10 +50,11 @@ def find_weights(weights: str | Path | Sequence[str | Path] | None, stems: Seque
         if str(name) == "live":
             paths.append(pretrained("vocals_live"))
             continue
-        paths.append(default_weights(stems))
+        helping = [default_weights(stems)]
         if str(name) == "best" and ({*stems} & HELPED or not stems):
-            paths += [pretrained("all"), pretrained("vocals")]
-    return tuple(dict.fromkeys(paths))
+            helping = [*dict.fromkeys([*helping, pretrained("all"), pretrained("vocals")])]
+        paths += islice(cycle(helping), HEARINGS if str(name) == "best" else 1)
+    return tuple(paths)
 
 
 def stems_of(weights: str | Path | Sequence[str | Path] | None, stems: Sequence[str]) -> tuple[str, ...]:
@@ -79,6 +81,9 @@ def absolute(weights: Iterable[str | Path]) -> tuple[str, ...]:
 
 SETS = ("fast", "best", "live")
 """What shipped weights are called: those that suffice, all that help, and those that are least late."""
+
+HEARINGS = 3
+"""How often the best quality hears a song, each time at another speed: see `Ensemble`."""
 
 HELPED = {"vocals", "accompaniment", "other"}
 """The stems that gain when the network for vocals and the one for four stems are heard together."""

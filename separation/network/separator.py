@@ -69,7 +69,8 @@ class Separator(StreamSeparator):
     ) -> Separator:
         """The separator of a weights file, or of several, whose estimates are averaged; see `choose_device`.
 
-        `fast`, the default, stands for the shipped weights for these stems, `best` for all shipped ones that help them.
+        `fast`, the default, stands for the shipped weights for these stems, `best` for three hearings by all shipped
+        ones that help them. A file that is named several times hears the song as often, each time at another speed.
         Where no stems are named, both give vocals and accompaniment, and files what they have.
 
         Raises `UserError` when the weights are missing, damaged or foreign, or do not separate these stems, and when
@@ -81,7 +82,8 @@ class Separator(StreamSeparator):
             return cls(load_network(paths[0], chosen), stems)
         from separation.network.ensemble import Ensemble  # which is a Separator itself
 
-        return Ensemble([cls(load_network(path, chosen)) for path in paths], stems)
+        networks = {path: load_network(path, chosen) for path in dict.fromkeys(paths)}
+        return Ensemble([cls(networks[path]) for path in paths], stems)
 
     def __call__(self, waveform: Tensor | Any, sample_rate: int) -> dict[str, Tensor]:
         """The stems of a song by name, each a float32 tensor of the song's shape, at its sample rate in hertz.

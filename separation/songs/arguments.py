@@ -98,15 +98,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--weights",
         action="append",
         metavar="FILE",
-        help="shipped ones: `fast`, `best` (the mean of several networks) or `live` (vocals and accompaniment, 0.2 s "
+        help="shipped ones: `fast`, `best` (the mean of three hearings) or `live` (vocals and accompaniment, 0.2 s "
         "late); or a file that train.py wrote; given several times, the mean of all (default: fast)",
     )
     work.add_argument(
         "--quality",
         choices=("fast", "best"),
         default="fast",
-        help="best: the mean of both shipped networks where both help, of two copies of the song where --weights names "
-        "one file; twice the time (default: fast)",
+        help="best: the mean of three hearings at different speeds, by both shipped networks where both help, or by "
+        "the one file that --weights names; three times the time (default: fast)",
     )
     work.add_argument("--device", default="auto", help=DEVICE_HELP)
     work.add_argument("--threads", type=int, metavar="N", help="processor threads to use (default: all)")

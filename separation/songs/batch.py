@@ -11,6 +11,7 @@ from typing import Any
 from separation.allocator import keep_freed_memory
 from separation.audio.decoders import check_readable
 from separation.errors import UserError
+from separation.network.pretrained import HEARINGS
 from separation.network.stream import StreamSeparator
 from separation.songs.find import Song
 from separation.songs.memory import digest, find_place, remembering
@@ -146,5 +147,5 @@ def load_separator(
     tell_torch()
     separator = Separator.load(weights, device, stems)
     if best and not isinstance(separator, Ensemble):
-        return Ensemble([separator, separator], separator.stems)
+        return Ensemble([separator] * HEARINGS, separator.stems)
     return separator

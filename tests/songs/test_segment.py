@@ -57,7 +57,8 @@ def test_a_segment_is_what_it_is_within_the_whole_song(tmp_path, averaged, rate,
     for stem in STEMS:
         whole = stems["whole"][stem][:, round(start * rate) : round(end * rate)]
         error = (stems["part"][stem] - whole).square().mean() / whole.square().mean()
-        assert error < (1e-9 if rate == 44100 else 1e-3)  # at other rates, frames lie as in the song to the sample only
+        # At other rates and speeds frames lie as in the song to the sample only.
+        assert error < (1e-9 if rate == 44100 and not averaged else 1e-3)
     torch.testing.assert_close(
         sum(stems["part"].values()), song[:, round(start * rate) : round(end * rate)], atol=1e-6, rtol=0
     )
