@@ -123,10 +123,14 @@ class LossWeights:
     teacher: float = 0.0
     adversarial_rest: float = 0.0
     adversarial_mixture: float = 0.0
+    taught_quiet: float = -30.0
+    """No weight: how far below its mixture, in dB, an error of a teacher's target is nearly as good as none."""
 
     def __post_init__(self):
         for key, weight in asdict(self).items():
-            between([weight], 0, 1e30, f"losses.{key} must be at least 0")
+            if key != "taught_quiet":
+                between([weight], 0, 1e30, f"losses.{key} must be at least 0")
+        between([self.taught_quiet], -60, 0, "losses.taught_quiet must be at least -60")
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of named losses, `[]`."""

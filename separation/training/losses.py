@@ -24,24 +24,26 @@ QUIET = 1e-3
 """An error this far below its mixture in energy (-30 dB) is nearly as good as none."""
 
 
-def error_level(estimate: Tensor, reference: Tensor, mixture: Tensor) -> Tensor:
+def error_level(estimate: Tensor, reference: Tensor, mixture: Tensor, quiet: Tensor | float = QUIET) -> Tensor:
     """Energy of the error against that of the mixture, in dB: complex `[..., 2 channels, bins, frames]` to `[...]`.
 
     Its mean is the negative SDR that evaluation measures, but for a constant and a soft floor, which keeps it finite
     where a source is silent (Wisdom et al., "What's all the fuss about free universal sound separation data?", ICASSP
-    2021). Unlike an L1 loss it asks for masks that admit their doubts: the expected share, not the likelier side.
+    2021), and `quiet`, `[...]`, lets go of an error that is small enough. Unlike an L1 loss it asks for masks that admit their doubts: the expected share, not the likelier side.
     """
     energy = _energy(mixture) + 1e-8
-    return 10 * torch.log10(_energy(estimate - reference) / energy + QUIET)
+    return 10 * torch.log10(_energy(estimate - reference) / energy + quiet)
 
 
 def _energy(spectrogram: Tensor) -> Tensor:
     return torch.view_as_real(spectrogram).square().sum(dim=(-4, -3, -2, -1))
 
 
-def supervised_target(target_estimate: Tensor, target: Tensor, mixture: Tensor, labelled: Tensor) -> Tensor:
+def supervised_target(
+    target_estimate: Tensor, target: Tensor, mixture: Tensor, labelled: Tensor, quiet: Tensor | float = QUIET
+) -> Tensor:
     """The targets taken out of a labelled mixture are the true ones, as far as these are `labelled` (1, or else 0)."""
-    return _mean_of_labelled(error_level(target_estimate, target, mixture), labelled)
+    return _mean_of_labelled(error_level(target_estimate, target, mixture, quiet), labelled)
 
 
 def supervised_rest(rest_estimate: Tensor, rest: Tensor, mixture: Tensor, labelled: Tensor) -> Tensor:
