@@ -105,7 +105,7 @@ class DiscriminatorSettings:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the losses, by the names they have in `separation.training.losses`.
+    """Weights of the losses, by the names they have in `separation.training.losses`, and one floor.
 
     What has no weight is not computed: the labelled batch, the unlabelled one, or the discriminators. The paper gives
     20 to each L1 distance and 10 to the adversarial terms, beside no term in decibels. Sums are exact,
@@ -123,14 +123,15 @@ class LossWeights:
     teacher: float = 0.0
     adversarial_rest: float = 0.0
     adversarial_mixture: float = 0.0
-    taught_quiet: float = -30.0
-    """No weight: how far below its mixture, in dB, an error of a teacher's target is nearly as good as none."""
+    taught_floor: float = -12.0
+    """No weight, but dB of the mixture: an error this large in what a teacher says is nearly as good as none, for the
+    teacher errs as much. See `losses.error_level`."""
 
     def __post_init__(self):
-        for key, weight in asdict(self).items():
-            if key != "taught_quiet":
-                between([weight], 0, 1e30, f"losses.{key} must be at least 0")
-        between([self.taught_quiet], -60, 0, "losses.taught_quiet must be at least -60")
+        weights = asdict(self)
+        between([weights.pop("taught_floor")], -60, 0, "losses.taught_floor must be at least -60")
+        for key, weight in weights.items():
+            between([weight], 0, 1e30, f"losses.{key} must be at least 0")
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of named losses, `[]`."""

@@ -29,7 +29,11 @@ def error_level(estimate: Tensor, reference: Tensor, mixture: Tensor, quiet: Ten
 
     Its mean is the negative SDR that evaluation measures, but for a constant and a soft floor, which keeps it finite
     where a source is silent (Wisdom et al., "What's all the fuss about free universal sound separation data?", ICASSP
-    2021), and `quiet`, `[...]`, lets go of an error that is small enough. Unlike an L1 loss it asks for masks that admit their doubts: the expected share, not the likelier side.
+    2021). Unlike an L1 loss it asks for masks that admit their doubts: the expected share, not the likelier side.
+
+    `quiet`, `[...]`, is that floor, as a share of the mixture's energy. Where a network has made the labels, it must be
+    as high as the network's own error: another soon finds its labels again, with errors so small that in dB they would
+    outweigh all that true labels have to say.
     """
     energy = _energy(mixture) + 1e-8
     return 10 * torch.log10(_energy(estimate - reference) / energy + quiet)

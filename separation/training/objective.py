@@ -84,7 +84,7 @@ class GeneratorObjective(nn.Module):
         if self.truncation:
             levels = losses.error_level(estimates.detach(), targets, mixture[:, None])
             labelled = labelled * self.truncation(levels, taught)
-        quiet = torch.where(taught.bool(), 10 ** (self.weights.taught_quiet / 10), losses.QUIET)[:, None]
+        quiet = torch.where(taught.bool(), 10 ** (self.weights.taught_floor / 10), losses.QUIET)[:, None]
         terms = {"supervised_target": losses.supervised_target(estimates, targets, mixture[:, None], labelled, quiet)}
         if rest.shape[1] and self.weights.supervised_rest:
             left = mixture - estimates.sum(dim=1)

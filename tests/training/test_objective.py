@@ -118,6 +118,23 @@ def test_what_is_not_known_does_not_count():
     assert values(terms) == {"supervised_target": wanted, "supervised_rest": decibels(4 / 8)}
 
 
+def test_small_errors_in_what_a_teacher_says_weigh_little():
+    """The same error of 1 in 8, -18 dB, in a true label and in a teacher's: below the floor it hardly matters."""
+    shares = torch.tensor([0.5], requires_grad=True)
+    sources = torch.stack([constant(3), constant(5)], dim=1)
+    gradients = {}
+    for taught in (0.0, 1.0):
+        for floor in (-12.0, -30.0):
+            objective = GeneratorObjective(Taker(shares), LossWeights(supervised_rest=0, taught_floor=floor))
+            terms, _ = objective({"sources": sources, "labelled": torch.ones(1, 1), "taught": torch.tensor([taught])})
+            level = 10 * math.log10(1 / 64 + (10 ** (floor / 10) if taught else QUIET))
+            assert values(terms) == {"supervised_target": level}
+            (gradients[taught, floor],) = torch.autograd.grad(terms["supervised_target"], shares)
+    assert gradients[0.0, -12.0] == gradients[0.0, -30.0] == gradients[1.0, -30.0]
+    ratio = (1 / 64 + QUIET) / (1 / 64 + 10**-1.2)
+    torch.testing.assert_close(gradients[1.0, -12.0], ratio * gradients[0.0, -12.0])
+
+
 def test_a_network_for_all_four_stems_has_no_rest():
     network = Taker(torch.full((4,), 0.25), ("vocals", "drums", "bass", "other"))
     sources = torch.stack([constant(1), constant(1), constant(1), constant(5)], dim=1)
