@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
@@ -26,7 +27,9 @@ def spell(seconds: float) -> str:
 def opening(weights: Sequence[Path], place: str, songs: int, jobs: int = 1, cluster: str | None = None) -> str:
     """What is done with what: the songs, the weights and where they are computed, here or by a cluster."""
     abreast = f", {min(jobs, songs)} at a time" if min(jobs, songs) > 1 else ""
-    named = " and ".join(f"{path.name} (shipped)" if path.parent == PRETRAINED else str(path) for path in weights)
+    times = {1: "", 2: ", twice,"}
+    hearings = Counter(f"{path.name} (shipped)" if path.parent == PRETRAINED else str(path) for path in weights)
+    named = " and ".join(name + times.get(often, f", {often} times,") for name, often in hearings.items()).rstrip(",")
     if cluster:
         place, abreast = f"the workers of {cluster}", ""
     return f"{count(songs, 'song')}{abreast}; weights {named}; {place}"

@@ -40,3 +40,6 @@ def test_weights_and_device_are_said_at_the_start():
         "1 song; weights all.safetensors (shipped); CPU, 2 threads"
     )
     assert "weights my/best.safetensors; CPU" in opening([Path("my/best.safetensors")], "CPU, 1 thread", 3)
+    twice = opening([pretrained("vocals"), pretrained("all"), pretrained("vocals")], "CPU, 1 thread", 1)
+    assert "weights vocals.safetensors (shipped), twice, and all.safetensors (shipped); CPU" in twice
+    assert "weights all.safetensors (shipped), 3 times; CPU" in opening([pretrained("all")] * 3, "CPU, 1 thread", 1)
