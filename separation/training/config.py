@@ -41,6 +41,9 @@ class DataSettings:
     """Share of the labelled examples that a teacher has labelled: sources of one song with new gains or, `remix` of
     them, of several, beside a true rest if there is one. Stores have such songs by `dataset.py --label`. Without
     isolated targets all examples are such."""
+    taught_floor: float = -12.0
+    """In dB of the mixture: an error below it, in what a teacher says, is nearly as good as none, for the teacher errs
+    as much. See `losses.error_level`."""
     truncated: float = 0.0
     """Share of the teacher's labels that do not count: those whose error is largest (`truncation.Truncation`)."""
     doubted: float = 0.0
@@ -73,6 +76,7 @@ class DataSettings:
             between([getattr(self, key)], 1, most, f"data.{key} must be at least 1")
         for key in ("remix", "taught", "truncated", "doubted", "swap", "flip", "mute"):
             between([getattr(self, key)], 0, 1, f"data.{key} is a probability: it must be at least 0")
+        between([self.taught_floor], -60, 0, "data.taught_floor must be at least -60")
         between(self.pairs.values(), 0, 1, "data.pairs must give shares of at least 0")
         require(sum(self.pairs.values()) <= 1, "data.pairs must give shares of at most 1 together")
         require(self.gain[0] <= self.gain[1], "data.gain must be two factors, the smaller one first")
@@ -105,7 +109,7 @@ class DiscriminatorSettings:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the losses, by the names they have in `separation.training.losses`, and one floor.
+    """Weights of the losses, by the names they have in `separation.training.losses`.
 
     What has no weight is not computed: the labelled batch, the unlabelled one, or the discriminators. The paper gives
     20 to each L1 distance and 10 to the adversarial terms, beside no term in decibels. Sums are exact,
@@ -123,14 +127,9 @@ class LossWeights:
     teacher: float = 0.0
     adversarial_rest: float = 0.0
     adversarial_mixture: float = 0.0
-    taught_floor: float = -12.0
-    """No weight, but dB of the mixture: an error this large in what a teacher says is nearly as good as none, for the
-    teacher errs as much. See `losses.error_level`."""
 
     def __post_init__(self):
-        weights = asdict(self)
-        between([weights.pop("taught_floor")], -60, 0, "losses.taught_floor must be at least -60")
-        for key, weight in weights.items():
+        for key, weight in asdict(self).items():
             between([weight], 0, 1e30, f"losses.{key} must be at least 0")
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:

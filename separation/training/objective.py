@@ -52,11 +52,18 @@ class Teacher:
 class GeneratorObjective(nn.Module):
     """The losses of the masking network on a batch: those that have a weight."""
 
-    def __init__(self, network: MaskingNetwork, weights: LossWeights, truncation: Truncation | None = None):
+    def __init__(
+        self,
+        network: MaskingNetwork,
+        weights: LossWeights,
+        truncation: Truncation | None = None,
+        taught_floor: float = -12.0,
+    ):
         super().__init__()
         self.network = network
         self.weights = weights
         self.truncation = truncation
+        self.taught_quiet = 10 ** (taught_floor / 10)
 
     def forward(
         self, batch: Batch, critics: DiscriminatorObjective | None = None, teacher: Teacher | None = None
@@ -84,7 +91,7 @@ class GeneratorObjective(nn.Module):
         if self.truncation:
             levels = losses.error_level(estimates.detach(), targets, mixture[:, None])
             labelled = labelled * self.truncation(levels, taught)
-        quiet = torch.where(taught.bool(), 10 ** (self.weights.taught_floor / 10), losses.QUIET)[:, None]
+        quiet = torch.where(taught.bool(), self.taught_quiet, losses.QUIET)[:, None]
         terms = {"supervised_target": losses.supervised_target(estimates, targets, mixture[:, None], labelled, quiet)}
         if rest.shape[1] and self.weights.supervised_rest:
             left = mixture - estimates.sum(dim=1)

@@ -95,7 +95,9 @@ class Trainer:
             measure_input(self.network.generator, self._first_batches())
         if not state:
             self.average.module.load_state_dict(self.network.state_dict())
-        self.objective = self._share(GeneratorObjective(self.network, config.losses, truncation))
+        self.objective = self._share(
+            GeneratorObjective(self.network, config.losses, truncation, config.data.taught_floor)
+        )
         self.judging = self._share(self.critics) if config.losses.adversarial else None
         self.begun_at, self.finished_before = self.step, self.is_over
         if self.schedule.compiled:

@@ -125,7 +125,7 @@ def test_small_errors_in_what_a_teacher_says_weigh_little():
     gradients = {}
     for taught in (0.0, 1.0):
         for floor in (-12.0, -30.0):
-            objective = GeneratorObjective(Taker(shares), LossWeights(supervised_rest=0, taught_floor=floor))
+            objective = GeneratorObjective(Taker(shares), LossWeights(supervised_rest=0), taught_floor=floor)
             terms, _ = objective({"sources": sources, "labelled": torch.ones(1, 1), "taught": torch.tensor([taught])})
             level = 10 * math.log10(1 / 64 + (10 ** (floor / 10) if taught else QUIET))
             assert values(terms) == {"supervised_target": level}
