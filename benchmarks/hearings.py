@@ -1,0 +1,73 @@
+"""What hearing a song again is worth: SDR at other speeds, and of the mean over more and more of them.
+
+    python -m benchmarks.hearings --store store/MUSDB18 --weights pretrained/all.safetensors --speeds 1 0.89 1.12
+
+Energy ratios on the validation songs of the store, in dB. Gains are paired by song with the first speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from statistics import fmean, stdev
+
+import torch
+from torch import Tensor
+
+from separation import Separator
+from separation.errors import UserError, run_script
+from separation.network.ensemble import SPEEDS
+from separation.training.validation import Scores, scores_of, validation_tracks
+
+
+class Hearings:
+    """In place of a separator: the mean of what it hears at some speeds."""
+
+    def __init__(self, separator: Separator, speeds: list[float]):
+        self.separator, self.speeds, self.network = separator, speeds, separator.network
+
+    def __call__(self, song: Tensor, sample_rate: int) -> dict[str, Tensor]:
+        heard = [self.separator(song, round(sample_rate * speed)) for speed in self.speeds]
+        return {stem: torch.stack([stems[stem] for stems in heard]).mean(dim=0) for stem in heard[0]}
+
+
+def line(*cells: str) -> str:
+    """A line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def row(name: str, scores: Scores, first: Scores) -> str:
+    """The mean SDR of each source, and its gain over the first speed."""
+    cells = []
+    for source in next(iter(scores.values())):
+        songs = [song for song in scores if source in scores[song]]
+        gains = [scores[song][source] - first[song][source] for song in songs]
+        error = stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
+        cells.append(f"{fmean(scores[song][source] for song in songs):.2f} ({fmean(gains):+.2f} ± {error:.2f})")
+    return line(name, *cells)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, required=True, help="a store with validation songs")
+    parser.add_argument("--weights", help="fast, or a file of train.py (default: fast)")
+    parser.add_argument("--speeds", type=float, nargs="+", default=list(SPEEDS))
+    options = parser.parse_args()
+    separator, tracks = Separator.load(options.weights), validation_tracks([str(options.store)])
+    if not tracks:
+        raise UserError(f"{options.store} has no song to validate on.")
+    alone = {speed: scores_of(Hearings(separator, [speed]), tracks) for speed in options.speeds}
+    first = alone[options.speeds[0]]
+    sources = list(next(iter(first.values())))
+    print(line("speeds", *sources), line("---", *("---" for _ in sources)), sep="\n")
+    for speed, scores in alone.items():
+        print(row(f"{speed:g}", scores, first))
+    for count in range(2, len(options.speeds) + 1):
+        speeds = options.speeds[:count]
+        scores = scores_of(Hearings(separator, speeds), tracks)
+        print(row("mean of " + ", ".join(f"{speed:g}" for speed in speeds), scores, first), flush=True)
+
+
+if __name__ == "__main__":
+    run_script(main)
