@@ -10,11 +10,12 @@ from copy import copy
 from fractions import Fraction
 from itertools import cycle, tee
 from math import gcd, lcm
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from torch import Tensor
 
+from separation.errors import UserError
 from separation.network.separator import Separator
 from separation.network.sources import check_stems, masked_targets, names, with_rests
 from separation.network.stream import Queue
@@ -53,6 +54,10 @@ class Ensemble(Separator):
         """As `Separator.grid`: a time that is whole strides of every network."""
         grids = [member.grid for member in self.members]
         return Fraction(lcm(*(grid.numerator for grid in grids)), gcd(*(grid.denominator for grid in grids)))
+
+    def live(self, sample_rate: int, chunk_frames: int = 1) -> NoReturn:
+        """Raises `UserError`: what is heard at several speeds is not ready at one time."""
+        raise UserError("sound that is still being heard takes one network: choose `fast`, `live` or one weights file.")
 
     def stream(self, blocks: Iterable[Tensor | Any], sample_rate: int | None = None) -> Iterator[dict[str, Tensor]]:
         """As `Separator.stream`: the stems of a song that comes in blocks `[1 or 2 channels, n]`, as blocks by name."""

@@ -65,6 +65,11 @@ def test_networks_for_other_targets_count_where_they_can():
     assert len(Ensemble([voice, four], "drums").members) == 1
 
 
+def test_it_is_not_heard_live():
+    with pytest.raises(UserError, match="takes one network: choose `fast`, `live` or one weights file"):
+        Ensemble([Separator(random_network(STEMS))] * 2).live(RATE)
+
+
 def test_a_stream_gives_the_same_however_it_is_cut():
     together = Ensemble([Separator(random_network(STEMS)), Separator(random_network(("vocals",)))])
     whole = together(song(), RATE)
