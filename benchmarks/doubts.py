@@ -26,9 +26,10 @@ def expected_and_made(track: Track, separator: Separator, stem: str) -> np.ndarr
     settings = separator.network.settings
     spectral = Spectral(settings)
     parts, _ = track.read((MIXTURE, stem), settings.sample_rate)
-    estimate = separator(parts[MIXTURE], settings.sample_rate)[stem]
-    made = (spectral(parts[stem]) - spectral(estimate)).abs().square()
-    levels = np.array([doubts(estimate, parts[MIXTURE], spectral), levels_of(made, spectral(parts[MIXTURE]))])
+    song = spectral(parts[MIXTURE])
+    estimate = spectral(separator(parts[MIXTURE], settings.sample_rate)[stem])
+    made = (spectral(parts[stem]) - estimate).abs().square()
+    levels = np.array([doubts(estimate, song), levels_of(made, song)])
     return levels[:, levels.min(axis=0) > LEAST_DOUBT]
 
 

@@ -12,24 +12,10 @@ import math
 from pathlib import Path
 from statistics import fmean, stdev
 
-import torch
-from torch import Tensor
-
 from separation import Separator
 from separation.errors import UserError, run_script
-from separation.network.ensemble import SPEEDS
+from separation.network.ensemble import SPEEDS, Ensemble
 from separation.training.validation import Scores, scores_of, validation_tracks
-
-
-class Hearings:
-    """In place of a separator: the mean of what it hears at some speeds."""
-
-    def __init__(self, separator: Separator, speeds: list[float]):
-        self.separator, self.speeds, self.network = separator, speeds, separator.network
-
-    def __call__(self, song: Tensor, sample_rate: int) -> dict[str, Tensor]:
-        heard = [self.separator(song, round(sample_rate * speed)) for speed in self.speeds]
-        return {stem: torch.stack([stems[stem] for stems in heard]).mean(dim=0) for stem in heard[0]}
 
 
 def line(*cells: str) -> str:
@@ -57,7 +43,11 @@ def main() -> None:
     separator, tracks = Separator.load(options.weights), validation_tracks([str(options.store)])
     if not tracks:
         raise UserError(f"{options.store} has no song to validate on.")
-    alone = {speed: scores_of(Hearings(separator, [speed]), tracks) for speed in options.speeds}
+
+    def heard(speeds: list[float]) -> Scores:
+        return scores_of(Ensemble([separator] * len(speeds), speeds=speeds), tracks)
+
+    alone = {speed: heard([speed]) for speed in options.speeds}
     first = alone[options.speeds[0]]
     sources = list(next(iter(first.values())))
     print(line("speeds", *sources), line("---", *("---" for _ in sources)), sep="\n")
@@ -65,8 +55,7 @@ def main() -> None:
         print(row(f"{speed:g}", scores, first))
     for count in range(2, len(options.speeds) + 1):
         speeds = options.speeds[:count]
-        scores = scores_of(Hearings(separator, speeds), tracks)
-        print(row("mean of " + ", ".join(f"{speed:g}" for speed in speeds), scores, first), flush=True)
+        print(row("mean of " + ", ".join(f"{speed:g}" for speed in speeds), heard(speeds), first), flush=True)
 
 
 if __name__ == "__main__":

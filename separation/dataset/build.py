@@ -212,6 +212,7 @@ def build_song(folder: Path, settings: SpectralSettings, job: Job) -> list[str]:
         notes.append(f"far beyond full scale, and stored at 1/{round(1 / gain)} of it")
     for speed in job.speeds:
         changed = {part: change_speed(waveform, speed) for part, waveform in waveforms.items()}
+        song = spectral(changed[MIXTURE]) if stems else None
         try:
             write_track(
                 folder,
@@ -226,7 +227,7 @@ def build_song(folder: Path, settings: SpectralSettings, job: Job) -> list[str]:
                 compact=job.compact,
                 teacher=teacher,
                 silent={stem: frames_of(spans, speed, settings) for stem, spans in silent.items()},
-                doubt={stem: doubts(changed[stem], changed[MIXTURE], spectral) for stem in stems},
+                doubt={stem: doubts(spectral(changed[stem]), song) for stem in stems},
             )
         except OSError as error:
             raise UserError(f"it cannot be written to {folder}: {error.strerror}.") from error

@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from separation.audio.io import read
 from separation.audio.resample import resample
-from separation.audio.spectral import Spectral
+from separation.dataset.signals import runs
 from separation.dataset.store import STRETCH
 from separation.dataset.tracks import Track
 from separation.errors import UserError
@@ -119,23 +119,16 @@ def silent_spans(estimate: Tensor, mixture: Tensor, sample_rate: int) -> list[tu
     window = round(WINDOW * sample_rate)
     below, level = _levels(estimate, window), _levels(mixture, window)
     silent = (below < level - DEPTH) & (level > AUDIBLE)
-    edges = torch.diff(pad(silent.int(), (1, 1)))
-    spans = zip((edges == 1).nonzero().flatten().tolist(), (edges == -1).nonzero().flatten().tolist(), strict=True)
+    spans = runs(silent.numpy())
     return [((first + 1) * window, (end - 1) * window) for first, end in spans if end - first >= SHORTEST / WINDOW]
 
 
-def doubts(estimate: Tensor, mixture: Tensor, spectral: Spectral) -> list[float]:
+def doubts(stem: Tensor, song: Tensor) -> list[float]:
     """The error that the masks of a stem expect, in dB of the mixture, of each `STRETCH` of frames.
 
     A mask m takes m of a bin. If m is the share that is right on average, and a bin is all the stem's or not at all,
-    the error to be expected is m (1 - m) of the bin's energy.
-
-    Args:
-        estimate: the stem, `[channels, samples]`.
-        mixture: the song, of the same shape.
-        spectral: the STFT of the store.
+    the error to be expected is m (1 - m) of the bin's energy. Both are complex `[channels, bins, frames]`.
     """
-    song, stem = spectral(mixture), spectral(estimate)
     return levels_of(stem.abs() * (song - stem).abs(), song)
 
 
@@ -146,12 +139,12 @@ def levels_of(error: Tensor, song: Tensor) -> list[float]:
     """
 
     def energies(values: Tensor) -> Tensor:
-        whole = pad(values.sum(dim=(0, 1)), (0, -values.shape[-1] % STRETCH))
-        return whole.unflatten(0, (-1, STRETCH)).sum(dim=1).clamp_min(1e-10)
+        frames = pad(values.sum(dim=(0, 1)), (0, -values.shape[-1] % STRETCH))
+        return frames.unflatten(0, (-1, STRETCH)).sum(dim=1).clamp_min(1e-10)
 
-    levels = 10 * torch.log10(energies(error) / energies(song.abs().square()))
-    silent = energies(song.abs().square()) <= 1e-10
-    return [round(level, 1) for level in levels.masked_fill(silent, LEAST_DOUBT).clamp_min(LEAST_DOUBT).tolist()]
+    whole = energies(song.abs().square())
+    levels = (10 * torch.log10(energies(error) / whole)).masked_fill(whole <= 1e-10, LEAST_DOUBT)
+    return [round(level, 1) for level in levels.clamp_min(LEAST_DOUBT).tolist()]
 
 
 def _levels(waveform: Tensor, window: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from separation.dataset.store import StoredTrack
@@ -24,6 +25,16 @@ class Signal:
     def crop(self, start: int, frames: int, bins: int) -> Tensor:
         """Complex `[2 channels, bins, frames]` from frame `start`."""
         return self.gain * sum(sign * self.track.crop(part, start, frames, bins) for part, sign in self.parts)
+
+
+def runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    """The first of true flags in a row, and the one after the last.
+
+    >>> runs(np.array([True, True, False, True]))
+    [(0, 2), (3, 4)]
+    """
+    edges = np.diff(flags.astype(int), prepend=0, append=0)
+    return list(zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True))
 
 
 def silence_of(track: StoredTrack, targets: Sequence[str], shortest: int) -> Signal | None:

@@ -33,20 +33,27 @@ class Ensemble(Separator):
     does not begin at the same samples everywhere, so a part of a song gives nearly what it is within the whole.
 
     Args:
-        members: separators on one device, who hear the song at the `SPEEDS` in turn.
+        members: separators on one device, who hear the song at the `speeds` in turn.
         stems: name or names of the stems to give, by default the sources of the network with the most.
+        speeds: how fast the song is played to them.
 
     Raises:
         UserError: the networks have no such stem.
     """
 
-    def __init__(self, members: Sequence[Separator], stems: str | Sequence[str] | None = None):
+    def __init__(
+        self,
+        members: Sequence[Separator],
+        stems: str | Sequence[str] | None = None,
+        speeds: Sequence[float] = SPEEDS,
+    ):
         widest = max(members, key=lambda member: len(member.network.sources))
         self.network, self.device, self.dtype = widest.network, widest.device, widest.dtype
         self.stems = names(stems) or self.network.sources
         check_stems(self.network, self.stems)
         self.masked = masked_targets(self.network, self.stems)
         shared = [[target for target in self.masked if target in member.network.targets] for member in members]
+        self.speeds = speeds
         self.members = [restricted(*part) for part in zip(members, shared, strict=True) if part[1]]
 
     @property
@@ -71,7 +78,7 @@ class Ensemble(Separator):
                 yield block
 
         # Who is told that a second has more samples than it has hears the song faster.
-        parts = zip(self.members, tee(heard(), len(self.members)), cycle(SPEEDS), strict=False)
+        parts = zip(self.members, tee(heard(), len(self.members)), cycle(self.speeds), strict=False)
         streams = [member.stream(part, min(round(rate * speed), HIGHEST_RATE)) for member, part, speed in parts]
         waiting = [{target: Queue() for target in member.stems} for member in self.members]
         running = True

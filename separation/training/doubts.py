@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from separation.dataset.signals import runs
 from separation.dataset.store import STRETCH, StoredTrack
 from separation.errors import UserError
 
@@ -31,7 +32,7 @@ def sure_places(
     return {
         track.folder: tuple(
             (min(first * STRETCH, track.frames - frames), min((end - 1 + length) * STRETCH, track.frames))
-            for first, end in _runs(levels[track.folder] <= threshold)
+            for first, end in runs(levels[track.folder] <= threshold)
         )
         for track in tracks
     }
@@ -46,9 +47,3 @@ def _levels(track: StoredTrack, targets: Sequence[str], length: int) -> np.ndarr
     wrong = sum(10 ** (np.array(track.doubt[target]) / 10) for target in targets)
     length = min(length, len(wrong))
     return np.convolve(wrong, np.full(length, 1 / length), "valid")
-
-
-def _runs(sure: np.ndarray) -> list[tuple[int, int]]:
-    """The first places that are sure in a row, and the ones after the last."""
-    edges = np.diff(sure.astype(int), prepend=0, append=0)
-    return list(zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True))

@@ -33,6 +33,13 @@ def test_stems_are_the_means_over_networks_and_speeds_and_sum_to_the_song(rate, 
     assert any((found[stem] - plain[stem]).abs().max() > 1e-3 for stem in STEMS)
 
 
+def test_the_speeds_can_be_chosen():
+    separator = Separator(random_network(STEMS), precision="fp32")
+    found = Ensemble([separator] * 2, speeds=(1.06, 0.94))(song(), RATE)["vocals"]
+    mean = sum(separator(song(), round(RATE * speed))["vocals"] for speed in (1.06, 0.94)) / 2
+    torch.testing.assert_close(found, mean, atol=1e-5, rtol=0)
+
+
 def test_faster_is_higher():
     """Of a tone at 2 kHz one network calls it vocals from 1.9 kHz on, heard as it is, the other heard at 1.78 kHz."""
     tone = 0.5 * torch.sin(2 * torch.pi * 2000 * torch.arange(RATE) / RATE).expand(2, -1)

@@ -36,6 +36,18 @@ class Judge(nn.Module):
         return [views[:, 0].mean(dim=-2, keepdim=True) * (target + 1)]
 
 
+class Watcher(Judge):
+    """Notes down what it sees."""
+
+    def __init__(self, seen: list[Tensor]):
+        super().__init__()
+        self.seen = seen
+
+    def forward(self, views: Tensor, target: int = 0) -> list[Tensor]:
+        self.seen.append(views)
+        return super().forward(views, target)
+
+
 def make_objective(network: nn.Module, **weights: float) -> GeneratorObjective:
     """With the weights of the paper, or with those given alone."""
     return GeneratorObjective(network, LossWeights(**weights or PAPER))
@@ -236,30 +248,18 @@ def test_the_generator_learns_through_critics_that_stand_still(beside):
 
 
 def test_estimates_are_what_the_discriminators_see():
-    seen = []
-
-    class Watcher(Judge):
-        def forward(self, views: Tensor, target: int = 0) -> list[Tensor]:
-            seen.append(views)
-            return super().forward(views, target)
-
+    seen: list[Tensor] = []
     batch, estimates = unlabelled(constant(2), constant(3)), Estimates(rest=constant(4), remix=constant(5))
-    DiscriminatorObjective(Watcher(), Watcher())(batch, estimates)
+    DiscriminatorObjective(Watcher(seen), Watcher(seen))(batch, estimates)
     torch.testing.assert_close(seen[0], compress(torch.cat([constant(3), constant(4)])))
     torch.testing.assert_close(seen[1], compress(torch.cat([constant(2), constant(5)])))
 
 
 def test_each_rest_is_seen_beside_the_music_it_came_from():
     """The true one, a = 3, beside the remix m = 5 that it went into, and g(b) = 4 beside b = 2."""
-    seen = []
-
-    class Watcher(Judge):
-        def forward(self, views: Tensor, target: int = 0) -> list[Tensor]:
-            seen.append(views)
-            return super().forward(views, target)
-
+    seen: list[Tensor] = []
     batch, estimates = unlabelled(constant(2), constant(3)), Estimates(rest=constant(4), remix=constant(5))
-    critics = DiscriminatorObjective(Watcher(), Watcher(), beside=True)
+    critics = DiscriminatorObjective(Watcher(seen), Watcher(seen), beside=True)
     critics(batch, estimates)
     torch.testing.assert_close(seen[0][:, :4], compress(torch.cat([constant(3), constant(4)])))
     torch.testing.assert_close(seen[0][:, 4:], compress(torch.cat([constant(5), constant(2)])))
