@@ -91,20 +91,19 @@ def main() -> None:
 
 
 def our_commands(folder: Path, untrained: bool) -> dict[str, list[str]]:
-    """This project's commands by name: with torch and, where it is installed, with ONNX Runtime."""
+    """This project's commands by name: with torch, in both qualities, and with ONNX Runtime where it is installed."""
     shipped, kind = REPOSITORY / "pretrained", ""
     weights = {"two": shipped / "vocals.safetensors", "all": shipped / "all.safetensors"}
     if untrained:
         kind, weights["all"] = ", untrained", folder / "all.safetensors"
         run_python("-c", UNTRAINED, str(weights["all"]))
-    commands = {}
-    for stems, path in weights.items():
-        name = {"two": "two stems", "all": f"four stems{kind}"}[stems]
-        commands[name] = [sys.executable, *OURS, stems, "--weights", str(path)]
+    names = {"two": "two stems", "all": f"four stems{kind}"}
+    fast = {names[stems]: [sys.executable, *OURS, stems, "--weights", str(path)] for stems, path in weights.items()}
+    commands = fast | ({} if untrained else {f"{name}, best": [*fast[name][:-1], "best"] for name in fast})
     if missing := first_missing(sys.executable, ("onnx", "onnxruntime")):
         print(f"ONNX Runtime is passed over ({missing}): {sys.executable} -m pip install onnx onnxruntime")
         return commands
-    for (name, command), stems in zip([*commands.items()], weights, strict=True):
+    for (name, command), stems in zip(fast.items(), weights, strict=True):
         exported = str(folder / f"{stems}.onnx")
         run_python("-m", "separation", "export", command[-1], exported)
         commands[f"{name}, ONNX Runtime"] = [*command[:-1], exported]

@@ -21,8 +21,8 @@ from separation.network.sources import check_stems, masked_targets, names, with_
 from separation.network.stream import Queue
 from separation.network.waveforms import HIGHEST_RATE, as_waveform, check_rate, check_waveform
 
-SPEEDS = (1.0, 0.89, 1.12, 0.94, 1.06)
-"""How fast the song is played to the networks, in turn; the first three are what their training songs are stored at."""
+SPEEDS = (1.0, 1.12, 1.06, 0.94, 0.89)
+"""How fast the song is played to the networks, in turn: faster first, which takes less time."""
 
 
 class Ensemble(Separator):

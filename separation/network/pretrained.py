@@ -52,7 +52,7 @@ def find_weights(weights: str | Path | Sequence[str | Path] | None, stems: Seque
             continue
         helping = [default_weights(stems)]
         if str(name) == "best" and ({*stems} & HELPED or not stems):
-            helping = [*dict.fromkeys([*helping, pretrained("all"), pretrained("vocals")])]
+            helping = [pretrained("all"), pretrained("vocals")]
         paths += islice(cycle(helping), HEARINGS if str(name) == "best" else 1)
     return tuple(paths)
 

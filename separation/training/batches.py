@@ -120,12 +120,12 @@ class Batches(Dataset):
         drawn = {}
         if self.supervised:
             rngs = [np.random.default_rng([self.config.seed, step, i]) for i in range(self.data.batch_size)]
-            drawn["sources"] = [self._labelled(rng) for rng in rngs[self.own]]
+            drawn["sources"] = [self._narrowed(rng, self._labelled(rng)) for rng in rngs[self.own]]
         if self.semi_supervised and step % self.config.schedule.unlabelled_every == 0:
             rests = self.pools.rests_without[self.config.targets[self._target(step)]]
             first, last = self.data.batch_size, self.data.batch_size + self.data.unlabelled_batch_size
             rngs = [np.random.default_rng([self.config.seed, step, i]) for i in range(first, last)]
-            drawn["music"] = [self._unlabelled(rng, rests) for rng in rngs[self.own]]
+            drawn["music"] = [self._narrowed(rng, self._unlabelled(rng, rests)) for rng in rngs[self.own]]
         return drawn
 
     def _target(self, step: int) -> int:
@@ -203,6 +203,12 @@ class Batches(Dataset):
             rest = rests.draw(rng)
         return Example((self._varied(rng, mixture), self._varied(rng, rest)))
 
+    def _narrowed(self, rng: np.random.Generator, example: Example) -> Example:
+        """The example, or the same in mono."""
+        if not self.data.mono or rng.random() >= self.data.mono:
+            return example
+        return replace(example, draws=tuple(draw and replace(draw, mono=True) for draw in example.draws))
+
     def _start(self, rng: np.random.Generator, signal: Signal) -> int:
         spans = signal.spans or ((0, signal.track.frames),)
         starts = np.array([end - first - self.frames + 1 for first, end in spans])
@@ -220,7 +226,7 @@ class Batches(Dataset):
         start, ratio = self._start(rng, signal), self._ratio(rng)
         equaliser = random_equaliser(rng, self.data.equalise, self.bins) if self.data.equalise else ()
         gain, swap = self._change(rng)
-        return Draw(signal, start, ratio, equaliser, swap, gain)
+        return Draw(signal, start, ratio, equaliser, swap, gain=gain)
 
     def _change(self, rng: np.random.Generator) -> tuple[float, bool]:
         """A random gain and polarity, and whether left and right change places."""

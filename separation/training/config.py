@@ -55,6 +55,8 @@ class DataSettings:
     """Probability of swapping left and right of a source."""
     flip: float = 0.5
     """Probability of inverting the polarity of a source."""
+    mono: float = 0.0
+    """Probability that an example is mono: both channels of its sources are their mean."""
     mute: float = 0.05
     """Probability of silencing a source of a remix."""
     equalise: float = 0.0
@@ -74,7 +76,7 @@ class DataSettings:
         one_of(self.remaining, ("mixture", "split", "drop"), "data.remaining")
         for key, most in (("batch_size", 4096), ("unlabelled_batch_size", 4096), ("crop_frames", 65_536)):
             between([getattr(self, key)], 1, most, f"data.{key} must be at least 1")
-        for key in ("remix", "taught", "truncated", "doubted", "swap", "flip", "mute"):
+        for key in ("remix", "taught", "truncated", "doubted", "swap", "flip", "mono", "mute"):
             between([getattr(self, key)], 0, 1, f"data.{key} is a probability: it must be at least 0")
         between([self.taught_floor], -60, 0, "data.taught_floor must be at least -60")
         between(self.pairs.values(), 0, 1, "data.pairs must give shares of at least 0")

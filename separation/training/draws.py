@@ -19,8 +19,8 @@ class Draw:
     """A crop of a signal from frame `start`, and its changes in the order in which they are made.
 
     `ratio` is what all frequencies are multiplied with, `equaliser` the gains at octaves in decibels, if
-    there are any. With `swap` left and right change places. `gain` is a factor: below 0 it
-    inverts the polarity, 0 is silence.
+    there are any. With `swap` left and right change places; with `mono` both become their mean. `gain` is a factor:
+    below 0 it inverts the polarity, 0 is silence.
     """
 
     signal: Signal
@@ -28,6 +28,7 @@ class Draw:
     ratio: float = 1.0
     equaliser: tuple[float, ...] = ()
     swap: bool = False
+    mono: bool = False
     gain: float = 1.0
 
     @property
@@ -78,4 +79,6 @@ def _crop(draw: Draw, settings: SpectralSettings, bins: int, frames: int) -> Ten
         crop = transposed(crop, draw.ratio, bins)
     if draw.equaliser:
         crop = equalised(crop, draw.equaliser)
+    if draw.mono:
+        crop = crop.mean(0, keepdim=True).expand_as(crop)
     return (crop.flip(0) if draw.swap else crop) * draw.gain

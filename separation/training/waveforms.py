@@ -30,7 +30,8 @@ class Orders:
     """Examples as numbers, for pieces of waveforms and for the sources that they are summed to.
 
     Of each piece: the `position` of its first sample, `first` and `end` of the part that it lies in, `source`, `scale`.
-    Of each source: `size` (bins to look at), `ratio`, `swap`, `limit` (bin), and the factors of its `equaliser` by bin.
+    Of each source: `size` (bins to look at), `ratio`, `swap`, `mono`, `limit` (bin), and the factors of its `equaliser`
+    by bin.
     """
 
     position: Tensor
@@ -41,6 +42,7 @@ class Orders:
     size: Tensor
     ratio: Tensor
     swap: Tensor
+    mono: Tensor
     limit: Tensor
     equaliser: Tensor
     examples: int
@@ -71,23 +73,24 @@ class Clerk:
         draws = [(draw, example.limit(settings)) for example in examples for draw in example.draws]
         for index, (draw, limit) in enumerate(draws):
             if not (draw and draw.gain):
-                sources.append((self.bins, 1.0, False, limit))
+                sources.append((self.bins, 1.0, False, False, limit))
                 equalisers.append(())
                 continue
-            sources.append((bins_under(draw.ratio, self.bins, settings), draw.ratio, draw.swap, limit))
+            sources.append((bins_under(draw.ratio, self.bins, settings), draw.ratio, draw.swap, draw.mono, limit))
             equalisers.append(draw.equaliser)
             track, start = draw.signal.track, draw.start * settings.hop - settings.padding
             for part, sign in draw.signal.parts:
                 first, end = self.places[track.folder, part]
                 pieces.append((first + start, first, end, index, sign * draw.signal.gain * draw.gain * track.step))
         position, first, end, source, scale = zip(*pieces, strict=True) if pieces else ((),) * 5
-        size, ratio, swap, limits = zip(*sources, strict=True)
+        size, ratio, swap, mono, limits = zip(*sources, strict=True)
         return Orders(
             *(torch.tensor(values, dtype=torch.int64) for values in (position, first, end, source)),
             torch.tensor(scale, dtype=torch.float32),
             torch.tensor(size),
             torch.tensor(ratio, dtype=torch.float64),
             torch.tensor(swap),
+            torch.tensor(mono),
             torch.tensor(limits),
             self._equalisers(equalisers),
             len(examples),
@@ -128,6 +131,7 @@ class Waveforms:
         orders = orders.to(self.samples.device)
         waveforms = self._crops(orders, (frames - 1) * self.settings.hop + self.settings.n_fft)
         waveforms = torch.where(orders.swap[:, None, None], waveforms.flip(1), waveforms)
+        waveforms = torch.where(orders.mono[:, None, None], waveforms.mean(1, keepdim=True), waveforms)
         spectrograms = self._transposed(self.spectral.analyse(waveforms), orders)
         bins = torch.arange(self.bins, device=self.samples.device)
         kept = (bins < orders.limit[:, None]).float()

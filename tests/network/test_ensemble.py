@@ -11,7 +11,6 @@ from separation.errors import UserError
 from separation.network.ensemble import Ensemble
 from separation.network.pretrained import find_weights
 from separation.stems import STEMS
-from separation.training.validation import sdr
 
 RATE = 44100
 
@@ -26,9 +25,9 @@ def test_stems_are_the_means_over_networks_and_speeds_and_sum_to_the_song(rate, 
     separator = Separator(random_network(STEMS), precision="fp32")
     found, plain = Ensemble([separator] * 3)(song(channels), rate), separator(song(channels), rate)
     torch.testing.assert_close(sum(found.values()), song(channels), atol=1e-5, rtol=0)
-    slow, fast = (separator(song(channels), round(rate * speed)) for speed in (0.89, 1.12))
+    fast, faster = (separator(song(channels), round(rate * speed)) for speed in (1.06, 1.12))
     for stem in STEMS:
-        expected = (plain[stem] + slow[stem] + fast[stem]) / 3
+        expected = (plain[stem] + fast[stem] + faster[stem]) / 3
         torch.testing.assert_close(found[stem], expected, atol=1e-5, rtol=0)
     assert any((found[stem] - plain[stem]).abs().max() > 1e-3 for stem in STEMS)
 
@@ -41,9 +40,9 @@ def test_the_speeds_can_be_chosen():
 
 
 def test_faster_is_higher():
-    """Of a tone at 2 kHz one network calls it vocals from 1.9 kHz on, heard as it is, the other heard at 1.78 kHz."""
+    """To a network that calls vocals what lies above 2.1 kHz, a tone at 2 kHz is so only when played faster."""
     tone = 0.5 * torch.sin(2 * torch.pi * 2000 * torch.arange(RATE) / RATE).expand(2, -1)
-    found = Ensemble([Separator(BandSplit(1900))] * 2)(tone, RATE)["vocals"][:, 5000:-5000]
+    found = Ensemble([Separator(BandSplit(2100))] * 2)(tone, RATE)["vocals"][:, 5000:-5000]
     torch.testing.assert_close(found, tone[:, 5000:-5000] / 2, atol=0.02, rtol=0)
 
 
@@ -56,18 +55,18 @@ def test_samples_may_come_as_fast_as_in_any_song():
 def test_each_network_has_the_same_say():
     members = [Separator(BandSplit(frequency)) for frequency in (2000, 8000)]
     found = Ensemble(members)(song(), RATE)
-    mean = (members[0](song(), RATE)["vocals"] + members[1](song(), round(0.89 * RATE))["vocals"]) / 2
+    mean = (members[0](song(), RATE)["vocals"] + members[1](song(), round(1.12 * RATE))["vocals"]) / 2
     torch.testing.assert_close(found["vocals"], mean, atol=1e-5, rtol=0)
 
 
 def test_networks_for_other_targets_count_where_they_can():
     """A network for vocals beside one for four stems: drums and bass are of the one alone, and all sum to the song."""
     four, voice = Separator(random_network(STEMS)), Separator(random_network(("vocals",)))
-    together = Ensemble([four, voice])
+    together = Ensemble([four, voice], speeds=[1.0])
     stems, alone = together(song(), RATE), four(song(), RATE)
     assert tuple(stems) == STEMS
     expected = (alone["vocals"] + voice(song(), RATE)["vocals"]) / 2
-    assert sdr(expected, stems["vocals"]) > sdr(expected, alone["vocals"]) + 3
+    torch.testing.assert_close(stems["vocals"], expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(sum(stems.values()), song(), atol=1e-5, rtol=0)
     assert len(Ensemble([voice, four], "drums").members) == 1
 
@@ -92,7 +91,7 @@ def test_weights_are_files_or_sets_of_the_shipped_ones(tmp_path):
 
     assert chosen(None) == chosen("fast") == ["vocals"]
     assert chosen("fast", *STEMS) == ["all"]
-    assert chosen("best") == ["vocals", "all", "vocals"] and chosen("best", *STEMS) == ["all", "vocals", "all"]
+    assert chosen("best") == chosen("best", *STEMS) == ["all", "vocals", "all"]
     assert chosen("best", "drums", "no_drums") == ["all", "all", "all"]
     assert chosen(["mine.safetensors", "mine.safetensors"]) == ["mine", "mine"]
     assert Separator.load("best", "cpu").stems == Separator.load("fast", "cpu").stems == ("vocals", "accompaniment")

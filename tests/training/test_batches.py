@@ -193,6 +193,17 @@ def test_left_and_right_are_swapped(folder, swap, share):
     assert float((right > left).float().mean()) == pytest.approx(share, abs=0.15)
 
 
+@pytest.mark.parametrize(("mono", "share"), [(0, 0), (1, 1), (0.5, 0.5)])
+def test_whole_examples_are_mono(folder, mono, share):
+    batches = make_batches(folder, mono=mono, remix=1, mute=0)
+    steps = [batches[step] for step in range(20)]
+    pairs = [torch.stack([step["mixtures"], step["rests"]], dim=1) for step in steps]
+    for examples in (torch.cat([step["sources"] for step in steps]), torch.cat(pairs)):
+        same = (examples[:, :, 0] == examples[:, :, 1]).all(dim=(2, 3))  # [examples, sources]
+        assert (same[:, 0] == same[:, 1]).all()
+        assert float(same[:, 0].float().mean()) == pytest.approx(share, abs=0.2)
+
+
 @pytest.mark.parametrize(("flip", "share"), [(0, 0), (1, 1), (0.5, 0.5)])
 def test_polarity_is_inverted(folder, flip, share):
     batches = make_batches(folder, flip=flip, remix=1, mute=0)

@@ -52,6 +52,7 @@ def make_config(folder: Path, targets=("vocals",), losses=None, workers: int = 0
 
 DRAWN = {
     "songs": {"remix": 0},
+    "mono": {"remix": 0.5, "mono": 0.5},
     "remixes": {"remix": 1, "mute": 0.3},
     "transposed": {"remix": 0.5, "transpose": 5},
     "equalised": {"remix": 1, "equalise": 12, "transpose": 3},
