@@ -44,7 +44,7 @@ def main() -> int:
     if options.pack:
         return pack_songs(root, tracks, options)
     if options.label:
-        tracks = label(tracks, Teacher(tuple(options.label), tuple(stems)))
+        tracks = label(tracks, Teacher(tuple(options.label), tuple(stems), options.silence))
     plan = plan_store(folder, settings, tracks, stems, options.speeds, root, options.compact)
     say_list("passed over, for nothing there is called by a part of a song:", passed_over(root, tracks))
     say_list("passed over, for they have none of the stems asked for:", [track.name for track in plan.unused])

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from separation.dataset.build import UNCHANGED
+from separation.dataset.label import DEPTH
 from separation.dataset.tracks import DATASETS
 from separation.stems import STEMS
 from separation.workers import CLUSTER_HELP, default_workers
@@ -32,6 +33,13 @@ def parse_arguments(description: str) -> argparse.Namespace:
     help_label = "networks whose mean labels the songs that are a mixture alone"
     parser.add_argument("--label", nargs="+", default=[], metavar="WEIGHTS", help=help_label)
     parser.add_argument(
+        "--silence",
+        type=depth,
+        default=DEPTH,
+        metavar="DECIBELS",
+        help="with --label: how far below the song a stem is silent (default: %(default)g)",
+    )
+    parser.add_argument(
         "--speeds",
         type=speed_factor,
         nargs="+",
@@ -40,6 +48,17 @@ def parse_arguments(description: str) -> argparse.Namespace:
         help="also store the training songs played faster or slower, pitch and tempo together: more to train on",
     )
     return parser.parse_args()
+
+
+def depth(text: str) -> float:
+    """Decibels as they are typed. Raises `argparse.ArgumentTypeError` for what is none, or makes no sense."""
+    try:
+        decibels = float(text)
+    except ValueError:
+        decibels = 0.0
+    if not 3 <= decibels <= 90:
+        raise argparse.ArgumentTypeError(f"{text} is no number of decibels between 3 and 90")
+    return decibels
 
 
 def speed_factor(text: str) -> Fraction:

@@ -205,7 +205,8 @@ def build_song(folder: Path, settings: SpectralSettings, job: Job) -> list[str]:
     if isinstance(job.track, LabelledTrack):
         teacher, mixture = job.track.teacher.weights, waveforms[MIXTURE]
         stems = [part for part in waveforms if part in STEMS]
-        silent = {stem: silent_spans(waveforms[stem], mixture, settings.sample_rate) for stem in stems}
+        rule = (mixture, settings.sample_rate, job.track.teacher.depth)
+        silent = {stem: silent_spans(waveforms[stem], *rule) for stem in stems}
     notes = [f"{name} ends {seconds:.1f} s early, and is silent there" for name, seconds in silence.items()]
     if (gain := _gain(waveforms, settings)) < 1:
         waveforms = {part: gain * waveform for part, waveform in waveforms.items()}

@@ -28,8 +28,8 @@ from separation.network.pretrained import find_weights
 from separation.network.separator import Separator
 from separation.stems import MIXTURE
 
-DEPTH = 27
-"""Decibels that the estimate of a silent stem lies below the mixture, at least."""
+DEPTH = 27.0
+"""Decibels that the estimate of a silent stem lies below the mixture, at least, if its teacher hears well."""
 AUDIBLE = -50
 """Level of the mixture, in dB of full scale, below which nothing can be told."""
 WINDOW = 0.5
@@ -44,20 +44,25 @@ LEAST_DOUBT = -60.0
 class Teacher:
     """Networks whose mean labels the `stems` of songs: weights files, or `fast` or `best` of the shipped ones.
 
+    A stem is silent where its estimate lies `depth` decibels below the mixture. Of a network that learned without
+    isolated stems, which leaves something everywhere, that is asked too much: it tells silence from 12 dB on.
+
     Raises `UserError` when they are no weights, or do not separate one of the stems.
     """
 
     weights: tuple[str, ...]
     stems: tuple[str, ...]
+    depth: float = DEPTH
 
     def __post_init__(self):
         self.separator  # noqa: B018 (it is loaded, or refused)
 
     @cached_property
     def signature(self) -> list[str]:
-        """What tells these weights from others: what other teachers have labelled is labelled again."""
+        """What tells this teacher from others: what they have labelled is labelled again."""
         files = find_weights(self.weights, self.stems)
-        return [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files]
+        hashes = [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files]
+        return hashes if self.depth == DEPTH else [*hashes, f"{self.depth:g} dB"]
 
     @property
     def separator(self) -> Separator:
@@ -108,17 +113,18 @@ def label(tracks: Sequence[Track], teacher: Teacher) -> list[Track]:
     ]
 
 
-def silent_spans(estimate: Tensor, mixture: Tensor, sample_rate: int) -> list[tuple[int, int]]:
+def silent_spans(estimate: Tensor, mixture: Tensor, sample_rate: int, depth: float = DEPTH) -> list[tuple[int, int]]:
     """Where a stem is silent, as first samples and ends.
 
     Args:
         estimate: the stem, `[channels, samples]`.
         mixture: the song, of the same shape.
         sample_rate: in hertz.
+        depth: how far the stem must lie below the song, in decibels.
     """
     window = round(WINDOW * sample_rate)
     below, level = _levels(estimate, window), _levels(mixture, window)
-    silent = (below < level - DEPTH) & (level > AUDIBLE)
+    silent = (below < level - depth) & (level > AUDIBLE)
     spans = runs(silent.numpy())
     return [((first + 1) * window, (end - 1) * window) for first, end in spans if end - first >= SHORTEST / WINDOW]
 

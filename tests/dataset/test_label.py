@@ -14,7 +14,7 @@ from music import make_song
 from separation import Separator
 from separation.audio.spectral import Spectral, SpectralSettings
 from separation.dataset.build import build_store, frames_of, plan_store
-from separation.dataset.label import SHORTEST, Teacher, label, silent_spans
+from separation.dataset.label import DEPTH, SHORTEST, Teacher, label, silent_spans
 from separation.dataset.signals import silence_of
 from separation.dataset.store import Store
 from separation.dataset.tracks import find_tracks
@@ -27,9 +27,10 @@ SETTINGS = SpectralSettings()
 RATE = SETTINGS.sample_rate
 
 
-def build(root, folder, *weights, stems=("vocals",)):
+def build(root, folder, *weights, stems=("vocals",), depth=DEPTH):
     """Label the songs under `root`; the names of those that were built."""
-    tracks = label(find_tracks("FOLDER", root), Teacher(weights, stems)) if weights else find_tracks("FOLDER", root)
+    tracks = find_tracks("FOLDER", root)
+    tracks = label(tracks, Teacher(weights, stems, depth)) if weights else tracks
     jobs = plan_store(folder, SETTINGS, tracks, stems, root=root).jobs
     for _, result in build_store(folder, SETTINGS, jobs, 1):
         assert not isinstance(result, UserError), result
@@ -64,7 +65,9 @@ def test_a_mixture_alone_gets_the_stems_that_its_teacher_hears(labelled):
 def test_another_teacher_labels_again_and_the_same_one_does_not(labelled):
     assert build(labelled / "songs", labelled / "store", "fast") == set()
     assert build(labelled / "songs", labelled / "store", "pretrained/all.safetensors") == {"mixed"}
+    assert build(labelled / "songs", labelled / "store", "fast", depth=12) == {"mixed"}
     assert build(labelled / "songs", labelled / "store", "fast") == {"mixed"}
+    assert build(labelled / "songs", labelled / "store", "fast", depth=27) == set()
 
 
 def test_weights_that_have_not_learned_a_stem_are_refused():
@@ -103,6 +106,13 @@ def test_examples_that_a_teacher_labelled_are_its_stems_with_new_gains(labelled,
     rest = whole.crop("accompaniment", bins=bins) if remix else mixed.crop("mixture", bins=bins) - vocals
     for voice, other in batches[0]["sources"]:
         assert is_crop_of(voice, vocals) and is_crop_of(other, rest)
+
+
+@pytest.mark.parametrize(("depth", "seconds"), [(12, 7), (18, 0)])
+def test_how_far_below_the_song_a_silent_stem_lies_can_be_chosen(depth, seconds):
+    mixture = 0.1 * torch.randn(2, 8 * RATE, generator=torch.Generator().manual_seed(0))
+    spans = silent_spans(10 ** (-15 / 20) * mixture, mixture, RATE, depth)
+    assert sum(end - first for first, end in spans) == seconds * RATE
 
 
 def test_where_a_stem_is_silent():

@@ -58,6 +58,8 @@ def test_builds_a_store_as_a_user_does_and_names_what_failed(run, songs, tmp_pat
         (("FOLDER",), "no stem was chosen: give one or several of --vocals"),
         (("DSD100", "--vocals", "--root", "no/such/folder"), "there is no folder no/such/folder"),
         (("DSD100", "--vocals", "--download"), "--download fetches the 7-second sample of MUSDB18 only"),
+        (("FOLDER", "--vocals", "--silence", "nan"), "--silence: nan is no number of decibels between 3 and 90"),
+        (("FOLDER", "--vocals", "--silence", "loud"), "--silence: loud is no number of decibels between 3 and 90"),
         (("FOLDER", "--vocals", "--speeds", "3"), "--speeds: 3 is no factor between"),
         (("FOLDER", "--vocals", "--speeds", "0.999"), "--speeds: 0.999 is no factor between"),
         (("FOLDER", "--vocals", "--speeds", "1/0"), "--speeds: 1/0 is no factor between"),
