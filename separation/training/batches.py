@@ -205,7 +205,7 @@ class Batches(Dataset):
 
     def _narrowed(self, rng: np.random.Generator, example: Example) -> Example:
         """The example, or the same in mono."""
-        if not self.data.mono or rng.random() >= self.data.mono:
+        if rng.random() >= self.data.mono:
             return example
         return replace(example, draws=tuple(draw and replace(draw, mono=True) for draw in example.draws))
 

@@ -79,6 +79,8 @@ def _crop(draw: Draw, settings: SpectralSettings, bins: int, frames: int) -> Ten
         crop = transposed(crop, draw.ratio, bins)
     if draw.equaliser:
         crop = equalised(crop, draw.equaliser)
+    if draw.swap:
+        crop = crop.flip(0)
     if draw.mono:
         crop = crop.mean(0, keepdim=True).expand_as(crop)
-    return (crop.flip(0) if draw.swap else crop) * draw.gain
+    return crop * draw.gain

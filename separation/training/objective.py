@@ -15,7 +15,7 @@ from separation.models import Discriminator
 from separation.network.masking import MaskingNetwork
 from separation.training import losses
 from separation.training.batches import Batch
-from separation.training.config import LossWeights
+from separation.training.config import DataSettings, LossWeights
 from separation.training.truncation import Truncation
 
 Losses = dict[str, Tensor]
@@ -57,7 +57,7 @@ class GeneratorObjective(nn.Module):
         network: MaskingNetwork,
         weights: LossWeights,
         truncation: Truncation | None = None,
-        taught_floor: float = -12.0,
+        taught_floor: float = DataSettings.taught_floor,
     ):
         super().__init__()
         self.network = network
