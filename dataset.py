@@ -19,7 +19,7 @@ from separation.dataset.store import remove_track
 from separation.dataset.tracks import Track, download_sample, find_tracks
 from separation.dataset.unused import passed_over
 from separation.errors import UserError, run_script
-from separation.network.pretrained import absolute
+from separation.inference.pretrained import absolute
 from separation.progress import Progress
 from separation.stems import STEMS
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from separation.dataset.tracks import DATASETS, SUBSETS, find_tracks, is_named
 from separation.errors import UserError, run_script
-from separation.network.pretrained import absolute
+from separation.inference.pretrained import absolute
 from separation.progress import Progress
 from separation.scoring.evaluation import (
     TARGETS,

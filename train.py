@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from separation.errors import run_script
-from separation.network.device import choose_device, memory_is_told, use_huge_pages
+from separation.inference.device import choose_device, memory_is_told, use_huge_pages
 from separation.training.config import load_config
 from separation.training.trainer import Trainer, processes
 from separation.words import DEVICE_HELP

@@ -15,9 +15,9 @@ from statistics import median
 from playwright.sync_api import Browser
 
 from benchmarks.chromium import launched
+from separation.apps.browser.serve import make_server
 from separation.audio.io import probe
 from separation.errors import run_script
-from separation.web.serve import make_server
 
 NETWORKS = {"vocals": "two stems", "all": "four stems"}
 

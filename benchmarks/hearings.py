@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 
 from separation import Separator
 from separation.errors import UserError, run_script
-from separation.network.ensemble import SPEEDS, Ensemble
+from separation.inference.ensemble import SPEEDS, Ensemble
 from separation.training.validation import Scores, scores_of, validation_tracks
 
 

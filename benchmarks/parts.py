@@ -32,8 +32,8 @@ from separation.allocator import keep_freed_memory
 from separation.audio.formats import AudioFile
 from separation.audio.io import AudioReader, AudioWriter
 from separation.audio.spectral import Spectral
-from separation.network import masking
-from separation.network.separator import Separator
+from separation.inference import masking
+from separation.inference.separator import Separator
 from separation.songs import render
 from separation.songs.outputs import StemFormat
 from separation.stems import STEMS
@@ -54,7 +54,7 @@ STARTS = {
     "Python": "",
     "NumPy": "import numpy",
     "torch": "import separation.start, torch",
-    "the command": "import separation.start, separation.songs.command, separation.network.ensemble",
+    "the command": "import separation.start, separation.songs.command, separation.inference.ensemble",
 }
 """Programs that start as the command does, each more than the one before."""
 

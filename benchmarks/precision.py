@@ -21,8 +21,8 @@ import torch
 
 from separation.allocator import keep_freed_memory
 from separation.errors import run_script
-from separation.network.checkpoint import load_network
-from separation.network.separator import Separator
+from separation.inference.checkpoint import load_network
+from separation.inference.separator import Separator
 from separation.training.validation import scores_of, validation_tracks
 
 PRECISIONS = ("fp32", "bf16", "int8")

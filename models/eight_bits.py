@@ -1,6 +1,6 @@
 """Blocks with their convolutions in 8-bit integers, for processors that multiply these faster than any floats (VNNI).
 
-Weights have one scale a channel, inputs one for all that ever comes: what `separation.network.ranges` has measured on
+Weights have one scale a channel, inputs one for all that ever comes: what `separation.inference.ranges` has measured on
 music. So a piece of a song is computed alike, whatever comes with it. What lies outside the range is cut off.
 """
 

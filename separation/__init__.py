@@ -6,7 +6,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # as typing's, without the time that it takes to import
-    from separation.network.separator import Separator
+    from separation.inference.separator import Separator
 
 __version__ = "0.2.0"
 __all__ = ["Separator", "__version__"]
@@ -20,6 +20,6 @@ def __getattr__(name: str) -> object:
     """`Separator`, imported when it is first asked for: what needs no torch starts without it."""
     if name != "Separator":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from separation.network.separator import Separator
+    from separation.inference.separator import Separator
 
     return Separator

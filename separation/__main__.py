@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def export_weights(options: argparse.Namespace) -> None:
-    from separation.portable.export import export
+    from separation.apps.export import export
 
     said = {key: json.loads(text) for key, text in export(options.weights, options.output).items()}
     size = options.output.stat().st_size / 1e6
@@ -67,8 +67,8 @@ def calibrate_weights(options: argparse.Namespace) -> None:
 
 
 def build_web(options: argparse.Namespace) -> None:
-    from separation.web.build import build
-    from separation.web.serve import make_server
+    from separation.apps.browser.build import build
+    from separation.apps.browser.serve import make_server
 
     print(f"{options.folder}: {build(options.folder) / 1e6:.0f} MB, for any static server")
     if options.serve is None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from separation.audio.spectral import Spectral, SpectralSettings
-from separation.network.checkpoint import build_network, load_weights, save_weights
-from separation.network.config import GeneratorSettings
-from separation.network.masking import MaskingNetwork
+from separation.inference.checkpoint import build_network, load_weights, save_weights
+from separation.inference.config import GeneratorSettings
+from separation.inference.masking import MaskingNetwork
 from separation.stems import source_names
 from separation.training.config import Config, parse_config
 

@@ -11,7 +11,7 @@ from benchmarks.mutations.damage import damage
 from benchmarks.mutations.weights import Weights
 from separation.audio.formats import AudioFile
 from separation.audio.io import AudioReader, AudioWriter, read
-from separation.network.separator import Separator
+from separation.inference.separator import Separator
 from separation.songs.outputs import StemFormat
 from separation.songs.render import render
 

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from benchmarks.made_up import SMALL, make_song
 from benchmarks.mutations.damage import damage, edit
 from separation import Separator
-from separation.network.checkpoint import build_network, save_weights
-from separation.network.config import GeneratorSettings, NetworkSettings
+from separation.inference.checkpoint import build_network, save_weights
+from separation.inference.config import GeneratorSettings, NetworkSettings
 
 TYPES = (torch.float64, torch.int64, torch.uint8, torch.bool, torch.bfloat16, torch.float8_e5m2)
 

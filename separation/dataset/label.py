@@ -24,8 +24,8 @@ from separation.dataset.signals import runs
 from separation.dataset.store import STRETCH
 from separation.dataset.tracks import Track
 from separation.errors import UserError
-from separation.network.pretrained import find_weights
-from separation.network.separator import Separator
+from separation.inference.pretrained import find_weights
+from separation.inference.separator import Separator
 from separation.stems import MIXTURE
 
 DEPTH = 27.0

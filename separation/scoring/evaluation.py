@@ -18,7 +18,7 @@ from separation.audio.ffmpeg import provide_ffmpeg
 from separation.dataset.tracks import Track
 from separation.errors import UserError
 from separation.files import replacing, sweep_partials
-from separation.network.separator import Separator
+from separation.inference.separator import Separator
 from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS, rest_name, rest_parts
 from separation.workers import run_jobs
 

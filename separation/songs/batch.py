@@ -11,8 +11,8 @@ from typing import Any
 from separation.allocator import keep_freed_memory
 from separation.audio.decoders import check_readable
 from separation.errors import UserError
-from separation.network.pretrained import HEARINGS
-from separation.network.stream import StreamSeparator
+from separation.inference.pretrained import HEARINGS
+from separation.inference.stream import StreamSeparator
 from separation.songs.find import Song
 from separation.songs.memory import digest, find_place, remembering
 from separation.songs.naming import Naming
@@ -136,13 +136,13 @@ def load_separator(
     """
     keep_freed_memory()
     if any(path.suffix == ".onnx" for path in weights):
-        from separation.portable.runtime import PortableSeparator
+        from separation.inference.onnx import PortableSeparator
 
         if len(weights) > 1 or best:
             raise UserError("ONNX files cannot be averaged: give one as --weights, and no --quality best.")
         return PortableSeparator(weights[0], device, stems)
-    from separation.network.ensemble import Ensemble
-    from separation.network.separator import Separator
+    from separation.inference.ensemble import Ensemble
+    from separation.inference.separator import Separator
 
     tell_torch()
     separator = Separator.load(weights, device, stems)

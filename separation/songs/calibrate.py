@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from separation.audio.io import read
-from separation.network.checkpoint import load_weights, save_weights
-from separation.network.masking import MaskingNetwork
-from separation.network.ranges import measure_ranges
+from separation.inference.checkpoint import load_weights, save_weights
+from separation.inference.masking import MaskingNetwork
+from separation.inference.ranges import measure_ranges
 from separation.progress import Progress
 from separation.songs.find import Song, find_songs
 

@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from separation.errors import UserError
-from separation.network.pretrained import find_weights, stems_of
+from separation.inference.pretrained import find_weights, stems_of
 from separation.progress import Progress, clock
 from separation.songs.arguments import parse_arguments
 from separation.songs.batch import Job, Settings, load_separator, plan, separate_songs

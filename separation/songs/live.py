@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 
 from separation.errors import UserError
-from separation.network.stream import StreamSeparator
+from separation.inference.stream import StreamSeparator
 
 READ = 1 << 14
 """Bytes that are read at most at a time: 50 ms of stereo."""

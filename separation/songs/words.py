@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from separation.errors import UserError
-from separation.network.pretrained import PRETRAINED
+from separation.inference.pretrained import PRETRAINED
 from separation.progress import clock
 from separation.songs.render import RenderReport
 from separation.words import count

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from separation.dataset.store import StoredTrack
-from separation.network.masking import MaskingNetwork
+from separation.inference.masking import MaskingNetwork
 from separation.training.validation import Scores, mean_of, validate
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from separation.errors import UserError
-from separation.network.config import NetworkSettings, between, one_of, parse, require
+from separation.inference.config import NetworkSettings, between, one_of, parse, require
 from separation.training.yaml_file import read_yaml
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from separation.audio.spectral import compress
+from separation.inference.masking import MaskingNetwork
 from separation.models import Discriminator
-from separation.network.masking import MaskingNetwork
 from separation.training import losses
 from separation.training.batches import Batch
 from separation.training.config import DataSettings, LossWeights

@@ -17,8 +17,8 @@ from torch import Tensor
 from separation.audio.spectral import Spectral
 from separation.dataset.signals import mixture_of
 from separation.dataset.store import StoredTrack
-from separation.network.masking import MaskingNetwork
-from separation.network.separator import Separator
+from separation.inference.masking import MaskingNetwork
+from separation.inference.separator import Separator
 from separation.training.config import Config
 from separation.training.history import History
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from separation.audio.spectral import compress
 from separation.errors import UserError
+from separation.inference.checkpoint import load_weights
 from separation.models import Generator
-from separation.network.checkpoint import load_weights
 from separation.training.batches import Batch, mixture_of
 from separation.training.config import Config
 

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from separation.errors import UserError
 from separation.files import sweep_partials
+from separation.inference.checkpoint import build_network, load_weights, save_weights
+from separation.inference.device import choose_precision
+from separation.inference.ranges import measure_ranges
 from separation.models import Discriminator
-from separation.network.checkpoint import build_network, load_weights, save_weights
-from separation.network.device import choose_precision
-from separation.network.ranges import measure_ranges
 from separation.training import words
 from separation.training.batches import Batch, Batches, mixture_of
 from separation.training.calibration import soften

@@ -12,8 +12,8 @@ from torch import Tensor
 from separation.audio.spectral import Spectral
 from separation.dataset.signals import mixture_of, rest_of, target_of
 from separation.dataset.store import Store, StoredTrack
-from separation.network.masking import MaskingNetwork
-from separation.network.separator import Separator
+from separation.inference.masking import MaskingNetwork
+from separation.inference.separator import Separator
 
 Scores = dict[str, dict[str, float]]
 """SDR in decibels by song and source."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from separation.network.checkpoint import load_weights
-from separation.network.masking import MaskingNetwork
+from separation.inference.checkpoint import load_weights
+from separation.inference.masking import MaskingNetwork
 from separation.training.batches import Batches
 from separation.training.config import Config
 from separation.training.resume import BEST, go_on

@@ -9,7 +9,7 @@ from separation.models.streaming import GeneratorStream
 from torch import Tensor
 from torch.nn.functional import conv2d, gelu
 
-from separation.network.device import is_int8_native
+from separation.inference.device import is_int8_native
 
 pytestmark = pytest.mark.skipif(
     not is_int8_native(torch.device("cpu")), reason="without VNNI, sums of 8-bit products may overflow"

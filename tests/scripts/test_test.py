@@ -10,8 +10,8 @@ from conftest import REPOSITORY, make_stems, write_files
 
 from separation.audio.spectral import SpectralSettings
 from separation.errors import UserError
-from separation.network.checkpoint import build_network, save_weights
-from separation.network.config import GeneratorSettings
+from separation.inference.checkpoint import build_network, save_weights
+from separation.inference.config import GeneratorSettings
 from separation.stems import STEMS
 from separation.training.config import Config
 

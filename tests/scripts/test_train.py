@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from separation.audio.spectral import SpectralSettings
-from separation.network.checkpoint import load_network
+from separation.inference.checkpoint import load_network
 from separation.training.config import LossWeights
 from separation.training.state import load_state
 from separation.training.validation import medians, sdr, validate, validation_tracks

@@ -13,7 +13,7 @@ from conftest import REPOSITORY, environment
 from networks import random_weights
 
 from separation.errors import UserError
-from separation.network.separator import Separator
+from separation.inference.separator import Separator
 from separation.songs.arguments import parse_arguments
 
 

@@ -21,7 +21,7 @@ from separation.audio.ffmpeg import provide_ffmpeg
 from separation.audio.formats import AudioFile
 from separation.audio.io import AudioWriter, read, read_cover
 from separation.errors import UserError
-from separation.network.separator import Separator
+from separation.inference.separator import Separator
 from separation.songs.outputs import StemFormat
 from separation.songs.render import render
 from separation.stems import STEMS

@@ -14,7 +14,7 @@ from torch import Tensor
 from separation.audio.io import AudioReader, AudioWriter, probe, read, read_cover, write
 from separation.dataset.tracks import AudioFile
 from separation.errors import UserError
-from separation.network.separator import Separator
+from separation.inference.separator import Separator
 from separation.songs.outputs import StemFormat
 from separation.songs.render import render, round_together
 from separation.stems import STEMS

@@ -9,8 +9,8 @@ from networks import BandSplit, random_network
 from separation.audio.formats import AudioFile
 from separation.audio.io import read, write
 from separation.errors import UserError
-from separation.network.ensemble import Ensemble
-from separation.network.separator import Separator
+from separation.inference.ensemble import Ensemble
+from separation.inference.separator import Separator
 from separation.songs.outputs import StemFormat
 from separation.songs.render import render
 from separation.songs.segment import Segment

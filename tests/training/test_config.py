@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY
 
 from separation.errors import UserError
-from separation.network.checkpoint import build_network
+from separation.inference.checkpoint import build_network
 from separation.training.config import Config, load_config, parse_config
 
 

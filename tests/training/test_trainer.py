@@ -19,7 +19,7 @@ from separation.models import Generator
 from torch import Tensor
 
 from separation.errors import UserError
-from separation.network.checkpoint import load_network
+from separation.inference.checkpoint import load_network
 from separation.training import losses
 from separation.training import trainer as trainer_module
 from separation.training.batches import Batches

@@ -1,0 +1,10 @@
+"""The command `separate-app`."""
+
+import separation.start  # noqa: F401 (first: see there)
+
+# isort: split
+from separation.errors import run_script
+
+
+def run() -> None:
+    run_script("separation.apps.server.command")

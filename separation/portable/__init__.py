@@ -1,1 +1,0 @@
-"""Networks where torch is not: written as ONNX files, and run by ONNX Runtime."""

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from music import make_song
+from networks import FAST, random_network, tiny_config
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import separation
+from separation.errors import UserError
+from separation.inference import checkpoint
+from separation.inference.checkpoint import build_network, load_network, load_weights, save_weights
+from separation.inference.config import GeneratorSettings, NetworkSettings
+from separation.training.state import load_state, save_state
+
+
+@pytest.fixture
+def network():
+    return random_network(("drums",))
+
+
+@pytest.fixture
+def weights(tmp_path, network):
+    path = tmp_path / "runs" / "drums.safetensors"
+    save_weights(path, network, tiny_config(("drums",)), {"step": 12}, licence="MIT")
+    return path
+
+
+def rewrite(path, change_tensors=lambda tensors: tensors, **metadata: str) -> None:
+    """Write a weights file again with some of its tensors or its metadata changed."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        metadata = {**file.metadata(), **metadata}
+    save_file(change_tensors(tensors), path, metadata)
+
+
+@torch.no_grad()
+def test_weights_are_loaded_as_they_were_saved_in_half_precision(weights, network):
+    loaded = load_network(weights)
+    assert (loaded.targets, loaded.settings) == (("drums",), network.settings)
+    assert not loaded.training
+    saved = network.state_dict()
+    assert loaded.state_dict().keys() == saved.keys()
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, saved[name].half().float())
+    mixture = network.spectral(make_song(0, 0.5)["mixture"])[None]
+    torch.testing.assert_close(loaded(mixture), network(mixture), atol=0.02, rtol=0)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    assert weights.stat().st_size < 2.5 * parameters + 20_000
+
+
+def test_weights_say_what_they_are(weights):
+    loaded = load_weights(weights)
+    assert loaded.settings == NetworkSettings(("drums",), FAST, tiny_config().generator)
+    assert (loaded.licence, loaded.provenance) == ("MIT", {"step": 12})
+    with safe_open(weights, framework="pt") as file:
+        said = file.metadata()
+    assert json.loads(said["network"]).keys() == {"targets", "spectral", "generator"}
+    assert json.loads(said["version"]) == separation.__version__
+
+
+def test_what_weights_were_trained_with_refuses_nothing(weights):
+    """The provenance of another version, and weights as the first version wrote them: with its whole config."""
+    rewrite(weights, provenance=json.dumps({"config": {"schedule": {"unheard_of": 1}}}))
+    assert load_weights(weights).provenance["config"]["schedule"] == {"unheard_of": 1}
+    with safe_open(weights, framework="pt") as file:
+        config = json.loads(file.metadata()["network"]) | {"schedule": {"softness": [1.0], "devices": []}}
+    rewrite(weights, format="separation weights 1", config=json.dumps(config), facts=json.dumps({"step": 7}))
+    assert load_weights(weights).provenance["step"] == 7
+    assert load_network(weights).targets == ("drums",)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere files have no such modes")
+def test_whoever_may_read_the_folder_may_read_the_weights(weights):
+    plain = weights.with_name("plain")
+    plain.touch()
+    assert weights.stat().st_mode == plain.stat().st_mode
+
+
+def test_nothing_but_the_file_is_left_behind(weights):
+    assert [path.name for path in weights.parent.iterdir()] == ["drums.safetensors"]
+
+
+def refusal(path) -> str:
+    with pytest.raises(UserError) as error:
+        load_network(path)
+    assert str(path) in str(error.value)
+    return str(error.value)
+
+
+def test_missing_weights_are_named(tmp_path):
+    assert "there are no weights at" in refusal(tmp_path / "none.safetensors")
+    assert "there are no weights at" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"\x80\x04\x95pickle", b"{}" * 500])
+def test_a_file_that_holds_no_weights_is_refused(tmp_path, content):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    assert "is no weights file of this program, or is damaged" in refusal(path)
+
+
+def test_weights_that_were_cut_short_are_refused(weights):
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "damaged" in refusal(weights)
+
+
+def test_weights_of_another_program_are_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(3)}, path)
+    assert "holds weights of another program" in refusal(path)
+
+
+def test_weights_that_are_no_numbers_are_refused(weights):
+    rewrite(weights, lambda tensors: {**tensors, "generator.inlet.layers.0.bias": torch.full((6,), torch.nan).half()})
+    assert "not finite" in refusal(weights)
+
+
+INLET = "generator.inlet.layers.0.bias"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda tensors: {**tensors, INLET: torch.zeros(7).half()}, rf"{INLET} is [7], should be [6]"),
+        (lambda tensors: {**tensors, "more": torch.zeros(1)}, "more is [1], is not in such a network"),
+        (lambda tensors: {name: tensors[name] for name in tensors if name != INLET}, f"{INLET} is missing"),
+        (lambda tensors: {**tensors, INLET: torch.zeros(6).to(torch.float8_e5m2)}, "of another kind (F8_E5M2)"),
+        (lambda tensors: {**tensors, INLET: torch.zeros(6, dtype=torch.int64)}, "of another kind (I64)"),
+    ],
+)
+def test_weights_that_do_not_fit_their_settings_are_refused(weights, change, reason):
+    rewrite(weights, change)
+    assert reason in refusal(weights)
+
+
+def settings(**changes) -> str:
+    said = json.loads(json.dumps(asdict(NetworkSettings(("drums",), FAST, tiny_config().generator))))
+    return json.dumps({**said, **{key: {**said[key], **change} for key, change in changes.items()}})
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"network": json.dumps({"generator": {"depth": 3}})}, "unknown key generator.depth"),
+        ({"network": "[]"}, "must hold keys and values"),
+        ({"network": "{"}, "Expecting property name"),
+        ({"network": "[" * 100_000}, "recursion"),
+        ({"network": "null"}, "must hold keys and values"),
+        ({"network": settings(generator={"widths": [None]})}, "generator.widths must be a whole number, not None"),
+        ({"network": settings(generator={"blocks": [10**9]})}, "generator.blocks must hold numbers"),
+        (
+            {"network": settings(generator={"blocks": [64], "widths": [8192] * 3})},
+            "is [8, 1, 1], should be [8192, 1, 1]",
+        ),
+        ({"network": settings(generator={"squeeze": 10**30})}, "generator.squeeze must be at least 1, and at most"),
+        ({"network": settings(generator={"zones": [[10**12, 2]]})}, "generator.zones must hold numbers of bins"),
+        ({"network": settings(spectral={"n_fft": 2**40, "hop": 2**38})}, "n_fft at most"),
+        ({"format": "separation weights 1"}, "it lacks 'config'"),
+        ({"format": "separation weights 1", "config": "[]"}, "list indices must be integers"),
+    ],
+)
+def test_settings_that_this_program_does_not_know_are_named(weights, metadata, reason, monkeypatch):
+    """Before anything of their size is built."""
+    rewrite(weights, **metadata)
+    monkeypatch.setattr(checkpoint, "build_network", None)
+    assert reason in refusal(weights) and len(refusal(weights)) < 600
+
+
+def test_weights_without_settings_are_refused_and_those_without_a_licence_load(weights):
+    with safe_open(weights, framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(tensors, weights, {"format": metadata["format"], "network": metadata["network"]})
+    assert (load_weights(weights).licence, load_weights(weights).provenance) == (checkpoint.UNKNOWN_LICENCE, {})
+    for said in ("[1]", "[" * 100_000, "{", "null"):
+        rewrite(weights, provenance=said, licence=said)
+        assert load_weights(weights).provenance == {}
+    save_file(tensors, weights, {"format": metadata["format"]})
+    assert "it lacks 'network'" in refusal(weights)
+
+
+def test_sizes_that_do_not_fit_together_are_a_sentence():
+    config = replace(tiny_config(), generator=GeneratorSettings(zones=((95, 5),)))
+    with pytest.raises(UserError, match=r"the config's generator cannot be built: .* an even number of bins, not 5"):
+        build_network(config)
+    huge = replace(tiny_config(), generator=GeneratorSettings(zones=((256, 8),), blocks=(64,), widths=(8192,) * 5))
+    with pytest.raises(UserError, match=r"would have \d+,\d{3},\d{3},\d{3} parameters: lower its widths or blocks"):
+        build_network(huge)
+
+
+STATE = {
+    "config": {"targets": ("vocals",), "data": {"labelled": None, "stores": {"a": 1.0}}},
+    "step": 3,
+    "best": -torch.inf,
+    "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"betas": (0.5, 0.9), "params": [0]}]},
+}
+
+
+def test_training_state_is_loaded_as_it_was_saved(tmp_path):
+    save_state(tmp_path / "run" / "last.pt", STATE)
+    assert load_state(tmp_path / "run" / "last.pt") == STATE
+
+
+def test_a_failed_save_keeps_the_file_that_was_there(tmp_path, monkeypatch, network):
+    state, weights = tmp_path / "last.pt", tmp_path / "best.safetensors"
+    save_state(state, STATE)
+    save_weights(weights, network, tiny_config(("drums",)), {"step": 1})
+
+    def fail_half_way(path: Path, content: bytes = b"half") -> None:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail_half_way)
+    with pytest.raises(UserError, match="cannot be written"):
+        save_state(state, {**STATE, "step": 4})
+    with pytest.raises(UserError, match="cannot be written"):
+        save_weights(weights, network, tiny_config(("drums",)), {"step": 2})
+    assert load_state(state)["step"] == 3
+    assert load_weights(weights).provenance == {"step": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "last.pt"]
+
+
+class Foreign:
+    """Something that loading would have to unpickle."""
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "there is no training to take up at"),
+        (b"nonsense", "is damaged"),
+        ({"config": Foreign()}, "is damaged"),
+        ({"weights": torch.zeros(2)}, "is no training state of this program"),
+        ([1, 2], "is no training state of this program"),
+    ],
+)
+def test_training_state_that_cannot_be_taken_up_is_named(tmp_path, content, sentence):
+    path = tmp_path / "last.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=sentence) as error:
+        load_state(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("place", [0.02, 0.3, 0.6, 0.9, 0.999])
+def test_any_damage_to_the_training_state_is_noticed(tmp_path, place):
+    path = tmp_path / "last.pt"
+    save_state(path, {**STATE, "weights": torch.arange(20_000.0) + 1})
+    content = bytearray(path.read_bytes())
+    start = int(place * len(content))
+    content[start : start + 3000] = bytes(len(content[start : start + 3000]))
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"last\.pt is damaged: delete it and start without --resume"):
+        load_state(path)
+
+
+def test_training_state_from_before_there_were_checksums_is_loaded(tmp_path):
+    torch.save(STATE, tmp_path / "last.pt")
+    assert load_state(tmp_path / "last.pt") == STATE
+
+
+def test_no_good_file_is_to_be_deleted_for_want_of_memory(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    save_state(tmp_path / "last.pt", STATE)
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(UserError, match="too little memory to read the training state") as error:
+        load_state(tmp_path / "last.pt")
+    assert "delete" not in str(error.value)
