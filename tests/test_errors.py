@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import time
 
 import pytest
 from conftest import REPOSITORY, environment, hear_signals
+
+from separation.errors import UserError
 
 WORK = """
 import sys, time
@@ -107,3 +110,8 @@ def test_ctrl_c_at_the_start_prints_no_trace(tmp_path, script, delay):
     _, errors = process.communicate(timeout=60)
     assert "Traceback" not in errors
     assert process.returncode in (-signal.SIGINT, 130, 1)
+
+
+def test_the_code_of_an_error_survives_a_worker_process():
+    error = pickle.loads(pickle.dumps(UserError("the song is cut short.", code="cut_short")))
+    assert (str(error), error.code) == ("the song is cut short.", "cut_short")
