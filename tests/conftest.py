@@ -100,10 +100,21 @@ def browser():
     playwright = pytest.importorskip("playwright.sync_api")
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
-        pytest.skip("neither Chromium nor Chrome is installed")
+        missing = "neither Chromium nor Chrome is installed"
+        pytest.fail(missing) if "CI" in os.environ else pytest.skip(missing)
     options = ["--no-sandbox", "--disable-gpu", "--mute-audio", "--disable-background-networking"]
     options.append("--autoplay-policy=no-user-gesture-required")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=options)
         yield browser
         browser.close()
+
+
+SLOW_FIXTURES = {"run", "browser", "real_musdb"}
+"""Tests that ask for these start processes or a browser, or separate real music."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
+import os
 import re
 import sys
 from pathlib import Path
@@ -98,5 +100,12 @@ def test_everything_that_is_imported_is_required():
 
 def test_everything_that_is_required_is_imported():
     used = {PACKAGES.get(module, module) for path in sources() for module in imported(path)}
-    by_others = {"pytest", "pytest-xdist", "playwright", "ruff", "build", "tensorboard"}  # tests, and torch
+    by_others = {"pytest", "pytest-xdist", "pytest-cov", "playwright", "build", "tensorboard"}  # tests, and torch
+    by_others |= {name(requirement) for requirement in extras()["dev"]}
     assert {name(requirement) for requirement in requirements()} - used == by_others
+
+
+@pytest.mark.skipif("CI" not in os.environ, reason="not in CI: tests of packages that are missing are skipped")
+@pytest.mark.parametrize("requirement", sorted(requirements()))
+def test_ci_skips_no_test_for_a_missing_package(requirement):
+    importlib.metadata.distribution(name(requirement))

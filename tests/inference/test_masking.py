@@ -4,9 +4,9 @@ import pytest
 import torch
 from music import make_song
 from networks import random_network
-from separation.models.generator import pad_frames
 
 from separation.audio.spectral import compress
+from separation.models.generator import pad_frames
 from separation.stems import STEMS
 
 

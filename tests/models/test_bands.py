@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+
 from separation.models.bands import BandMerge, BandSplit, overlapping, spread
 
 ZONES = spread(((8, 2), (24, 4), (40, 8)))  # bands end at 2, 4, 6, 8, 12, 16, 20, 24, 32 and 40

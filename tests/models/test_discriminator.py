@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from separation.models import Discriminator
 
 from separation.audio.spectral import compress
+from separation.models import Discriminator
 from separation.training.config import DiscriminatorSettings
 
 

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from separation.models import Generator, eight_bits
-from separation.models.eight_bits import Bytes, ConvolutionIn8Bits
-from separation.models.history import History
-from separation.models.streaming import GeneratorStream
 from torch import Tensor
 from torch.nn.functional import conv2d, gelu
 
 from separation.inference.device import is_int8_native
+from separation.models import Generator, eight_bits
+from separation.models.eight_bits import Bytes, ConvolutionIn8Bits
+from separation.models.history import History
+from separation.models.streaming import GeneratorStream
 
 pytestmark = pytest.mark.skipif(
     not is_int8_native(torch.device("cpu")), reason="without VNNI, sums of 8-bit products may overflow"

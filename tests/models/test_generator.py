@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from separation.models import Generator
 from separation.models.generator import pad_frames
 

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from separation.models import Generator
 from separation.models.history import History
 from separation.models.streaming import GeneratorStream
-from torch import Tensor
 
 
 def random_generator(**sizes) -> Generator:

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 from networks import CIRCULAR, PAPER
-from separation.models import Discriminator
 from torch import Tensor, nn
 
 from separation.audio.spectral import compress
+from separation.models import Discriminator
 from separation.stems import source_names
 from separation.training.config import LossWeights
 from separation.training.losses import QUIET

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 from networks import random_network
-from separation.models import Generator
 
+from separation.models import Generator
 from separation.training.config import ScheduleSettings
 from separation.training.optimizer import GeneratorOptimizer, Muon, hidden_kernels
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 from music import TINY, add_track, make_song, make_store
 from networks import CIRCULAR, PAPER, read_facts
-from separation.models import Generator
 from torch import Tensor
 
 from separation.errors import UserError
 from separation.inference.checkpoint import load_network
+from separation.models import Generator
 from separation.training import losses
 from separation.training import trainer as trainer_module
 from separation.training.batches import Batches
