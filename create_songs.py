@@ -1,6 +1,6 @@
 """Step 4: songs become stems: `outputs/<song>/<stem>.wav`, as long as the song, and summing to it."""
 
-from separation.songs.run import run
+from separation.runtime import run_script
 
 if __name__ == "__main__":
-    run()
+    run_script("separation.songs.command")

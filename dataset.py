@@ -18,9 +18,9 @@ from separation.dataset.pack import pack, plan_packing
 from separation.dataset.store import remove_track
 from separation.dataset.tracks import Track, download_sample, find_tracks
 from separation.dataset.unused import passed_over
-from separation.errors import UserError, run_script
+from separation.errors import UserError
 from separation.inference.pretrained import absolute
-from separation.progress import Progress
+from separation.runtime import Progress, run_script
 from separation.stems import STEMS
 
 

@@ -9,9 +9,10 @@ import argparse
 from pathlib import Path
 
 from separation.dataset.tracks import DATASETS, SUBSETS, find_tracks, is_named
-from separation.errors import UserError, run_script
+from separation.errors import UserError
 from separation.inference.pretrained import absolute
-from separation.progress import Progress
+from separation.jobs import CLUSTER_HELP, default_workers
+from separation.runtime import DEVICE_HELP, Progress, run_script
 from separation.scoring.evaluation import (
     TARGETS,
     can_be_scored,
@@ -22,8 +23,6 @@ from separation.scoring.evaluation import (
     save_json,
     table,
 )
-from separation.words import DEVICE_HELP
-from separation.workers import CLUSTER_HELP, default_workers
 
 
 def main() -> int:

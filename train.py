@@ -11,11 +11,10 @@ from pathlib import Path
 
 import torch
 
-from separation.errors import run_script
 from separation.inference.device import choose_device, memory_is_told, use_huge_pages
+from separation.runtime import DEVICE_HELP, run_script
 from separation.training.config import load_config
 from separation.training.trainer import Trainer, processes
-from separation.words import DEVICE_HELP
 
 
 def parse_arguments() -> argparse.Namespace:

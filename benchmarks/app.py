@@ -21,7 +21,7 @@ from playwright.sync_api import Browser
 
 from benchmarks.chromium import launched
 from benchmarks.memory import peak_megabytes
-from separation.errors import run_script
+from separation.runtime import run_script
 
 
 def with_app(browser: Browser, song: Path, stems: str) -> tuple[float, float, float]:

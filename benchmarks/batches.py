@@ -17,7 +17,7 @@ from time import perf_counter
 import torch
 
 from separation.dataset.store import Store
-from separation.errors import run_script
+from separation.runtime import run_script
 from separation.training.batches import Batches
 from separation.training.config import load_config
 from separation.training.pools import open_pools

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser
 from benchmarks.chromium import launched
 from separation.apps.browser.serve import make_server
 from separation.audio.io import probe
-from separation.errors import run_script
+from separation.runtime import run_script
 
 NETWORKS = {"vocals": "two stems", "all": "four stems"}
 

@@ -17,7 +17,8 @@ from separation import Separator
 from separation.audio.spectral import Spectral
 from separation.dataset.label import LEAST_DOUBT, doubts, levels_of
 from separation.dataset.tracks import DATASETS, SUBSETS, Track, find_tracks, is_named
-from separation.errors import UserError, run_script
+from separation.errors import UserError
+from separation.runtime import run_script
 from separation.stems import MIXTURE, STEMS
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from separation import Separator
-from separation.errors import UserError, run_script
+from separation.errors import UserError
 from separation.inference.ensemble import SPEEDS, Ensemble
+from separation.runtime import run_script
 from separation.training.validation import Scores, scores_of, validation_tracks
 
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 
 from separation.dataset.tracks import DATASETS
-from separation.errors import UserError, run_script
+from separation.errors import UserError
+from separation.runtime import run_script
 from separation.training.config import Config, load_config
 from separation.training.held_out import hold_out
 from separation.training.pools import training_tracks

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from separation import Separator
 from separation.dataset.tracks import DATASETS, SUBSETS, Track, find_tracks
-from separation.errors import UserError, run_script
+from separation.errors import UserError
+from separation.runtime import run_script
 from separation.stems import ACCOMPANIMENT, STEMS
 
 

@@ -21,12 +21,12 @@ from distributed import LocalCluster
 from benchmarks.cluster import REPOSITORY, separating
 from benchmarks.made_up import make_song
 from separation.inference.pretrained import find_weights
+from separation.jobs import run_jobs
 from separation.songs.batch import Settings, plan
 from separation.songs.find import find_songs
 from separation.songs.memory import remembering
 from separation.songs.naming import Naming
 from separation.songs.outputs import StemFormat
-from separation.workers import run_jobs
 
 
 def write_songs(folder: Path, count: int, seconds: float) -> Path:

@@ -4,15 +4,16 @@
 for browsers. `python -m separation calibrate WEIGHTS SONG...` lets older weights be computed in 8-bit integers.
 """
 
-import separation.start  # noqa: F401 (first: see there)
-
-# isort: split
 import argparse
 import json
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from separation.errors import run_script
+from separation.runtime import run_script
+
+separate = partial(run_script, "separation.songs.command")
+"""The command `separate`; the packages of the other commands are imported in the same way, once signals are handled."""
 
 
 def main() -> None:

@@ -14,9 +14,9 @@ from networks import random_weights
 
 import dataset
 from separation.errors import UserError
+from separation.jobs import run_jobs
 from separation.songs import command
 from separation.stems import STEMS
-from separation.workers import run_jobs
 
 dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
 
@@ -63,8 +63,8 @@ def test_a_folder_that_a_worker_cannot_see_is_named(cluster, tmp_path):
 
 
 def test_a_cluster_that_all_workers_have_left_is_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr("separation.workers.LOOK", 0.1)
-    monkeypatch.setattr("separation.cluster.DESERTED", 1)
+    monkeypatch.setattr("separation.jobs.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("separation.jobs.NO_WORKERS_TIMEOUT", 1)
     settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0", "scheduler_port": 0}
     with distributed.LocalCluster(**settings, processes=False, protocol="tcp", silence_logs="CRITICAL") as deserted:
         results = run_jobs(partial(slow, tmp_path), list(range(8, 40)), cluster=deserted.scheduler_address)

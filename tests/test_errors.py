@@ -17,7 +17,8 @@ from separation.errors import UserError
 WORK = """
 import sys, time
 from pathlib import Path
-from separation.errors import UserError, run_script
+from separation.errors import UserError
+from separation.runtime import run_script
 from separation.files import replacing
 
 def main():

@@ -9,8 +9,8 @@ from pathlib import Path
 from separation.dataset.build import UNCHANGED
 from separation.dataset.label import DEPTH
 from separation.dataset.tracks import DATASETS
+from separation.jobs import CLUSTER_HELP, default_workers
 from separation.stems import STEMS
-from separation.workers import CLUSTER_HELP, default_workers
 
 
 def parse_arguments(description: str) -> argparse.Namespace:

@@ -29,8 +29,8 @@ from separation.dataset.store import (
 from separation.dataset.tracks import Track
 from separation.errors import UserError
 from separation.files import sweep_partials
+from separation.jobs import run_jobs
 from separation.stems import ACCOMPANIMENT, MIXTURE, PARTS, STEMS
-from separation.workers import run_jobs
 
 UNCHANGED = Fraction(1)
 

@@ -14,8 +14,8 @@ from separation.audio.io import AudioWriter
 from separation.dataset.tracks import Track
 from separation.errors import UserError
 from separation.files import sweep_partials
+from separation.jobs import run_jobs
 from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS
-from separation.workers import run_jobs
 
 COMPRESSION = 0.8
 """libsndfile's, from 0 to 1: 0.75 MB a minute of a stereo stem, with an error 18 dB below it."""

@@ -14,8 +14,7 @@ from separation.audio.settings import SpectralSettings
 from separation.errors import UserError
 from separation.inference.sources import check_stems, masked_targets, names
 from separation.inference.stream import StreamSeparator
-from separation.threads import threads
-from separation.words import count
+from separation.runtime import count, threads
 
 FORMAT = "separation onnx 1"
 """What the metadata of our files says first; see `separation.apps.export`."""

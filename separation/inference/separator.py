@@ -17,7 +17,7 @@ from separation.inference.pretrained import find_weights, stems_of
 from separation.inference.sources import check_stems, masked_targets, names
 from separation.inference.stream import StreamSeparator
 from separation.inference.waveforms import as_waveform, check_rate, check_waveform
-from separation.words import count
+from separation.runtime import count
 
 
 class Separator(StreamSeparator):

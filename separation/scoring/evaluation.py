@@ -19,8 +19,8 @@ from separation.dataset.tracks import Track
 from separation.errors import UserError
 from separation.files import replacing, sweep_partials
 from separation.inference.separator import Separator
+from separation.jobs import run_jobs
 from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS, rest_name, rest_parts
-from separation.workers import run_jobs
 
 ALL = "all"
 TARGETS = (*STEMS, ALL)

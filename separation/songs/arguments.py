@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from separation.errors import UserError
+from separation.jobs import CLUSTER_HELP
+from separation.runtime import DEVICE_HELP
 from separation.songs.find import at_home
 from separation.songs.naming import PATTERN, STEM_FILE_PATTERN
 from separation.songs.outputs import CLIPS, EXTENSIONS, STEM_FILE, check_stem_file
 from separation.songs.segment import Segment
 from separation.stems import ACCOMPANIMENT, KNOWN_AS, PARTS, STEMS
-from separation.words import DEVICE_HELP
-from separation.workers import CLUSTER_HELP
 
 STEM_SETS = {"two": ("vocals", ACCOMPANIMENT), "all": STEMS}
 

@@ -13,14 +13,14 @@ from separation.audio.decoders import check_readable
 from separation.errors import UserError
 from separation.inference.pretrained import HEARINGS
 from separation.inference.stream import StreamSeparator
+from separation.jobs import run_jobs
+from separation.runtime import prepare_torch
 from separation.songs.find import Song
 from separation.songs.memory import digest, find_place, remembering
 from separation.songs.naming import Naming
 from separation.songs.outputs import StemFormat
 from separation.songs.render import RenderReport, render
 from separation.songs.segment import Segment
-from separation.threads import tell_torch
-from separation.workers import run_jobs
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def load_separator(
     from separation.inference.ensemble import Ensemble
     from separation.inference.separator import Separator
 
-    tell_torch()
+    prepare_torch()
     separator = Separator.load(weights, device, stems)
     if best and not isinstance(separator, Ensemble):
         return Ensemble([separator] * HEARINGS, separator.stems)

@@ -11,7 +11,7 @@ from separation.audio.io import read
 from separation.inference.checkpoint import load_weights, save_weights
 from separation.inference.masking import MaskingNetwork
 from separation.inference.ranges import measure_ranges
-from separation.progress import Progress
+from separation.runtime import Progress
 from separation.songs.find import Song, find_songs
 
 SECONDS = 10

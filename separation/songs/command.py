@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from separation.errors import UserError
 from separation.inference.pretrained import find_weights, stems_of
-from separation.progress import Progress, clock
+from separation.runtime import Progress, clock, use_threads
 from separation.songs.arguments import parse_arguments
 from separation.songs.batch import Job, Settings, load_separator, plan, separate_songs
 from separation.songs.find import Song, find_songs
@@ -23,7 +23,6 @@ from separation.songs.manifest import Manifest
 from separation.songs.naming import Naming
 from separation.songs.outputs import StemFormat
 from separation.songs.words import count, levels, opening, place, reason, result, spell
-from separation.threads import use_threads
 
 if TYPE_CHECKING:
     from separation.songs.page import Page

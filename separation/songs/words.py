@@ -8,9 +8,8 @@ from pathlib import Path, PurePath
 
 from separation.errors import UserError
 from separation.inference.pretrained import PRETRAINED
-from separation.progress import clock
+from separation.runtime import clock, count
 from separation.songs.render import RenderReport
-from separation.words import count
 
 
 def spell(seconds: float) -> str:

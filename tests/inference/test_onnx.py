@@ -28,8 +28,8 @@ find = PathFinder.find_spec
 def hide(name, *rest):
     return None if name.partition(".")[0] in ("torch", "onnx") else find(name, *rest)
 PathFinder.find_spec = hide
-from separation.songs.run import run
-run()
+from separation.__main__ import separate
+separate()
 """
 
 

@@ -3,7 +3,7 @@
 import separation.start  # noqa: F401 (first: see there)
 
 # isort: split
-from separation.errors import run_script
+from separation.runtime import run_script
 
 
 def run() -> None:

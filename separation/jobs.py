@@ -1,30 +1,44 @@
-"""Songs are worked on side by side, and one that fails, or kills its worker, does not stop the others."""
+"""Jobs run side by side, in processes here or on a Dask cluster; one that fails does not stop the others."""
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import queue
 import signal
+import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, InvalidStateError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from types import FrameType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from separation.errors import UserError, put_off
+from separation.errors import UserError
+from separation.runtime import postponed, processors
 
 CLUSTER_HELP = (
     "let the workers of a Dask cluster do it, tcp://host:port; all folders must lie on storage that they share"
 )
 
-LOOK = 5
-"""Seconds without a job that ends, after which the workers are looked after."""
+POLL_SECONDS = 5
+"""Seconds without a finished job after which the workers are checked."""
+
+WINDOW = 4000
+"""Jobs that the scheduler is given at a time: more than the threads of a hundred machines."""
+
+CONNECT_TIMEOUT, FIRST_WORKER_TIMEOUT = 10, 60
+"""Seconds to wait for the scheduler, and for a first worker."""
+
+NO_WORKERS_TIMEOUT = 600
+"""Seconds to wait for another worker when all have left: a cluster that grows by need takes minutes."""
+
+_alone = threading.Lock()
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -56,7 +70,7 @@ class Pool(Protocol):
 
 def default_workers() -> int:
     """As many workers as there are processors, up to 8."""
-    return min(8, os.cpu_count() or 1)
+    return min(8, processors())
 
 
 def run_jobs(
@@ -74,8 +88,6 @@ def run_jobs(
     again, and passed over with an error when it has killed three of them. Any other error stops everything.
     """
     if cluster and jobs:
-        from separation.cluster import Cluster
-
         with closing_pool(Cluster(cluster, folders)) as pool:
             yield from run_in(pool, work, jobs)
         return
@@ -105,7 +117,7 @@ def run_in(pool: Pool, work: Callable[[Job], Result], jobs: Sequence[Job]) -> It
             running[future] = number
             future.add_done_callback(ended.put)
         try:
-            future = ended.get(timeout=LOOK)
+            future = ended.get(timeout=POLL_SECONDS)
         except queue.Empty:
             pool.check()
             continue
@@ -192,7 +204,7 @@ def _threads_shared(workers: int, threads: int | None) -> Iterator[None]:
         return
     # torch and numpy alike read it when they are loaded
     before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (threads or os.cpu_count() or 1) // workers))
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (threads or processors()) // workers))
     try:
         yield
     finally:
@@ -243,7 +255,99 @@ def _attempt_in_process(work: Callable[[Job], Result], job: Job) -> Result | Use
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    if put_off(number, frame):
+    if postponed(number, frame):
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would interrupt the clearing away
     raise KeyboardInterrupt
+
+
+class Cluster:
+    """The workers of the cluster at `address`, as a `Pool`; they must see `folders`.
+
+    Raises `UserError` when there are none, and when the connection is lost.
+    """
+
+    strikes = 2
+    """The scheduler begins a job again itself, by default three times, but blames all jobs that its worker had."""
+
+    def __init__(self, address: str, folders: Sequence[Path] = ()):
+        try:
+            from distributed import Client, KilledWorker
+            from distributed.comm import get_address_host_port
+        except ImportError:
+            raise UserError("--cluster needs Dask's distributed: `pip install .[cluster]`.") from None
+        self.deaths, self.folders, self.running = (KilledWorker,), tuple(map(os.path.abspath, folders)), 0
+        try:
+            # A client that fails to connect may hang the next one when it is collected.
+            socket.create_connection(get_address_host_port(address), CONNECT_TIMEOUT).close()
+            self.client = Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
+            self.client.wait_for_workers(1, timeout=FIRST_WORKER_TIMEOUT)
+        except (OSError, ValueError) as error:
+            if hasattr(self, "client"):
+                self.client.close(timeout=5)
+            raise UserError(f"--cluster {address}: there is no scheduler with workers ({error}).") from error
+        self.tasks: dict[Future, Any] = {}  # Dask's own futures, of which some never tell that they are done
+
+    def has_room(self) -> bool:
+        return self.running < WINDOW
+
+    def submit(self, work: Callable[[Job], Result], job: Job) -> Future:
+        self.running += 1
+        task, future = self.client.submit(attempt_there, work, job, self.folders, pure=False), Future()
+        self.tasks[future] = task
+        task.add_done_callback(lambda _: self.settle(future))
+        return future
+
+    def settle(self, future: Future) -> None:
+        """Give a job's result or error to who waits for it."""
+        task = self.tasks.get(future)
+        if task is None or future.done():
+            return
+        try:
+            settle, value = future.set_result, task.result()
+        except CancelledError:
+            future.cancel()
+            return
+        except Exception as error:
+            settle, value = future.set_exception, error
+        with suppress(InvalidStateError):  # another thread was faster
+            settle(value)
+
+    def release(self, future: Future) -> None:
+        self.running -= 1
+        self.tasks.pop(future, None)
+        if future.cancelled() or isinstance(future.exception(), ImportError):
+            lost = "the connection to the scheduler is lost" if future.cancelled() else future.exception()
+            raise UserError(f"the cluster cannot go on ({lost}); run it again: what is done is kept.")
+
+    def check(self) -> None:
+        """Raises `UserError` when all workers left long ago, or the scheduler did."""
+        for future, task in list(self.tasks.items()):
+            if task.done():  # its result was lost with a worker, and computed again without a word
+                self.settle(future)
+        try:
+            self.client.wait_for_workers(1, timeout=NO_WORKERS_TIMEOUT)
+        except (OSError, ValueError, asyncio.TimeoutError) as error:  # the latter is an OSError from Python 3.11 on
+            raise UserError(
+                f"the cluster has no workers any more ({error}); run it again: what is done is kept."
+            ) from None
+
+    def stop(self) -> None:
+        tasks = list(self.tasks.values())
+        self.tasks.clear()  # nobody waits for these any more
+        self.client.cancel(tasks, force=True)
+        self.client.close(timeout=5)
+
+
+def attempt_there(work: Callable[[Job], Result], job: Job, folders: Sequence[str]) -> Result | UserError:
+    """The result of a job, or the reason why it has none, and the machine where that is so.
+
+    A worker does one job at a time, however many threads it has: what a job cleans up after an error is its process's.
+    """
+    here = socket.gethostname()
+    for folder in folders:
+        if not os.path.isdir(folder):  # noqa: PTH112 (raises nothing where one may not look)
+            return UserError(f"{here} cannot see {folder}: put it on storage that all machines share.")
+    with _alone:
+        result = attempt(work, job)
+    return UserError(f"{result} (on {here})") if isinstance(result, UserError) else result

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
+import sys
 
 import pytest
+from conftest import REPOSITORY
 
-from separation.progress import PAUSE, Progress, clock
+from separation.runtime import LOG_SECONDS, Progress, clock, processors
 
 
 class Screen(io.StringIO):
@@ -62,7 +66,7 @@ def test_a_log_file_gets_a_line_now_and_then():
     lines = screen.lines()
     assert "|" not in screen.getvalue()
     assert lines[0].startswith("0 of 100 songs after 0:1")
-    assert 0.8 * 1010 / PAUSE < len(lines) <= 1 + 1010 / PAUSE
+    assert 0.8 * 1010 / LOG_SECONDS < len(lines) <= 1 + 1010 / LOG_SECONDS
     assert re.fullmatch(r"(\d+) of 100 songs after \d+:\d\d, \d+:\d\d left", lines[-1])
 
 
@@ -84,3 +88,33 @@ def test_a_line_is_printed_above_the_bar(capsys):
 
 def test_lengths_of_time():
     assert [clock(seconds) for seconds in (0, 59.6, 3600)] == ["0:00", "1:00", "1:00:00"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no process to a processor")
+def test_processors_are_those_that_the_affinity_allows():
+    """`os.cpu_count` counts the machine's, on which ONNX Runtime then starts threads that take turns on one."""
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    code += "from separation.runtime import processors; print(processors())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "right"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "max 100000\n"}, 64),
+        ({"job/task/cpu.max": "max 100000\n", "job/cpu.max": "300000 100000\n"}, 3),
+        ({"cpu,cpuacct/cpu.cfs_quota_us": "50000\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"}, 1),
+        ({"cpu,cpuacct/cpu.cfs_quota_us": "-1\n", "cpu,cpuacct/cpu.cfs_period_us": "100000\n"}, 64),
+    ],
+)
+def test_processors_are_no_more_than_the_quota_of_the_container(files, right, tmp_path, monkeypatch):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "self").write_text("2:cpu,cpuacct:/job/task\n1:memory:/job\n0::/job/task\n")
+    monkeypatch.setattr("separation.runtime.CGROUPS", tmp_path)
+    monkeypatch.setattr("separation.runtime.OWN_CGROUPS", tmp_path / "self")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(64), raising=False)
+    assert processors() == right

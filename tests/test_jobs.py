@@ -14,7 +14,7 @@ import pytest
 from conftest import REPOSITORY
 
 from separation.errors import UserError
-from separation.workers import run_jobs
+from separation.jobs import run_jobs
 
 
 def double(number: int) -> int:
@@ -32,7 +32,7 @@ def test_one_worker_is_this_process():
 
 
 def test_several_workers_share_the_processors(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr("separation.jobs.processors", lambda: 6)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     found = dict(run_jobs(process_and_threads, [1, 2], 2)).values()
     assert {threads for _, threads in found} == {"3"}
@@ -108,7 +108,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     code = """
 import sys; sys.path[:0] = sys.argv[2:]
 from functools import partial; from pathlib import Path
-from test_workers import clears_away; from separation.workers import run_jobs
+from test_jobs import clears_away; from separation.jobs import run_jobs
 if __name__ == "__main__":
     list(run_jobs(partial(clears_away, Path(sys.argv[1])), [1, 2], 2))
 """

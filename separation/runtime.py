@@ -1,0 +1,303 @@
+"""What every script needs while it runs: signals, output streams, progress, and the processors it may use."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from separation.errors import UserError
+
+DEVICE_HELP = "where to compute: auto (the GPU if there is one), cpu, cuda, cuda:1 (the second GPU), mps"
+
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Ctrl-C, the system's request to end, and a terminal that closes."""
+
+RETRY_SECONDS = 0.05
+"""A signal that arrives during an import is raised again after this time."""
+
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""Where Linux keeps the limits of control groups, and which groups this process is in."""
+
+LOG_SECONDS = 30.0
+"""Seconds between two lines of progress in a log file; the first comes after a third of it."""
+
+REFRESH_SECONDS = 0.1
+"""Seconds between two updates of the progress bar."""
+
+SETTLING_SECONDS = 1.0
+"""No time left is shown before this: the start is slow and predicts little."""
+
+
+class Stopped(BaseException):
+    """The system or the terminal asks the program to end; unfinished files are removed on the way out."""
+
+
+def run_script(main: Callable[[], int | None] | str) -> None:
+    """Run a script's `main` and exit with its code; a `UserError` prints one sentence and exits with 1.
+
+    The name of a module stands for its function `main`. The module is imported here, with signals already handled and
+    the environment set up, so torch must not be imported before this call.
+    """
+    # GNU's OpenMP lets idle threads spin for long, which slows every other process on a busy machine.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    steady_streams()
+    for name in STOP_SIGNALS:
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # not where ignored
+            signal.signal(number, _stop)
+    try:
+        code = (import_module(main).main if isinstance(main, str) else main)() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        code = 130
+    except Stopped as stop:
+        print("\nstopped", file=sys.stderr)
+        code = 128 + stop.args[0]
+    except MemoryError:
+        print("error: not enough memory: close other programs, or work on less at a time.", file=sys.stderr)
+        code = 1
+    sys.exit(code)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Raise an exception, but not during an import: torch's native code aborts when one passes through it."""
+    if postponed(number, frame):
+        return
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Stopped(number)
+
+
+def postponed(number: int, frame: FrameType | None) -> bool:
+    """Whether a module is being imported, which an exception must not interrupt; the signal is then raised again."""
+    if not _is_importing(frame):
+        return False
+    again = threading.Timer(RETRY_SECONDS, _raise_again, [number])
+    again.daemon = True
+    again.start()
+    return True
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib."):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _raise_again(number: int) -> None:
+    if hasattr(signal, "pthread_kill"):  # also wakes the main thread from a system call
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        signal.raise_signal(number)
+
+
+class SteadyStream:
+    """A text stream whose writes never fail: after the first error all output is dropped."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except (OSError, ValueError):
+            self._discard()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._discard()
+
+    def _discard(self) -> None:
+        # The interpreter flushes the file once more when it exits, and would fail there.
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+def steady_streams() -> None:
+    """Let standard output and error take every character and never fail: a closed pipe must not cost work."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed before the program began
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 (open until the end)
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="replace")
+        setattr(sys, name, SteadyStream(stream))
+
+
+def processors() -> int:
+    """Processors that this process may use: those of its affinity, and no more than its container's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([allowed, *map(math.ceil, _cpu_quotas())]))
+
+
+def _cpu_quotas() -> list[float]:
+    """The processor time that control groups (Docker's --cpus, Kubernetes, systemd) grant this process per second."""
+    quotas = []
+    with suppress(OSError, ValueError, IndexError):
+        for line in OWN_CGROUPS.read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            root = CGROUPS / controllers if controllers else CGROUPS  # version 1 has a tree per controller
+            place = root / group.lstrip("/")
+            for folder in (place, *place.parents):
+                with suppress(OSError, ValueError):
+                    if controllers:
+                        quota, period = (int((folder / f"cpu.cfs_{key}_us").read_text()) for key in ("quota", "period"))
+                    else:
+                        quota, period = map(int, (folder / "cpu.max").read_text().split())  # "max" is no number
+                    if quota > 0:
+                        quotas.append(quota / period)
+                if folder == root:
+                    break
+    return quotas
+
+
+_chosen_threads: list[int] = []
+
+
+def use_threads(number: int) -> None:
+    """Compute with this many threads from now on, but not more than there are processors."""
+    _chosen_threads[:] = [min(number, processors())]  # more would only compete
+
+
+def threads() -> int:
+    """Threads to compute with: as chosen, else as the environment says, else one per processor."""
+    configured = os.environ.get("OMP_NUM_THREADS", "")
+    return _chosen_threads[0] if _chosen_threads else int(configured) if configured.isdigit() else processors()
+
+
+def prepare_torch() -> None:
+    """Give torch its number of threads. Call it where torch is first used: its import takes seconds."""
+    import torch
+
+    if _chosen_threads:
+        torch.set_num_threads(_chosen_threads[0])
+
+
+def count(number: int, thing: str) -> str:
+    """A number of things.
+
+    >>> count(1, "song"), count(3, "song")
+    ('1 song', '3 songs')
+    """
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def clock(seconds: float) -> str:
+    """A length of time as players show it.
+
+    >>> clock(65.4), clock(3723)
+    ('1:05', '1:02:03')
+    """
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Progress:
+    """The progress of a batch of `total` items, for use in a `with` block.
+
+    Call `done` when an item has ended, and `within` with the share of a running one that is done, where it is known.
+    The time left is estimated from the first `within` on, or else from the start.
+
+    Args:
+        total: items in the batch.
+        unit: what they are called, in the plural.
+        abreast: items that are worked on at a time.
+        file: where the bar or the lines go, by default standard error.
+        now: a clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        unit: str = "songs",
+        abreast: int = 1,
+        file: TextIO | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ):
+        from tqdm import tqdm  # takes a tenth of a second, which a script that fails at once need not wait for
+
+        self.total, self.unit, self.abreast, self.finished, self.running = total, unit, abreast, 0, 0.0
+        self._now, self._file = now, file or sys.stderr
+        self._start = self._shown = now()
+        self._first: tuple[float, float] | None = None
+        layout = "{percentage:3.0f}%|{bar}| {desc}"
+        live = bool(total) and self._file.isatty()
+        self._bar = tqdm(total=1.0, bar_format=layout, leave=False, file=self._file, disable=not live)
+        self._wait = REFRESH_SECONDS if live else LOG_SECONDS / 3
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    @property
+    def share(self) -> float:
+        """How much of the batch is done, from 0 to 1."""
+        return min(1.0, (self.finished + self.running) / max(1, self.total))
+
+    def within(self, share: float) -> None:
+        """A share of the running item, from 0 to 1, is done."""
+        self.running = min(1.0, share)
+        if self._first is None:
+            self._first = self._now(), self.share
+        self._show()
+
+    def done(self) -> None:
+        """One more item has ended."""
+        self.finished, self.running = self.finished + 1, 0.0
+        self._show()
+
+    def say(self, line: str, file: TextIO | None = None) -> None:
+        """Print a line, above the bar if there is one."""
+        self._bar.write(line, file=file or sys.stdout)
+
+    def left(self) -> float | None:
+        """Estimated seconds until the batch has ended; None while there is too little to go by."""
+        begun, share = self._first or (self._start, 0.0)
+        known = self._first or self.finished > 2 * self.abreast or self.finished == self.total
+        took = self._now() - begun
+        if not known or took < SETTLING_SECONDS or self.share <= share:
+            return None
+        return took / (self.share - share) * (1 - self.share)
+
+    def _show(self) -> None:
+        now = self._now()
+        if now - self._shown < self._wait:
+            return
+        seconds = self.left()
+        left = "" if seconds is None else f", {clock(seconds)} left"
+        count = f"{self.finished} of {self.total} {self.unit}" if self.total > 1 else ""
+        if not self._bar.disable:
+            self._bar.n = self.share
+            self._bar.set_description_str((count + left).removeprefix(", "))
+        elif self._wait < LOG_SECONDS or now - self._shown >= LOG_SECONDS:
+            print(f"{count or f'{self.share:.0%}'} after {clock(now - self._start)}{left}", file=self._file, flush=True)
+            self._wait = LOG_SECONDS
+        self._shown = now
