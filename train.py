@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from separation.inference.device import choose_device, memory_is_told, use_huge_pages
+from separation.inference.device import choose_device, memory_is_told
 from separation.runtime import DEVICE_HELP, run_script
 from separation.training.config import load_config
 from separation.training.trainer import Trainer, processes
@@ -50,7 +50,6 @@ def training_device(name: str) -> torch.device:
 def main() -> None:
     arguments = parse_arguments()
     config = load_config(arguments.config, arguments.set)
-    use_huge_pages()
     device = training_device(arguments.device)
     rank, count = processes()
     if count > 1:

@@ -59,7 +59,7 @@ def write_config(path: Path, store: Path, **schedule: object) -> Path:
         },
         "generator": {"zones": [[32, 2], [96, 8]], "widths": [6, 8]},
         "discriminator": {"widths": [4, 8], "scales": 2},
-        "losses": {"identity": 1.0, "exchange": 1.0, "teacher": 0.1, "adversarial_rest": 1.0},
+        "losses": {"identity": 1.0, "exchange": 1.0, "adversarial_rest": 1.0},
         "schedule": {"steps": 2, "warmup": 0, "precision": "fp32", "average": 0.9, "soften": [1.0, 0.5], **schedule},
     }
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")

@@ -75,8 +75,8 @@ class Batches(Dataset):
             )
         if not (self.supervised or config.learns_unsupervised_at(0)):
             raise UserError(
-                "there is nothing to learn from at the first steps: lower schedule.adversarial_from or "
-                "schedule.teacher_from, or give another loss a weight."
+                "there is nothing to learn from at the first steps: lower schedule.adversarial_from, "
+                "or give another loss a weight."
             )
         if not self.supervised and config.schedule.unlabelled_every > 1:
             raise UserError(
@@ -147,9 +147,9 @@ class Batches(Dataset):
             signals += [self.pools.rests.draw(rng)] if self.has_rest else []
             return self._example(self._remix(rng, signals))
         signals = self._sources_of(self.pools.labelled.draw(rng).track)
-        start, ratio, (gain, swap) = self._start(rng, signals[0]), self._ratio(rng), self._change(rng)
+        start, (gain, swap) = self._start(rng, signals[0]), self._change(rng)
         # The sources of one song keep their balance.
-        return self._example([Draw(signal, start, ratio, gain=gain, swap=swap) for signal in signals])
+        return self._example([Draw(signal, start, gain=gain, swap=swap) for signal in signals])
 
     def _taught(self, rng: np.random.Generator) -> Example:
         """What a teacher heard in one song, with new gains, or in several, and then beside a true rest if there is one.
@@ -158,15 +158,15 @@ class Batches(Dataset):
         """
         if rng.random() < self.data.remix:
             count = len(self.config.targets) + self.has_rest
-            signals = [self._heard_in(self.pools.taught.draw(rng))[index] for index in range(count)]
+            signals = [self._sources_of(self.pools.taught.draw(rng).track)[index] for index in range(count)]
             if self.has_rest and len(self.pools.rests):
                 signals[-1] = self.pools.rests.draw(rng)
             return self._example(self._remix(rng, signals))
-        signals = self._heard_in(self.pools.taught.draw(rng))
-        start, ratio = self._start(rng, signals[0]), self._ratio(rng)
+        signals = self._sources_of(self.pools.taught.draw(rng).track)
+        start = self._start(rng, signals[0])
         changes = [self._change(rng) for _ in signals]
         pairs = zip(signals, changes, strict=True)
-        return self._example([Draw(signal, start, ratio, gain=gain, swap=swap) for signal, (gain, swap) in pairs])
+        return self._example([Draw(signal, start, gain=gain, swap=swap) for signal, (gain, swap) in pairs])
 
     def _pair(self, rng: np.random.Generator, target: str) -> Example:
         """A remix of one target and music that lacks it, and of which nothing else is labelled."""
@@ -180,10 +180,6 @@ class Batches(Dataset):
         """The targets of a song, and the rest if there is one, in balance."""
         return [levelled(signal) for signal in shares_of(track, self.config.targets)]
 
-    def _heard_in(self, song: Signal) -> list[Signal]:
-        """What a teacher heard in a song where it is sure."""
-        return [replace(signal, spans=song.spans) for signal in self._sources_of(song.track)]
-
     def _remix(self, rng: np.random.Generator, signals: Sequence[Signal]) -> list[Draw]:
         """Crops of several songs, each changed on its own."""
         draws = [self._varied(rng, signal) for signal in signals]
@@ -192,7 +188,7 @@ class Batches(Dataset):
     def _example(self, draws: Sequence[Draw | None], only: int | None = None) -> Example:
         """An example of which all targets are labelled, or `only` one."""
         labelled = tuple(float(only in (None, index)) for index in range(len(self.config.targets)))
-        return Example(tuple(draws), min(draw.bandwidth for draw in draws if draw), labelled)
+        return Example(tuple(draws), min(draw.signal.track.bandwidth for draw in draws if draw), labelled)
 
     def _unlabelled(self, rng: np.random.Generator, rests: Pool) -> Example:
         """A mixture and a rest of another song."""
@@ -216,17 +212,12 @@ class Batches(Dataset):
         number = int(np.searchsorted(starts.cumsum(), place, side="right"))
         return spans[number][0] + place - int(starts[:number].sum())
 
-    def _ratio(self, rng: np.random.Generator) -> float:
-        """What to multiply frequencies with, to transpose a source."""
-        semitones = self.data.transpose
-        return 2 ** (rng.uniform(-semitones, semitones) / 12) if semitones else 1.0
-
     def _varied(self, rng: np.random.Generator, signal: Signal) -> Draw:
-        """A crop from anywhere in a signal, transposed, equalised, and changed."""
-        start, ratio = self._start(rng, signal), self._ratio(rng)
+        """A crop from anywhere in a signal, equalised, and changed."""
+        start = self._start(rng, signal)
         equaliser = random_equaliser(rng, self.data.equalise, self.bins) if self.data.equalise else ()
         gain, swap = self._change(rng)
-        return Draw(signal, start, ratio, equaliser, swap, gain=gain)
+        return Draw(signal, start, equaliser, swap, gain=gain)
 
     def _change(self, rng: np.random.Generator) -> tuple[float, bool]:
         """A random gain and polarity, and whether left and right change places."""

@@ -44,10 +44,6 @@ class DataSettings:
     taught_floor: float = -12.0
     """In dB of the mixture: an error below it, in what a teacher says, is nearly as good as none, for the teacher errs
     as much. See `losses.error_level`."""
-    truncated: float = 0.0
-    """Share of the teacher's labels that do not count: those whose error is largest (`truncation.Truncation`)."""
-    doubted: float = 0.0
-    """Share of the places in a teacher's labels that are never drawn: those that it doubts most (`doubts.py`)."""
     pairs: dict[str, float] = field(default_factory=dict)
     """For several targets: the share of the labelled examples that remix just this target with music that lacks it."""
     gain: tuple[float, float] = (0.25, 1.25)
@@ -61,8 +57,6 @@ class DataSettings:
     """Probability of silencing a source of a remix."""
     equalise: float = 0.0
     """Largest gain, in decibels, of a smooth random equaliser on every source of a remix."""
-    transpose: float = 0.0
-    """Most semitones that a source of a remix, or a whole song, is moved up or down by, at the same tempo."""
     in_memory: bool | None = None
     """Whether the waveforms of compact stores lie in the memory of the device, and batches are made there; null: where
     the device is a GPU and all stores are compact. The batches are the same, but for rounding."""
@@ -76,14 +70,14 @@ class DataSettings:
         one_of(self.remaining, ("mixture", "split", "drop"), "data.remaining")
         for key, most in (("batch_size", 4096), ("unlabelled_batch_size", 4096), ("crop_frames", 65_536)):
             between([getattr(self, key)], 1, most, f"data.{key} must be at least 1")
-        for key in ("remix", "taught", "truncated", "doubted", "swap", "flip", "mono", "mute"):
+        for key in ("remix", "taught", "swap", "flip", "mono", "mute"):
             between([getattr(self, key)], 0, 1, f"data.{key} is a probability: it must be at least 0")
         between([self.taught_floor], -60, 0, "data.taught_floor must be at least -60")
         between(self.pairs.values(), 0, 1, "data.pairs must give shares of at least 0")
         require(sum(self.pairs.values()) <= 1, "data.pairs must give shares of at most 1 together")
         require(self.gain[0] <= self.gain[1], "data.gain must be two factors, the smaller one first")
         between(self.gain, 1e-6, 1e6, "data.gain must be factors above 0")
-        for key, most in (("equalise", 60), ("transpose", 24), ("workers", 256)):
+        for key, most in (("equalise", 60), ("workers", 256)):
             between([getattr(self, key)], 0, most, f"data.{key} must be at least 0")
 
 
@@ -94,8 +88,6 @@ class DiscriminatorSettings:
     widths: tuple[int, ...] = (64, 128, 256, 512)
     scales: int = 3
     learning_rate: float = 1e-4
-    beside: bool = False
-    """Whether that of rests sees each beside the music it came from; see `objective.DiscriminatorObjective`."""
 
     def __post_init__(self):
         require(0 < len(self.widths) <= 12, "discriminator.widths must name a width for each of at most 12 layers")
@@ -126,7 +118,6 @@ class LossWeights:
     remix_rest: float = 0.0
     remix_target: float = 0.0
     exchange: float = 0.0
-    teacher: float = 0.0
     adversarial_rest: float = 0.0
     adversarial_mixture: float = 0.0
 
@@ -153,7 +144,7 @@ class LossWeights:
 
     @property
     def semi_supervised(self) -> bool:
-        return self.adversarial or self.circular or bool(self.exchange or self.teacher)
+        return self.adversarial or self.circular or bool(self.exchange)
 
 
 @dataclass(frozen=True)
@@ -177,8 +168,6 @@ class ScheduleSettings:
     """The terms for unlabelled music are taken at every n-th step."""
     adversarial_from: int = 0
     """First step with adversarial terms."""
-    teacher_from: int = 0
-    """First step at which the teacher, the moving average of the weights, labels mixtures."""
     average: float = 0.998
     """Decay of the moving average of the weights, which is what gets validated and shipped; 0: none."""
     precision: str = "auto"
@@ -195,7 +184,7 @@ class ScheduleSettings:
         one_of(self.precision, ("auto", "bf16", "fp32"), "schedule.precision")
         for key in ("steps", "halve_every", "unlabelled_every", "validate_every", "checkpoint_every"):
             between([getattr(self, key)], 1, 10**9, f"schedule.{key} must be at least 1")
-        for key in ("warmup", "adversarial_from", "teacher_from"):
+        for key in ("warmup", "adversarial_from"):
             between([getattr(self, key)], 0, 10**9, f"schedule.{key} must be at least 0")
         between(self.soften, 1e-3, 1e3, "schedule.soften must hold factors above 0")
         require(0 <= self.average < 1, "schedule.average must lie between 0 and 1")
@@ -228,7 +217,6 @@ class Config(NetworkSettings):
         for target in self.data.pairs:
             one_of(target, self.targets, "data.pairs")
         between([self.seed], 0, 2**63 - 1, "seed must be at least 0")
-        require(not self.losses.teacher or self.schedule.average > 0, "losses.teacher needs schedule.average above 0")
         patch = self.discriminator.patch if self.losses.adversarial else 1
         require(self.data.crop_frames >= patch, f"data.crop_frames must be at least {patch} for these discriminators")
         require(
@@ -239,14 +227,10 @@ class Config(NetworkSettings):
         """Whether a step has adversarial terms, if it has unlabelled music."""
         return self.losses.adversarial and step >= self.schedule.adversarial_from
 
-    def teacher_at(self, step: int) -> bool:
-        """Whether the teacher labels the mixtures of a step, if it has any."""
-        return bool(self.losses.teacher) and step >= self.schedule.teacher_from
-
     def learns_unsupervised_at(self, step: int) -> bool:
         """Whether a step has a loss that needs no labelled songs."""
         at_any_step = self.losses.circular or bool(self.losses.exchange)
-        return at_any_step or self.adversarial_at(step) or self.teacher_at(step)
+        return at_any_step or self.adversarial_at(step)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

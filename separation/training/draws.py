@@ -11,30 +11,23 @@ from torch import Tensor
 
 from separation.audio.spectral import SpectralSettings
 from separation.dataset.signals import Signal
-from separation.training.augmentation import equalised, transposed
+from separation.training.augmentation import equalised
 
 
 @dataclass(frozen=True)
 class Draw:
     """A crop of a signal from frame `start`, and its changes in the order in which they are made.
 
-    `ratio` is what all frequencies are multiplied with, `equaliser` the gains at octaves in decibels, if
-    there are any. With `swap` left and right change places; with `mono` both become their mean. `gain` is a factor:
-    below 0 it inverts the polarity, 0 is silence.
+    `equaliser` holds the gains at octaves in decibels, if there are any. With `swap` left and right change places;
+    with `mono` both become their mean. `gain` is a factor: below 0 it inverts the polarity, 0 is silence.
     """
 
     signal: Signal
     start: int
-    ratio: float = 1.0
     equaliser: tuple[float, ...] = ()
     swap: bool = False
     mono: bool = False
     gain: float = 1.0
-
-    @property
-    def bandwidth(self) -> float:
-        """Up to where it can have sound, in hertz."""
-        return self.signal.track.bandwidth * self.ratio
 
 
 @dataclass(frozen=True)
@@ -57,26 +50,19 @@ class Example:
         return settings.bin_of(0.95 * self.bandwidth)
 
 
-def bins_under(ratio: float, bins: int, settings: SpectralSettings) -> int:
-    """How many of the lowest bins a crop must have for so many `bins` once its frequencies are multiplied."""
-    return bins if ratio == 1 else min(math.ceil(bins / ratio) + 1, settings.bins)
-
-
 def make(examples: Sequence[Example], settings: SpectralSettings, bins: int, frames: int) -> Tensor:
     """The sources of examples, read from their stores: complex `[examples, sources, 2 channels, bins, frames]`."""
     made = torch.zeros(len(examples), len(examples[0].draws), 2, bins, frames, dtype=torch.complex64)
     for sources, example in zip(made, examples, strict=True):
         for source, draw in zip(sources, example.draws, strict=True):
             if draw and draw.gain:
-                source.copy_(_crop(draw, settings, bins, frames))
+                source.copy_(_crop(draw, bins, frames))
         sources[..., example.limit(settings) :, :] = 0
     return made
 
 
-def _crop(draw: Draw, settings: SpectralSettings, bins: int, frames: int) -> Tensor:
-    crop = draw.signal.crop(draw.start, frames, bins_under(draw.ratio, bins, settings))
-    if draw.ratio != 1:
-        crop = transposed(crop, draw.ratio, bins)
+def _crop(draw: Draw, bins: int, frames: int) -> Tensor:
+    crop = draw.signal.crop(draw.start, frames, bins)
     if draw.equaliser:
         crop = equalised(crop, draw.equaliser)
     if draw.swap:

@@ -94,14 +94,6 @@ def exchange(target_of_sum: Tensor, mixture: Tensor, rest: Tensor) -> Tensor:
     return (error / (_energy(mixture + rest) + 1e-8)).mean()
 
 
-def teacher(target_of_remix: Tensor, target: Tensor, remix: Tensor, labelled: Tensor) -> Tensor:
-    """The target that the teacher took out of another mixture, as far as `labelled`, is found again in a remix of it.
-
-    The paper's remix terms made by a better network, the moving average of the generator, and measured in dB.
-    """
-    return _mean_of_labelled(error_level(target_of_remix, target, remix), labelled)
-
-
 def adversarial(judgements: Sequence[Tensor]) -> Tensor:
     """Least-squares GAN (LSGAN), the generator's side: estimates should be judged real (1), at every scale."""
     return torch.stack([(judgement.float() - 1).square().mean() for judgement in judgements]).mean()

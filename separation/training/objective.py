@@ -16,7 +16,6 @@ from separation.models import Discriminator
 from separation.training import losses
 from separation.training.batches import Batch
 from separation.training.config import DataSettings, LossWeights
-from separation.training.truncation import Truncation
 
 Losses = dict[str, Tensor]
 
@@ -29,48 +28,19 @@ class Estimates:
     remix: Tensor
 
 
-class Teacher:
-    """Labels mixtures with the moving average of the generator, whose estimates are steadier than its own."""
-
-    def __init__(self, network: MaskingNetwork):
-        self.network = network
-
-    @torch.no_grad()
-    def __call__(self, mixture: Tensor, target: int) -> tuple[Tensor, Tensor]:
-        """The target of each mixture, and 1 where it may be used as a label, else 0.
-
-        Complex `[batch, 2 channels, bins, frames]` to the same, and `[batch]`. Where masks that are right about their
-        doubts (a mask m takes out m^2 of a bin's energy, and is m (1 - m) wrong) make more error than signal, there is
-        no label.
-        """
-        label = self.network(mixture)[:, target]
-        taken, left = label.abs(), (mixture - label).abs()
-        energy, error = (signal.sum(dim=(-3, -2, -1)) for signal in (taken.square(), taken * left))
-        return label, (energy >= error).float()
-
-
 class GeneratorObjective(nn.Module):
     """The losses of the masking network on a batch: those that have a weight."""
 
-    def __init__(
-        self,
-        network: MaskingNetwork,
-        weights: LossWeights,
-        truncation: Truncation | None = None,
-        taught_floor: float = DataSettings.taught_floor,
-    ):
+    def __init__(self, network: MaskingNetwork, weights: LossWeights, taught_floor: float = DataSettings.taught_floor):
         super().__init__()
         self.network = network
         self.weights = weights
-        self.truncation = truncation
         self.taught_quiet = 10 ** (taught_floor / 10)
 
-    def forward(
-        self, batch: Batch, critics: DiscriminatorObjective | None = None, teacher: Teacher | None = None
-    ) -> tuple[Losses, Estimates | None]:
+    def forward(self, batch: Batch, critics: DiscriminatorObjective | None = None) -> tuple[Losses, Estimates | None]:
         """Named losses, and the estimates that the discriminators have to judge, if any.
 
-        `critics` is None at steps without adversarial terms, `teacher` at those without labels of its own.
+        `critics` is None at steps without adversarial terms.
         """
         terms: Losses = {}
         estimates = None
@@ -78,8 +48,8 @@ class GeneratorObjective(nn.Module):
             terms |= self._supervised(batch["sources"], batch["labelled"], batch["taught"])
         if "mixtures" in batch:
             music = batch["mixtures"], batch["rests"], int(batch["target"])
-            if self.weights.exchange or teacher:
-                terms |= self._direct(*music, teacher)
+            if self.weights.exchange:
+                terms["exchange"] = self._exchange(*music)
             if self.weights.circular or critics:
                 circular, estimates = self._circular(*music, critics)
                 terms |= circular
@@ -88,9 +58,6 @@ class GeneratorObjective(nn.Module):
     def _supervised(self, sources: Tensor, labelled: Tensor, taught: Tensor) -> Losses:
         mixture, count = sources.sum(dim=1), len(self.network.targets)
         estimates, targets, rest = self.network(mixture), sources[:, :count], sources[:, count:]
-        if self.truncation:
-            levels = losses.error_level(estimates.detach(), targets, mixture[:, None])
-            labelled = labelled * self.truncation(levels, taught)
         quiet = torch.where(taught.bool(), self.taught_quiet, losses.QUIET)[:, None]
         terms = {"supervised_target": losses.supervised_target(estimates, targets, mixture[:, None], labelled, quiet)}
         if rest.shape[1] and self.weights.supervised_rest:
@@ -98,19 +65,9 @@ class GeneratorObjective(nn.Module):
             terms["supervised_rest"] = losses.supervised_rest(left, rest[:, 0], mixture, labelled.amin(dim=1))
         return terms
 
-    def _direct(self, mixture: Tensor, rest: Tensor, target: int, teacher: Teacher | None) -> Losses:
-        """The terms that know what to take out of a sum of b, or of what the teacher takes out of it, and a."""
-        sums = {"exchange": mixture + rest} if self.weights.exchange else {}
-        if teacher:
-            label, labelled = teacher(mixture, target)
-            sums["teacher"] = label + rest
-        taken = self._take_out(sums, target)
-        terms = {}
-        if "exchange" in taken:
-            terms["exchange"] = losses.exchange(taken["exchange"], mixture, rest)
-        if teacher:
-            terms["teacher"] = losses.teacher(taken["teacher"], label, sums["teacher"], labelled)
-        return terms
+    def _exchange(self, mixture: Tensor, rest: Tensor, target: int) -> Tensor:
+        """The term that knows what to take out of a sum of b and a."""
+        return losses.exchange(self.network(mixture + rest)[:, target], mixture, rest)
 
     def _circular(
         self, mixture: Tensor, rest: Tensor, target: int, critics: DiscriminatorObjective | None
@@ -132,7 +89,7 @@ class GeneratorObjective(nn.Module):
             terms["remix_rest"] = losses.remix_rest(remix - taken["remix"], rest)
             terms["remix_target"] = losses.remix_target(taken["remix"], taken["mixture"])
         if critics:
-            judgements = critics.rest(critics.views_of(rest_estimate, mixture), target)
+            judgements = critics.rest(compress(rest_estimate), target)
             terms["adversarial_rest"] = losses.adversarial(judgements)
             terms["adversarial_mixture"] = losses.adversarial(critics.mixture(compress(remix)))
         return terms, Estimates(rest_estimate.detach(), remix.detach())
@@ -146,22 +103,12 @@ class GeneratorObjective(nn.Module):
 
 
 class DiscriminatorObjective(nn.Module):
-    """The two discriminators, and their losses on real and estimated music.
+    """The two discriminators, and their losses on real and estimated music."""
 
-    With `beside` that of rests sees each beside the music it came from: g(b) beside b, and a real rest a beside the
-    synthetic mixture m that it went into. So it can judge what was taken out, and what was left behind. Source: Isola
-    et al., "Image-to-image translation with conditional adversarial networks", CVPR 2017.
-    """
-
-    def __init__(self, rest: Discriminator, mixture: Discriminator, beside: bool = False):
+    def __init__(self, rest: Discriminator, mixture: Discriminator):
         super().__init__()
         self.rest = rest
         self.mixture = mixture
-        self.beside = beside
-
-    def views_of(self, rest: Tensor, music: Tensor) -> Tensor:
-        """What the discriminator of rests sees of a rest and the music it came from, real `[batch, views, ...]`."""
-        return torch.cat([compress(rest), compress(music)], dim=1) if self.beside else compress(rest)
 
     def forward(self, batch: Batch, estimates: Estimates) -> Losses:
         index = int(batch["target"])
@@ -171,9 +118,8 @@ class DiscriminatorObjective(nn.Module):
             return losses.discrimination([half[0] for half in halves], [half[1] for half in halves])
 
         rests = torch.cat([batch["rests"], estimates.rest])
-        origins = torch.cat([estimates.remix, batch["mixtures"]])
         mixtures = torch.cat([batch["mixtures"], estimates.remix])
         return {
-            "discriminator_rest": judge(self.rest, self.views_of(rests, origins), index),
+            "discriminator_rest": judge(self.rest, compress(rests), index),
             "discriminator_mixture": judge(self.mixture, compress(mixtures), 0),
         }

@@ -14,7 +14,6 @@ from separation.dataset.store import Store, StoredTrack, check_settings
 from separation.errors import UserError
 from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS
 from separation.training.config import DataSettings
-from separation.training.doubts import Spans, sure_places
 from separation.training.held_out import hold_out, seeded
 
 LEVELS = {MIXTURE: -17, "vocals": -22, "drums": -24, "bass": -24, "other": -23, ACCOMPANIMENT: -19}
@@ -73,8 +72,7 @@ class Pools:
 
     `labelled` holds the tracks with every target and the rest; `targets` and `rests` what may be remixed; `mixtures`
     and `rests_without` what the terms for unlabelled music take: mixtures, and music that lacks one of the targets.
-    `taught` holds the tracks whose targets and rest are a teacher's estimates, which no other pool takes for true, and
-    the spans of them that are used;
+    `taught` holds the tracks whose targets and rest are a teacher's estimates, which no other pool takes for true;
     `held_out` are the tracks that `data.valid` keeps to validate on.
     """
 
@@ -124,12 +122,10 @@ def open_pools(targets: Sequence[str], data: DataSettings, spectral: SpectralSet
         labelled_songs=sorted(labelled_songs),
         held_out=held_out,
     )
-    taught = [track for _, track in tracks if track.teacher and _is_whole(track, targets)]
-    sure = sure_places(taught, targets, data.doubted, data.crop_frames)
     for store, track in tracks:
         isolated = bool(set(targets) & set(track.parts))
         if track.teacher:
-            _add_taught(pools, store, track, targets, data, bandwidth, sure.get(track.folder, ()))
+            _add_taught(pools, store, track, targets, data, bandwidth)
         elif isolated and track.song not in labelled_songs:
             _add_unlabelled(pools, store, track, targets, data, bandwidth)
         else:
@@ -186,20 +182,11 @@ def _is_whole(track: StoredTrack, targets: Sequence[str]) -> bool:
 
 
 def _add_taught(
-    pools: Pools,
-    store: str,
-    track: StoredTrack,
-    targets: Sequence[str],
-    data: DataSettings,
-    bandwidth: float,
-    sure: Spans,
+    pools: Pools, store: str, track: StoredTrack, targets: Sequence[str], data: DataSettings, bandwidth: float
 ) -> None:
-    """A song with a teacher's labels, which are used in the spans that are `sure`.
-
-    It is unlabelled music, too, of which is known where a target is silent.
-    """
-    if sure:
-        pools.taught.add(store, replace(target_of(track, targets[0]), spans=sure))
+    """A song with a teacher's labels. It is unlabelled music, too, of which is known where a target is silent."""
+    if _is_whole(track, targets):
+        pools.taught.add(store, target_of(track, targets[0]))
     if track.bandwidth < bandwidth:
         return
     pools.mixtures.add(store, mixture_of(track))

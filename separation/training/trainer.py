@@ -21,21 +21,19 @@ from separation.errors import UserError
 from separation.files import sweep_partials
 from separation.inference.checkpoint import build_network, load_weights, save_weights
 from separation.inference.device import choose_precision
-from separation.inference.ranges import measure_ranges
 from separation.models import Discriminator
 from separation.training import words
-from separation.training.batches import Batch, Batches, mixture_of
+from separation.training.batches import Batch, Batches
 from separation.training.calibration import soften
 from separation.training.config import Config
 from separation.training.loading import load
-from separation.training.objective import DiscriminatorObjective, GeneratorObjective, Teacher
+from separation.training.objective import DiscriminatorObjective, GeneratorObjective
 from separation.training.optimizer import GeneratorOptimizer, learning_rate_factor
 from separation.training.pools import open_pools
 from separation.training.report import TrainingReport
 from separation.training.resume import BEST, LAST, read_run, restore
 from separation.training.start import grown_from, measure_input
 from separation.training.state import save_state
-from separation.training.truncation import Truncation
 from separation.training.validation import mean_of, medians, validate, validation_tracks
 from separation.training.waveforms import waveforms_of
 
@@ -68,18 +66,11 @@ class Trainer:
         self.average = AveragedModel(
             self.network, multi_avg_fn=get_ema_multi_avg_fn(self.schedule.average), use_buffers=True
         )
-        self.teacher = Teacher(self.average.module)
         self.optimizer = GeneratorOptimizer(self.network.generator, self.schedule, self.dtype)
         # What a run is taken up again with.
         self.parts = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
-        truncation = None
-        if config.data.truncated:
-            truncation = Truncation(len(config.targets), config.data.truncated).to(device)
-            self.parts["truncation"] = truncation
         if config.losses.adversarial:
-            beside = config.discriminator.beside
-            rest, mixture = self._discriminator(len(config.targets), 8 if beside else 4), self._discriminator(1)
-            self.critics = DiscriminatorObjective(rest, mixture, beside)
+            self.critics = DiscriminatorObjective(self._discriminator(len(config.targets)), self._discriminator(1))
             self.critics.to(device)
             self.critics_optimizer = torch.optim.Adam(
                 self.critics.parameters(), config.discriminator.learning_rate, betas=(0.5, 0.999)
@@ -95,9 +86,7 @@ class Trainer:
             measure_input(self.network.generator, self._first_batches())
         if not state:
             self.average.module.load_state_dict(self.network.state_dict())
-        self.objective = self._share(
-            GeneratorObjective(self.network, config.losses, truncation, config.data.taught_floor)
-        )
+        self.objective = self._share(GeneratorObjective(self.network, config.losses, config.data.taught_floor))
         self.judging = self._share(self.critics) if config.losses.adversarial else None
         self.begun_at, self.finished_before = self.step, self.is_over
         if self.schedule.compiled:
@@ -159,15 +148,12 @@ class Trainer:
         self._set_learning_rate()
         unlabelled = "mixtures" in batch
         adversarial = unlabelled and self.config.adversarial_at(self.step)
-        taught = unlabelled and self.config.teacher_at(self.step)
 
         # Generator. Its gradient passes through the discriminators, which stand still meanwhile.
         if adversarial:
             self.critics.requires_grad_(False)
         with self._precision():
-            terms, estimates = self.objective(
-                batch, self.critics if adversarial else None, self.teacher if taught else None
-            )
+            terms, estimates = self.objective(batch, self.critics if adversarial else None)
         self._check(terms)
         total = self.config.losses.total(terms)
         self.network.zero_grad()
@@ -189,9 +175,9 @@ class Trainer:
             terms |= judged
         return {name: float(term.detach()) for name, term in terms.items()}
 
-    def _discriminator(self, targets: int, views: int = 4) -> Discriminator:
+    def _discriminator(self, targets: int) -> Discriminator:
         settings = self.config.discriminator
-        return Discriminator(views, targets, widths=settings.widths, scales=settings.scales)
+        return Discriminator(targets=targets, widths=settings.widths, scales=settings.scales)
 
     def _first_batches(self) -> Iterator[Batch]:
         """The first 16 batches that have all that batches can have, of all processes together."""
@@ -239,10 +225,7 @@ class Trainer:
         return scores
 
     def _finish(self, report: TrainingReport) -> None:
-        """Make the masks of the best weights as soft as scores best, and measure what 8-bit integers must hold.
-
-        Once, however often the end is taken up again.
-        """
+        """Make the masks of the best weights as soft as scores best: once, however often the end is taken up again."""
         if self.best == -math.inf:  # the best weights were taken away
             self._validate(report)
         best = load_weights(self.output / BEST, self.device)
@@ -250,10 +233,6 @@ class Trainer:
         if self.songs and self.schedule.soften and "softened" not in facts:
             facts["softened"], songs = soften(best.network, self.songs, self.schedule.soften)
             facts["validation_sdr"] = medians(songs)
-            self._save(best.network, **facts)
-        if best.network.ranges is None:
-            mixtures = (mixture_of(batch).to(self.device) for batch in self._first_batches())
-            measure_ranges(best.network, mixtures)
             self._save(best.network, **facts)
 
     def _save(self, network: nn.Module, **facts: Any) -> None:

@@ -16,9 +16,9 @@ from torch import Tensor
 from separation.audio.spectral import Spectral, SpectralSettings
 from separation.dataset.store import StoredTrack
 from separation.errors import UserError
-from separation.training.augmentation import equaliser_factors, stretch
+from separation.training.augmentation import equaliser_factors
 from separation.training.config import Config
-from separation.training.draws import Example, bins_under
+from separation.training.draws import Example
 from separation.training.pools import Pools
 
 Place = tuple[int, int]
@@ -30,8 +30,7 @@ class Orders:
     """Examples as numbers, for pieces of waveforms and for the sources that they are summed to.
 
     Of each piece: the `position` of its first sample, `first` and `end` of the part that it lies in, `source`, `scale`.
-    Of each source: `size` (bins to look at), `ratio`, `swap`, `mono`, `limit` (bin), and the factors of its `equaliser`
-    by bin.
+    Of each source: `swap`, `mono`, `limit` (bin), and the factors of its `equaliser` by bin.
     """
 
     position: Tensor
@@ -39,14 +38,11 @@ class Orders:
     end: Tensor
     source: Tensor
     scale: Tensor
-    size: Tensor
-    ratio: Tensor
     swap: Tensor
     mono: Tensor
     limit: Tensor
     equaliser: Tensor
     examples: int
-    transposed: bool
 
     def pin_memory(self) -> Orders:
         return self._each(Tensor.pin_memory)
@@ -73,28 +69,25 @@ class Clerk:
         draws = [(draw, example.limit(settings)) for example in examples for draw in example.draws]
         for index, (draw, limit) in enumerate(draws):
             if not (draw and draw.gain):
-                sources.append((self.bins, 1.0, False, False, limit))
+                sources.append((False, False, limit))
                 equalisers.append(())
                 continue
-            sources.append((bins_under(draw.ratio, self.bins, settings), draw.ratio, draw.swap, draw.mono, limit))
+            sources.append((draw.swap, draw.mono, limit))
             equalisers.append(draw.equaliser)
             track, start = draw.signal.track, draw.start * settings.hop - settings.padding
             for part, sign in draw.signal.parts:
                 first, end = self.places[track.folder, part]
                 pieces.append((first + start, first, end, index, sign * draw.signal.gain * draw.gain * track.step))
         position, first, end, source, scale = zip(*pieces, strict=True) if pieces else ((),) * 5
-        size, ratio, swap, mono, limits = zip(*sources, strict=True)
+        swap, mono, limits = zip(*sources, strict=True)
         return Orders(
             *(torch.tensor(values, dtype=torch.int64) for values in (position, first, end, source)),
             torch.tensor(scale, dtype=torch.float32),
-            torch.tensor(size),
-            torch.tensor(ratio, dtype=torch.float64),
             torch.tensor(swap),
             torch.tensor(mono),
             torch.tensor(limits),
             self._equalisers(equalisers),
             len(examples),
-            any(value != 1 for value in ratio),
         )
 
     def _equalisers(self, equalisers: Sequence[tuple[float, ...]]) -> Tensor:
@@ -132,7 +125,7 @@ class Waveforms:
         waveforms = self._crops(orders, (frames - 1) * self.settings.hop + self.settings.n_fft)
         waveforms = torch.where(orders.swap[:, None, None], waveforms.flip(1), waveforms)
         waveforms = torch.where(orders.mono[:, None, None], waveforms.mean(1, keepdim=True), waveforms)
-        spectrograms = self._transposed(self.spectral.analyse(waveforms), orders)
+        spectrograms = self.spectral.analyse(waveforms)[:, :, : self.bins]
         bins = torch.arange(self.bins, device=self.samples.device)
         kept = (bins < orders.limit[:, None]).float()
         if len(orders.equaliser):
@@ -142,7 +135,7 @@ class Waveforms:
 
     def _crops(self, orders: Orders, length: int) -> Tensor:
         """The summed pieces of each source, `[sources, 2 channels, length]`; what lies outside of a part is silent."""
-        crops = torch.zeros(len(orders.ratio), length, 2, device=self.samples.device)
+        crops = torch.zeros(len(orders.swap), length, 2, device=self.samples.device)
         if len(orders.position):
             index = orders.position[:, None] + torch.arange(length, device=self.samples.device)
             inside = (index >= orders.first[:, None]) & (index < orders.end[:, None])
@@ -150,16 +143,6 @@ class Waveforms:
             pieces = self.samples[index] * (inside * orders.scale[:, None])[..., None]
             crops.index_add_(0, orders.source, pieces)
         return crops.transpose(1, 2)
-
-    def _transposed(self, spectrograms: Tensor, orders: Orders) -> Tensor:
-        """`augmentation.transposed` for all sources, each by its own ratio: `[sources, 2 channels, bins, frames]`."""
-        if not orders.transposed:
-            return spectrograms[:, :, : self.bins]
-        below, lower, upper = stretch(orders.ratio, orders.size, self.bins)
-        rows = torch.arange(len(below), device=below.device)[:, None]
-        at = spectrograms[rows, :, below] * lower[..., None, None]
-        at += spectrograms[rows, :, below + 1] * upper[..., None, None]
-        return at.transpose(1, 2)
 
 
 def waveforms_of(pools: Pools, config: Config, device: torch.device) -> Waveforms | None:

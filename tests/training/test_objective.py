@@ -14,7 +14,7 @@ from separation.models import Discriminator
 from separation.stems import source_names
 from separation.training.config import LossWeights
 from separation.training.losses import QUIET
-from separation.training.objective import DiscriminatorObjective, Estimates, GeneratorObjective, Teacher
+from separation.training.objective import DiscriminatorObjective, Estimates, GeneratorObjective
 
 
 class Taker(nn.Module):
@@ -191,27 +191,6 @@ def test_exchange_finds_the_target_that_nobody_ever_heard():
     torch.testing.assert_close(shares.detach(), torch.tensor([[1 / 9, 4 / 6, 0]]), atol=0.05, rtol=0)
 
 
-def test_the_teachers_labels_are_found_again_in_remixes():
-    """Of b = 8 the teacher takes out 6, and of 6 + 2 = 8 the generator 2: an error of half the remix."""
-    teacher = Teacher(Taker(torch.tensor([0.75])))
-    shares = torch.tensor([0.25], requires_grad=True)
-    objective = make_objective(Taker(shares), teacher=1)
-    terms, estimates = objective(unlabelled(constant(8), constant(2)), teacher=teacher)
-    assert values(terms) == {"teacher": decibels(0.5)}
-    assert estimates is None
-    terms["teacher"].backward()
-    assert shares.grad < 0 and teacher.network.shares.grad is None
-
-
-def test_labels_with_more_error_than_signal_do_not_count():
-    """Masks of 0.25 say of themselves that they are three parts error to one of signal; silence says nothing bad."""
-    objective = make_objective(Taker(torch.tensor([0.25])), teacher=1)
-    music = unlabelled(constant(8), constant(2))
-    for share, used in ((0.75, True), (0.25, False), (0.0, True)):
-        terms, _ = objective(music, teacher=Teacher(Taker(torch.tensor([share]))))
-        assert (float(terms["teacher"]) != 0) == used
-
-
 def test_the_adversarial_terms_judge_the_rest_and_the_remix():
     """g(b) = 8 and m = 8 + 1 = 9, about the second target, which doubles the judgement of the rest."""
     critics = DiscriminatorObjective(Judge(), Judge())
@@ -228,11 +207,9 @@ def test_the_adversarial_terms_judge_the_rest_and_the_remix():
     assert float(judged["discriminator_mixture"]) == pytest.approx(float((real_mixture - 1) ** 2 + remix**2))
 
 
-@pytest.mark.parametrize("beside", [False, True])
-def test_the_generator_learns_through_critics_that_stand_still(beside):
+def test_the_generator_learns_through_critics_that_stand_still():
     shares = torch.tensor([0.5], requires_grad=True)
-    judges = (Discriminator(views, widths=(4, 4), scales=1) for views in (8 if beside else 4, 4))
-    critics = DiscriminatorObjective(*judges, beside)
+    critics = DiscriminatorObjective(*(Discriminator(widths=(4, 4), scales=1) for _ in range(2)))
     critics.requires_grad_(False)
     batch = unlabelled(torch.randn(1, 2, 8, 8, dtype=torch.complex64), torch.randn(1, 2, 8, 8, dtype=torch.complex64))
     terms, estimates = make_objective(Taker(shares))(batch, critics)
@@ -253,16 +230,3 @@ def test_estimates_are_what_the_discriminators_see():
     DiscriminatorObjective(Watcher(seen), Watcher(seen))(batch, estimates)
     torch.testing.assert_close(seen[0], compress(torch.cat([constant(3), constant(4)])))
     torch.testing.assert_close(seen[1], compress(torch.cat([constant(2), constant(5)])))
-
-
-def test_each_rest_is_seen_beside_the_music_it_came_from():
-    """The true one, a = 3, beside the remix m = 5 that it went into, and g(b) = 4 beside b = 2."""
-    seen: list[Tensor] = []
-    batch, estimates = unlabelled(constant(2), constant(3)), Estimates(rest=constant(4), remix=constant(5))
-    critics = DiscriminatorObjective(Watcher(seen), Watcher(seen), beside=True)
-    critics(batch, estimates)
-    torch.testing.assert_close(seen[0][:, :4], compress(torch.cat([constant(3), constant(4)])))
-    torch.testing.assert_close(seen[0][:, 4:], compress(torch.cat([constant(5), constant(2)])))
-    torch.testing.assert_close(seen[1], compress(torch.cat([constant(2), constant(5)])))
-    make_objective(Taker(torch.tensor([0.5])))(batch, critics)  # the generator's side: b = 2 of which 1 is left
-    torch.testing.assert_close(seen[2], torch.cat([compress(constant(1)), compress(constant(2))], dim=1))

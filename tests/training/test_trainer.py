@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from separation.training.history import HISTORY, History
 from separation.training.report import TrainingReport
 from separation.training.state import load_state, save_state
 from separation.training.trainer import BEST, LAST, Clock, Trainer, learning_rate_factor
-from separation.training.truncation import Truncation
 
 CPU = torch.device("cpu")
 SUPERVISED = {"supervised_target", "supervised_rest"}
@@ -114,28 +112,6 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(configure, tmp_path, mo
     assert load_state(stopped / LAST)["step"] == 8
     assert_same_state(whole / LAST, stopped / LAST)
     assert_same_weights(whole / BEST, stopped / BEST)
-
-
-def test_truncation_goes_on_where_it_was(configure, tmp_path, monkeypatch):
-    """With a memory of 4 labels, what was left out within these steps depends on the labels before the stop."""
-    monkeypatch.setattr(trainer_module, "Truncation", partial(Truncation, recent=4))
-    parts = make_song(0, 2.0, TINY.sample_rate)
-    parts = {part: parts[part] for part in ("mixture", "vocals", "accompaniment")}
-    for number in range(3):
-        add_track(tmp_path / "taught", TINY, f"taught-{number}", parts, teacher=["all"], silent={})
-    data = {"stores": {str(tmp_path / "taught"): 1}, "taught": 1.0, "truncated": 0.5}
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    config = configure(data=data, losses={"supervised_rest": 0})
-    Trainer(config, whole, CPU).run()
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_at(patch, 4)
-        Trainer(config, stopped, CPU).run()
-    Trainer(config, stopped, CPU, resume=True).run()
-    assert_same_state(whole / LAST, stopped / LAST)
-    assert load_state(whole / LAST)["truncation"]["levels"].any()
-    Trainer(configure(data=data | {"truncated": 0}, losses={"supervised_rest": 0}), tmp_path / "all", CPU).run()
-    with pytest.raises(AssertionError):
-        assert_same_weights(whole / BEST, tmp_path / "all" / BEST)
 
 
 def test_a_run_can_be_repeated(configure, tmp_path):

@@ -54,11 +54,10 @@ DRAWN = {
     "songs": {"remix": 0},
     "mono": {"remix": 0.5, "mono": 0.5},
     "remixes": {"remix": 1, "mute": 0.3},
-    "transposed": {"remix": 0.5, "transpose": 5},
-    "equalised": {"remix": 1, "equalise": 12, "transpose": 3},
+    "equalised": {"remix": 1, "equalise": 12},
     "pairs": {"targets": STEMS, "pairs": {"vocals": 0.5, "drums": 0.2}},
     "taught": {"targets": STEMS, "taught": 0.8},
-    "unlabelled": {"losses": PAPER, "unlabelled_batch_size": 3, "transpose": 2},
+    "unlabelled": {"losses": PAPER, "unlabelled_batch_size": 3},
 }
 
 
@@ -84,7 +83,7 @@ def test_batches_from_memory_are_those_of_the_store(folder, drawn, workers):
 
 def test_orders_are_small(folder):
     """A worker sends numbers and no music."""
-    config = make_config(folder, targets=STEMS, transpose=2)
+    config = make_config(folder, targets=STEMS)
     pools = open_pools(config.targets, config.data, config.spectral, 1000.0)
     waveforms = waveforms_of(pools, replace(config, data=replace(config.data, in_memory=True)), CPU)
     orders = Batches(config, pools, clerk=waveforms.clerk)[0]["sources"]
