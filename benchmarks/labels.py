@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median, stdev
 
-from separation.dataset.tracks import DATASETS
+from separation.dataset.layouts import DATASETS
 from separation.errors import UserError
 from separation.runtime import run_script
 from separation.training.config import Config, load_config

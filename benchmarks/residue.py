@@ -16,7 +16,7 @@ from statistics import median
 from tqdm import tqdm
 
 from separation import Separator
-from separation.dataset.tracks import DATASETS, SUBSETS, Track, find_tracks
+from separation.dataset.layouts import DATASETS, SUBSETS, Track, find_tracks
 from separation.errors import UserError
 from separation.runtime import run_script
 from separation.stems import ACCOMPANIMENT, STEMS

@@ -12,7 +12,7 @@ import pytest
 from conftest import make_stems, write_files
 from networks import random_weights
 
-import dataset
+from separation.dataset import command as dataset
 from separation.errors import UserError
 from separation.jobs import run_jobs
 from separation.songs import command

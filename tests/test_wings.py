@@ -54,8 +54,8 @@ def test_a_module_imports_what_its_wing_may(path):
     own = "models" if place[0] == "models" else wing_of(".".join(place))
     found = {wing_of(name) for name in imported(path)} - {None, own}
     assert found <= MAY_IMPORT[own]
-    if own == "scoring":  # of the datasets it needs the tracks alone
-        assert {name for name in imported(path) if wing_of(name) == "dataset" and ".tracks" not in name} == set()
+    if own == "scoring":  # of the datasets it needs the layouts alone
+        assert {name for name in imported(path) if wing_of(name) == "dataset" and ".layouts" not in name} == set()
 
 
 @pytest.mark.parametrize("path", [*modules(), *REPOSITORY.glob("*.py")], ids=lambda path: path.name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,10 +14,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from separation.audio.formats import AUDIO_SUFFIXES
 from separation.audio.io import probe
 from separation.audio.spectral import Spectral, SpectralSettings
-from separation.dataset.label import LabelledTrack, doubts, silent_spans
+from separation.dataset.layouts import Track
+from separation.dataset.pseudo_labels import LabelledTrack, doubts, silent_spans
 from separation.dataset.store import (
+    SETTINGS_FILE,
     TRACK_FILE,
     Store,
     StoredTrack,
@@ -26,7 +30,6 @@ from separation.dataset.store import (
     stored_bytes,
     write_track,
 )
-from separation.dataset.tracks import Track
 from separation.errors import UserError
 from separation.files import sweep_partials
 from separation.jobs import run_jobs
@@ -269,3 +272,28 @@ def in_units(size: int) -> str:
     '2.34 GB'
     """
     return f"{size / 1e9:.2f} GB"
+
+
+def skipped(root: Path, tracks: Iterable[Track]) -> list[Path]:
+    """The audio files under `root` that none of `tracks` uses, and the folders in which there is no audio at all.
+
+    Hidden folders and stores of spectrograms are left out.
+    """
+    used = {file.path for track in tracks for file in track.files.values()}
+    found: list[Path] = []
+    with_audio: set[Path] = {folder for path in used for folder in path.parents}
+    folders: list[Path] = []
+    for place, below, files in os.walk(root):
+        folder = Path(place)
+        if {SETTINGS_FILE, TRACK_FILE} & {*files}:
+            below.clear()
+            continue
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        folders.append(folder)
+        for name in sorted(files):
+            path = folder / name
+            if path.suffix.lower() in AUDIO_SUFFIXES and not name.startswith(".") and path not in used:
+                found.append(path)
+                with_audio |= {*path.parents}
+    empty = [folder for folder in folders if folder not in with_audio]
+    return found + [folder for folder in empty if folder.parent not in empty]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from separation.audio.io import AudioWriter
-from separation.dataset.tracks import Track
+from separation.dataset.layouts import Track
 from separation.errors import UserError
 from separation.files import sweep_partials
 from separation.jobs import run_jobs

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from separation.audio.ffmpeg import provide_ffmpeg
-from separation.dataset.tracks import Track
+from separation.dataset.layouts import Track
 from separation.errors import UserError
 from separation.files import replacing, sweep_partials
 from separation.inference.separator import Separator

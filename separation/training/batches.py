@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from separation.dataset.signals import Signal, shares_of
-from separation.dataset.store import StoredTrack
+from separation.dataset.store import Signal, StoredTrack, shares_of
 from separation.errors import UserError
 from separation.stems import rest_name
 from separation.training.augmentation import random_equaliser

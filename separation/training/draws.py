@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from separation.audio.spectral import SpectralSettings
-from separation.dataset.signals import Signal
+from separation.dataset.store import Signal
 from separation.training.augmentation import equalised
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from separation.dataset.layouts import artist_of, is_named
 from separation.dataset.store import StoredTrack
-from separation.dataset.tracks import artist_of, is_named
 from separation.errors import UserError
 from separation.stems import MIXTURE
 from separation.training.config import DataSettings

@@ -9,8 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from separation.audio.spectral import SpectralSettings
-from separation.dataset.signals import Signal, mixture_of, rest_of, shares_of, silence_of, target_of
-from separation.dataset.store import Store, StoredTrack, check_settings
+from separation.dataset.store import (
+    Signal,
+    Store,
+    StoredTrack,
+    check_settings,
+    mixture_of,
+    rest_of,
+    shares_of,
+    silence_of,
+    target_of,
+)
 from separation.errors import UserError
 from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS
 from separation.training.config import DataSettings

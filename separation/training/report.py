@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from separation.audio.spectral import Spectral
-from separation.dataset.signals import mixture_of
-from separation.dataset.store import StoredTrack
+from separation.dataset.store import StoredTrack, mixture_of
 from separation.inference.masking import MaskingNetwork
 from separation.inference.separator import Separator
 from separation.training.config import Config

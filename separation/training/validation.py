@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from separation.audio.spectral import Spectral
-from separation.dataset.signals import mixture_of, rest_of, target_of
-from separation.dataset.store import Store, StoredTrack
+from separation.dataset.store import Store, StoredTrack, mixture_of, rest_of, target_of
 from separation.inference.masking import MaskingNetwork
 from separation.inference.separator import Separator
 

@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from benchmarks.residue import parts_without, residue
-from separation.dataset.tracks import find_tracks
+from separation.dataset.layouts import find_tracks
 from separation.stems import STEMS
 
 RATE = 8000

@@ -15,8 +15,8 @@ from conftest import make_stems, write_files
 from separation.audio.spectral import Spectral, SpectralSettings
 from separation.dataset import build
 from separation.dataset.build import build_store, bytes_needed, check_disk, choose_parts, in_units, plan_store
+from separation.dataset.layouts import Track, find_tracks
 from separation.dataset.store import Store, create_store
-from separation.dataset.tracks import Track, find_tracks
 from separation.errors import UserError
 from separation.stems import STEMS
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import make_stems, write_files
 
+from separation.dataset.layouts import Track, find_tracks
 from separation.dataset.pack import pack, packed_parts, plan_packing
-from separation.dataset.tracks import Track, find_tracks
 from separation.errors import UserError
 from separation.stems import STEMS
 

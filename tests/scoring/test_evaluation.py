@@ -11,7 +11,7 @@ from conftest import make_stems, write_files
 from torch import Tensor
 
 from separation.audio.ffmpeg import provide_ffmpeg
-from separation.dataset.tracks import Track, find_tracks
+from separation.dataset.layouts import Track, find_tracks
 from separation.scoring.evaluation import (
     COLUMNS,
     METRICS,

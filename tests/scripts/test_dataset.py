@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, environment, hear_signals, make_stems, write_files
 
-from dataset import main
+from separation.dataset.command import main
 from separation.dataset.store import Store, is_partial
 from separation.errors import UserError
 from separation.stems import STEMS

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 
 import pytest
 import torch
-from conftest import REPOSITORY, make_stems, write_files
+from conftest import make_stems, write_files
 
 from separation.audio.spectral import SpectralSettings
 from separation.errors import UserError
 from separation.inference.checkpoint import build_network, save_weights
 from separation.inference.config import GeneratorSettings
+from separation.scoring.command import main
 from separation.stems import STEMS
 from separation.training.config import Config
 
@@ -78,12 +78,9 @@ def test_only_the_named_songs_are_scored(songs, tmp_path, monkeypatch, capsys):
 
 
 def call(monkeypatch, *arguments):
-    """Run test.py in this process, under a name of its own: Python has a package called test."""
-    spec = importlib.util.spec_from_file_location("test_script", REPOSITORY / "test.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Run test.py in this process."""
     monkeypatch.setattr("sys.argv", ["test.py", *map(str, arguments)])
-    return module.main()
+    return main()
 
 
 def test_scores_all_four_stems(songs, tmp_path, monkeypatch, capsys):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from separation.dataset.tracks import AudioFile
+from separation.audio.formats import AudioFile
 from separation.errors import UserError
 from separation.songs.find import Song
 from separation.songs.naming import Naming

@@ -11,8 +11,8 @@ from music import cover_art
 from networks import BandSplit, random_network
 from torch import Tensor
 
+from separation.audio.formats import AudioFile
 from separation.audio.io import AudioReader, AudioWriter, probe, read, read_cover, write
-from separation.dataset.tracks import AudioFile
 from separation.errors import UserError
 from separation.inference.separator import Separator
 from separation.songs.outputs import StemFormat

@@ -15,8 +15,7 @@ from music import TINY, add_track
 from networks import PAPER
 from torch import Tensor
 
-from separation.dataset.signals import mixture_of
-from separation.dataset.store import Store
+from separation.dataset.store import Store, mixture_of
 from separation.errors import UserError
 from separation.training.augmentation import equalised, random_equaliser
 from separation.training.batches import Batch, Batches

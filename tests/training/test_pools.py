@@ -8,8 +8,7 @@ import torch
 from music import TINY, add_track, make_song
 
 from separation.audio.spectral import Spectral, SpectralSettings
-from separation.dataset.signals import Signal, mixture_of, rest_of, target_of
-from separation.dataset.store import Store, StoredTrack, level
+from separation.dataset.store import Signal, Store, StoredTrack, level, mixture_of, rest_of, target_of
 from separation.errors import UserError
 from separation.training.config import DataSettings
 from separation.training.pools import LEVELS, Pool, Pools, open_pools

@@ -12,7 +12,7 @@ from conftest import make_stems, write_files
 from torch.nn.functional import pad
 
 from separation.audio.ffmpeg import provide_ffmpeg
-from separation.dataset.tracks import Track, download_sample, file_name, find_tracks, validation_songs
+from separation.dataset.layouts import Track, download_sample, file_name, find_tracks, validation_songs
 from separation.errors import UserError
 from separation.stems import STEMS
 

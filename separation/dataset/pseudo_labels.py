@@ -20,9 +20,8 @@ from torch.nn.functional import pad
 
 from separation.audio.io import read
 from separation.audio.resample import resample
-from separation.dataset.signals import runs
-from separation.dataset.store import STRETCH
-from separation.dataset.tracks import Track
+from separation.dataset.layouts import Track
+from separation.dataset.store import STRETCH, runs
 from separation.errors import UserError
 from separation.inference.pretrained import find_weights
 from separation.inference.separator import Separator

@@ -14,10 +14,9 @@ from music import make_song
 from separation import Separator
 from separation.audio.spectral import Spectral, SpectralSettings
 from separation.dataset.build import build_store, frames_of, plan_store
-from separation.dataset.label import DEPTH, SHORTEST, Teacher, label, silent_spans
-from separation.dataset.signals import silence_of
-from separation.dataset.store import Store
-from separation.dataset.tracks import find_tracks
+from separation.dataset.layouts import find_tracks
+from separation.dataset.pseudo_labels import DEPTH, SHORTEST, Teacher, label, silent_spans
+from separation.dataset.store import Store, silence_of
 from separation.errors import UserError
 from separation.training.batches import Batches
 from separation.training.config import parse_config
