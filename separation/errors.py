@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 
 class UserError(Exception):
     """Something the user can put right.
@@ -14,3 +17,26 @@ class UserError(Exception):
     def __init__(self, message: str, code: str = "invalid_input"):
         super().__init__(message)
         self.code = code
+
+
+WRITE_ERRORS = {
+    errno.ENOSPC: ("disk_full", "the disk is full: make room there, or choose another folder"),
+    errno.EDQUOT: ("disk_full", "your quota on that disk is used up: make room there, or choose another folder"),
+    errno.EFBIG: ("file_too_large", "the disk takes no file of that size: choose another folder, or a smaller format"),
+    errno.EACCES: ("no_permission", "you may not write there: choose another folder"),
+    errno.EPERM: ("no_permission", "you may not write there: choose another folder"),
+    errno.EROFS: ("no_permission", "that disk is read-only: choose another folder"),
+    errno.ENAMETOOLONG: ("invalid_name", "the name is too long for that disk: choose a shorter one"),
+    errno.EINVAL: ("invalid_name", "that disk does not take such a name: choose another name or folder"),
+    errno.EILSEQ: ("invalid_name", "that disk does not take such a name: choose another name or folder"),
+    errno.ENOTDIR: ("not_a_folder", "a file is in the place of one of its folders: choose another folder"),
+    errno.EEXIST: ("not_a_folder", "a file is in the place of one of its folders: choose another folder"),
+    errno.EISDIR: ("is_a_folder", "a folder is in its place: choose another name"),
+}
+"""What an error number means for who wants to write a file, and what to do about it."""
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The sentence for a file or folder that the system does not let us write."""
+    code, reason = WRITE_ERRORS.get(error.errno or 0, ("cannot_write", f"{error.strerror or error}"))
+    return UserError(f"{path} cannot be written: {reason}.", code)

@@ -1,15 +1,32 @@
-"""Files of a run's own, and what becomes of those that a dead run left."""
+"""How files are named, found, written and locked."""
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+from conftest import REPOSITORY
 
 from separation.errors import UserError
-from separation.files import make_partial, partial_name, replacing, sweep_partials
+from separation.files import (
+    drop_partial,
+    finish_partial,
+    is_hidden,
+    make_partial,
+    partial_name,
+    portable_name,
+    replacing,
+    sweep_partials,
+    user_path,
+    visible_files,
+)
+
+needs_locks = pytest.mark.skipif(os.name != "posix", reason="an open file is its own lock on Windows")
 
 
 def test_two_writers_of_one_file_never_mix_and_the_last_whole_one_wins(tmp_path):
@@ -22,12 +39,25 @@ def test_two_writers_of_one_file_never_mix_and_the_last_whole_one_wins(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.txt"]
 
 
-def test_after_an_error_the_file_that_was_there_is_still_there(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "advice"),
+    [
+        (errno.ENOSPC, "disk_full", "make room"),
+        (errno.EACCES, "no_permission", "another folder"),
+        (errno.EROFS, "no_permission", "read-only"),
+        (errno.EINVAL, "invalid_name", "such a name"),
+        (errno.ENAMETOOLONG, "invalid_name", "shorter"),
+        (errno.EIO, "cannot_write", os.strerror(errno.EIO)),
+    ],
+)
+def test_after_an_error_the_file_is_as_before_and_the_advice_fits_the_error(tmp_path, number, code, advice):
     path = tmp_path / "x.txt"
     path.write_text("before")
-    with pytest.raises(UserError, match=r"x.txt cannot be written \(no room\)"), replacing(path) as partial:
+    with pytest.raises(UserError) as caught, replacing(path) as partial:
         partial.write_text("half")
-        raise OSError("no room")
+        raise OSError(number, os.strerror(number))
+    assert caught.value.code == code and advice in str(caught.value) and str(path) in str(caught.value)
+    assert ("make room" in str(caught.value)) == (code == "disk_full")
     assert path.read_text() == "before" and len(list(tmp_path.iterdir())) == 1
 
 
@@ -40,20 +70,110 @@ def test_a_planted_link_is_not_followed(tmp_path, monkeypatch):
     monkeypatch.setattr("separation.files.partial_name", lambda: name)
     with pytest.raises(FileExistsError):
         make_partial(tmp_path)
+    sweep_partials(tmp_path)
     assert victim.read_text() == "precious"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="elsewhere nobody can tell which process runs")
-def test_what_a_dead_run_left_is_swept_and_what_is_anyone_elses_stays(tmp_path):
-    command = "from pathlib import Path; from separation.files import *; print(make_partial(Path('.')))"
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}  # noqa: PTH109
-    dead = subprocess.run(
-        [sys.executable, "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert (tmp_path / dead.stdout.strip()).exists()
-    kept = {make_partial(tmp_path).name, "song.partial", ".my own.partial", ".01234567.elsewhere@1.partial"}
-    for name in kept | {".76543210.elsewhere@1.partial"}:
+OTHER_RUN = """
+import socket, sys
+from pathlib import Path
+socket.gethostname = lambda: "container"
+from separation.files import make_partial
+print(make_partial(Path("."), as_folder="folder" in sys.argv).name, flush=True)
+sys.stdin.read()
+"""
+
+
+@needs_locks
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_partial_of_a_living_run_stays_even_if_its_process_number_means_nothing_here(tmp_path, monkeypatch, kind):
+    """As of two containers with one hostname, where a process number of the one is no process of the other."""
+    monkeypatch.setattr("separation.files.HOST", "container")
+    command = [sys.executable, "-c", OTHER_RUN, kind]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    run = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, **pipes)
+    partial = tmp_path / run.stdout.readline().strip()
+    sweep_partials(tmp_path)
+    assert partial.exists()
+    run.kill()
+    run.wait()
+    sweep_partials(tmp_path)
+    assert not partial.exists()
+
+
+@needs_locks
+def test_only_abandoned_partials_are_swept(tmp_path):
+    own, dropped, finished = (make_partial(tmp_path) for _ in range(3))
+    drop_partial(dropped)
+    finish_partial(finished, tmp_path / "song.wav")
+    kept = {own.name, "song.wav", "song.partial", ".my own.partial", ".01234567.elsewhere.partial"}
+    old = ".76543210.elsewhere.partial"  # another machine has not touched it for years
+    for name in (kept | {old, partial_name()}) - {own.name, "song.wav"}:
         (tmp_path / name).touch()
-    os.utime(tmp_path / ".76543210.elsewhere@1.partial", (0, 0))  # another machine has not touched it for years
+    os.utime(tmp_path / old, (0, 0))
     sweep_partials(tmp_path)
     assert {entry.name for entry in tmp_path.iterdir()} == kept
+    sweep_partials(tmp_path, own=True)
+    assert {entry.name for entry in tmp_path.iterdir()} == kept - {own.name}
+
+
+@needs_locks
+def test_where_there_are_no_locks_a_partial_is_abandoned_after_a_day(tmp_path, monkeypatch):
+    import fcntl
+
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    young, old = (tmp_path / partial_name() for _ in range(2))
+    for path in (young, old):
+        path.touch()
+    os.utime(old, (time.time() - 2 * 86400,) * 2)
+    sweep_partials(tmp_path)
+    assert list(tmp_path.iterdir()) == [young]
+
+
+def test_hidden_files_and_the_systems_own_folders_are_not_seen(tmp_path):
+    hidden = (
+        *(
+            ".AppleDouble/a.wav",
+            ".@__thumb/s800a.mp3",
+            ".Trash-1000/files/a.wav",
+            "#recycle/a.wav",
+            "@eaDir/a.mp3/x.jpg",
+        ),
+        *("@eaDir/a.mp3/x.jpg", "._a.stem.mp4", ".DS_Store", "$RECYCLE.BIN/a.wav", "b/__MACOSX/a.wav"),
+    )
+    seen = ("#1 hit/a.wav", "@home/b.wav", "b/a.wav", "c.wav")
+    for name in (*hidden, *seen):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in visible_files(tmp_path)]
+    assert sorted(found) == sorted(seen)
+    assert is_hidden("@EADIR") and not is_hidden("recycle")
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("What? - a", "What_ - a"),
+        ("A:B", "A_B"),
+        ("R.E.M.", "R.E.M"),
+        ('a/b\\c|d<e>f*g"h\x00\x1f', "a_b_c_d_e_f_g_h__"),
+        ("CON", "CON_"),
+        ("com1.live", "com1_.live"),
+        ("Connie", "Connie"),
+        (". .", "_"),
+        ("Füße 歌", "Füße 歌"),
+    ],
+)
+def test_names_become_such_as_windows_takes(name, right):
+    assert portable_name(name) == right == portable_name(right)
+
+
+def test_a_home_folder_is_expanded_wherever_a_path_is_typed(monkeypatch):
+    monkeypatch.setenv("HOME" if os.name == "posix" else "USERPROFILE", str(Path("/home/me")))
+    assert user_path("~/x") == Path("/home/me/x") and user_path("a~/x") == Path("a~/x")
+    with pytest.raises(UserError) as caught:
+        user_path("~nosuchuser/x")
+    assert caught.value.code == "no_such_user"

@@ -13,8 +13,8 @@ from separation.audio.boxes import add_user_data
 from separation.audio.decoders import BLOCK, AudioInfo, open_decoder
 from separation.audio.encoders import FORMATS, Coding, EncodingError, FFmpegEncoder, SoundFileEncoder
 from separation.audio.resample import resample
-from separation.errors import UserError
-from separation.files import make_partial
+from separation.errors import UserError, cannot_write
+from separation.files import drop_partial, finish_partial, make_partial
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -165,9 +165,9 @@ class AudioWriter:
             else:
                 self._encoder = FFmpegEncoder(*kind, tags or {}, cover, streams)
         except OSError as error:
-            raise UserError(f"{self.path} can't be written: {error.strerror}.") from error
+            raise cannot_write(self.path, error) from error
         except ValueError as error:
-            self.partial.unlink()
+            drop_partial(self.partial)
             raise UserError(f"{self.path} can't hold {channels} channels at {sample_rate} Hz: choose wav.") from error
 
     def write(self, *waveforms: Tensor | np.ndarray) -> None:
@@ -200,14 +200,14 @@ class AudioWriter:
             if kind is None:
                 for box, content in self.user_data.items():
                     add_user_data(self.partial, box, content)
-                self.partial.replace(self.path)
+                finish_partial(self.partial, self.path)
         except (EncodingError, OSError) as error:
             if kind is None:
                 raise UserError(
                     f"{self.path} can't be written to its end: is the disk full, or is it a folder?"
                 ) from error
         finally:
-            self.partial.unlink(missing_ok=True)
+            drop_partial(self.partial)
 
 
 def find_format(path: Path, bits: str | None = None) -> tuple[str, Coding]:

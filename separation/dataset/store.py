@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +26,7 @@ from torch.nn.functional import pad
 
 from separation.audio.spectral import Spectral, SpectralSettings
 from separation.errors import UserError
-from separation.files import PARTIAL, partial_name, replacing
+from separation.files import PARTIAL, drop_partial, make_partial, partial_name, replacing
 from separation.stems import MIXTURE, PARTS, rest_parts
 
 SETTINGS_FILE = "settings.json"
@@ -250,13 +249,12 @@ def write_track(
     """
     parts = sorted(waveforms, key=PARTS.index)
     final = folder / name
-    partial = folder / partial_name()
     samples = {waveform.shape[-1] for waveform in waveforms.values()}
     if len(samples) > 1:
         raise ValueError(f"the parts of {name} are not of one length")
     check_own(final)
+    partial = make_partial(folder, as_folder=True)
     try:
-        partial.mkdir()
         peak = max(float(waveform.abs().max()) for waveform in waveforms.values())
         step = peak / 32767 if compact and peak else 1 / 32767
         for part, waveform in waveforms.items():
@@ -284,8 +282,7 @@ def write_track(
         (partial / TRACK_FILE).write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
         _replace(final, partial)
     finally:
-        with suppress(OSError):
-            remove_track(partial)
+        drop_partial(partial)
 
 
 def _replace(final: Path, partial: Path) -> None:

@@ -251,7 +251,7 @@ def test_what_cannot_be_written_is_named_in_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "folder.wav").mkdir()
     cases = [
-        ("file/a.wav", 44100, None, "can't be written"),
+        ("file/a.wav", 44100, None, "cannot be written"),
         ("folder.wav", 44100, None, "folder"),
         ("a.xyz", 44100, None, "should end with"),
         ("a.mp3", 96000, None, "96000 Hz"),

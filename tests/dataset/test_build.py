@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 from fractions import Fraction
 
@@ -18,6 +16,7 @@ from separation.dataset.build import build_store, bytes_needed, check_disk, choo
 from separation.dataset.layouts import Track, find_tracks
 from separation.dataset.store import Store, create_store
 from separation.errors import UserError
+from separation.files import make_partial, partial_name
 from separation.stems import STEMS
 
 SETTINGS = SpectralSettings(n_fft=1024, hop=256)
@@ -302,11 +301,10 @@ def test_a_link_in_a_songs_place_is_not_followed(tmp_path, song):
 def test_left_overs_of_runs_that_are_over_are_swept_up(tmp_path, song):
     write_files(tmp_path / "songs" / "a", song)
     store, _ = make_store(tmp_path / "store", tmp_path / "songs")
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    dead, running, mine = f".0123abcd.{process.pid}.partial", f".0123abcd.{os.getpid()}.partial", "mine.partial"
+    running = make_partial(store.folder, as_folder=True)  # locked, as by another process
+    dead, running, mine = partial_name(), running.name, "mine.partial"
     for name in (dead, running, mine):
-        shutil.copytree(store.folder / "a", store.folder / name)
+        shutil.copytree(store.folder / "a", store.folder / name, dirs_exist_ok=True)
     make_store(tmp_path / "store", tmp_path / "songs")
     assert {path.name for path in store.folder.glob("*.partial")} == {running, mine}
     assert [track.name for track in store.tracks()] == ["a"]
