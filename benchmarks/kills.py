@@ -29,7 +29,7 @@ from benchmarks.made_up import SMALL, make_song, make_store, write_config, write
 from benchmarks.mutations.weights import Weights
 from separation.audio.io import read, write
 from separation.dataset.store import Store
-from separation.inference.checkpoint import load_weights
+from separation.inference.weights import load_weights
 from separation.training.state import load_state
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from separation.audio.spectral import Spectral, SpectralSettings
+from separation.audio.stft import Spectral, SpectralSettings
 from separation.dataset.store import create_store, write_track
 from separation.stems import STEMS
 
@@ -57,7 +57,7 @@ def write_config(path: Path, store: Path, **schedule: object) -> Path:
             "unlabelled_batch_size": 2,
             "workers": 0,
         },
-        "generator": {"zones": [[32, 2], [96, 8]], "widths": [6, 8]},
+        "generator": {"band_layout": [[32, 2], [96, 8]], "widths": [6, 8]},
         "discriminator": {"widths": [4, 8], "scales": 2},
         "losses": {"identity": 1.0, "exchange": 1.0, "adversarial_rest": 1.0},
         "schedule": {"steps": 2, "warmup": 0, "precision": "fp32", "average": 0.9, "soften": [1.0, 0.5], **schedule},

@@ -31,18 +31,20 @@ from benchmarks.separation import write_song
 from separation.allocator import keep_freed_memory
 from separation.audio.formats import AudioFile
 from separation.audio.io import AudioReader, AudioWriter
-from separation.audio.spectral import Spectral
+from separation.audio.stft import Spectral
 from separation.inference import masking
+from separation.inference.device import choose_precision
 from separation.inference.separator import Separator
+from separation.models import unet_stream
 from separation.songs import render
 from separation.songs.outputs import StemFormat
 from separation.stems import STEMS
 
 PARTS = {
     "decode": [(AudioReader, "arrays")],
-    "STFT": [(Spectral, "analyse"), (masking, "compress")],
-    "network": [(masking.GeneratorStream, "__call__")],
-    "masks": [(masking.TargetStream, "__call__")],
+    "STFT": [(Spectral, "analyse"), (unet_stream, "compress")],
+    "network": [(unet_stream.UNetStream, "logits")],
+    "masks": [(masking.TorchStep, "__call__")],
     "inverse": [(Spectral, "synthesise")],
     "write": [(AudioWriter, "write"), (render, "round_together"), (render.Tally, "hear")],
 }
@@ -54,7 +56,7 @@ STARTS = {
     "Python": "",
     "NumPy": "import numpy",
     "torch": "import separation.start, torch",
-    "the command": "import separation.start, separation.songs.command, separation.inference.ensemble",
+    "the command": "import separation.start, separation.songs.command, separation.inference.passes",
 }
 """Programs that start as the command does, each more than the one before."""
 
@@ -127,13 +129,13 @@ def main() -> None:
         print(f"| {name} |", " | ".join(f"{parts[name]:.1f}" for parts in medians.values()), "|")
     print("| all |", " | ".join(f"{sum(parts.values()):.1f}" for parts in medians.values()), "|")
 
-    peak = max(peaks(separator.dtype) for separator in separators.values())
+    peak = max(peaks(precision_of(separator)) for separator in separators.values())
     products = {stems: multiplications(separator) for stems, separator in separators.items()}
     print("| multiplications, in thousand millions |", " | ".join(f"{n / 1e9:.2f}" for n in products.values()), "|")
     print("| the network at the peak |", " | ".join(f"{n / peak * 1e3:.1f}" for n in products.values()), "|")
     cells = (f"{n / peak * 1e3 / medians[stems]['network']:.2f}" for stems, n in products.items())
     print("| share of the peak |", " | ".join(cells), "|")
-    kind = str(separator.dtype).removeprefix("torch.")
+    kind = str(precision_of(separator)).removeprefix("torch.")
     print(f"\nPeak: {peak / 1e9:.0f} thousand million multiplications in {kind} a second of processor time.\n")
 
     print("| start-up | s |\n|---|---|")
@@ -165,11 +167,15 @@ def measure(separator: Separator, song: Path, folder: Path) -> Counter[str]:
 def multiplications(separator: Separator) -> float:
     """How many multiplications the network makes in its convolutions and matrix products, for a second of music."""
     generator = separator.network.generator
-    stream = masking.GeneratorStream(generator, separator.dtype)
+    stream = generator.stream(precision_of(separator))
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        stream(torch.zeros(generator.input_mean.shape[0], separator.chunk, generator.bins))
+        stream(torch.zeros(2, separator.settings.bins, separator.chunk, dtype=torch.complex64))
     settings = separator.settings
     return counter.get_total_flops() / 2 * settings.sample_rate / settings.hop / separator.chunk
+
+
+def precision_of(separator: Separator) -> torch.dtype:
+    return choose_precision(separator.precision, separator.network.device)
 
 
 def peaks(dtype: torch.dtype, seconds: float = 2.0) -> float:

@@ -20,12 +20,12 @@ import separation.start  # noqa: F401 (first: see there)
 import torch
 
 from separation.allocator import keep_freed_memory
-from separation.inference.checkpoint import load_network
 from separation.inference.separator import Separator
+from separation.inference.weights import load_network
 from separation.runtime import run_script
 from separation.training.validation import scores_of, validation_tracks
 
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "bf16")
 SECONDS = 30
 
 

@@ -20,7 +20,7 @@ from distributed import LocalCluster
 
 from benchmarks.cluster import REPOSITORY, separating
 from benchmarks.made_up import make_song
-from separation.inference.pretrained import find_weights
+from separation.inference.weights import find_weights
 from separation.jobs import run_jobs
 from separation.songs.batch import Settings, plan
 from separation.songs.find import find_songs

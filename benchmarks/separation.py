@@ -34,7 +34,7 @@ OURS = ["create_songs.py", "--input", "SONG", "--output", "OUTPUT", "--overwrite
 
 UNTRAINED = """
 import sys
-from separation.inference.checkpoint import build_network, save_weights
+from separation.inference.weights import build_network, save_weights
 from separation.training.config import Config
 from separation.stems import STEMS
 config = Config(targets=STEMS)

@@ -1,7 +1,7 @@
-"""Weights for other hosts than torch, and for faster ones.
+"""Weights for other hosts than torch.
 
 `python -m separation export WEIGHTS OUT.onnx` is for those that have ONNX Runtime, `python -m separation web FOLDER`
-for browsers. `python -m separation calibrate WEIGHTS SONG...` lets older weights be computed in 8-bit integers.
+for browsers.
 """
 
 import argparse
@@ -37,17 +37,6 @@ def main() -> None:
     help_serve = "then serve it on this machine, in a way that lets browsers use several threads (default: 8000)"
     browser.add_argument("--serve", type=int, nargs="?", const=8000, metavar="PORT", help=help_serve)
     browser.set_defaults(run=build_web)
-    calibrating = commands.add_parser(
-        "calibrate",
-        help="measure on songs what weights need to be computed in 8-bit integers, and write it into their file",
-        description="Measure on songs what weights need to be computed in 8-bit integers, and write it into their "
-        "file. train.py does so at the end of a run.",
-    )
-    calibrating.add_argument("weights", type=Path, metavar="WEIGHTS", help="a file that train.py wrote")
-    calibrating.add_argument(
-        "songs", nargs="+", metavar="SONG", help="songs, or folders of them; a few minutes suffice"
-    )
-    calibrating.set_defaults(run=calibrate_weights)
     options = parser.parse_args()
     options.run(options)
 
@@ -58,13 +47,6 @@ def export_weights(options: argparse.Namespace) -> None:
     said = {key: json.loads(text) for key, text in export(options.weights, options.output).items()}
     size = options.output.stat().st_size / 1e6
     print(f"{options.output}: {size:.1f} MB; {', '.join(said['sources'])}; {said['latency']:.2f} s late")
-
-
-def calibrate_weights(options: argparse.Namespace) -> None:
-    from separation.songs.calibrate import calibrate
-
-    calibrate(options.weights, options.songs)
-    print(f"{options.weights} knows now what comes to its convolutions")
 
 
 def build_web(options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from separation.audio.spectral import Spectral, SpectralSettings
+from separation.audio.stft import Spectral, SpectralSettings
 from separation.dataset.store import create_store, write_track
 from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS
 

@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from separation.audio.spectral import Spectral, SpectralSettings
-from separation.inference.checkpoint import build_network, load_weights, save_weights
-from separation.inference.config import GeneratorSettings
+from separation.audio.stft import SpectralSettings
 from separation.inference.masking import MaskingNetwork
-from separation.stems import source_names
+from separation.inference.weights import build_network, load_weights, save_weights
 from separation.training.config import Config, parse_config
 
 FAST = SpectralSettings(sample_rate=44100, n_fft=512, hop=128)
@@ -23,7 +21,7 @@ PAPER = CIRCULAR | dict.fromkeys(("adversarial_rest", "adversarial_mixture"), 10
 
 
 def tiny_config(targets: tuple[str, ...] = ("vocals",)) -> Config:
-    generator = GeneratorSettings(zones=((96, 4), (192, 8)), widths=(6, 8, 8), squeeze=4)
+    generator = {"band_layout": ((96, 4), (192, 8)), "widths": (6, 8, 8), "squeeze": 4}
     return Config(targets=targets, spectral=FAST, generator=generator)
 
 
@@ -48,19 +46,22 @@ def read_facts(path: Path) -> tuple[Config, dict[str, Any]]:
     return parse_config(facts.pop("config"), str(path)), facts
 
 
-class BandSplit(nn.Module):
-    """Calls vocals whatever lies above `frequency` hertz."""
+class Above(nn.Module):
+    """A network in the sense of `separation.models` whose only target is what lies in the bins from `edge` on."""
 
-    context, stride, lag, targets, ranges = 0, 1, 0, ("vocals",), None
+    context = 0
 
-    def __init__(self, frequency: float, settings: SpectralSettings = FAST):
+    def __init__(self, edge: int):
         super().__init__()
-        self.settings, self.spectral, self.sources = settings, Spectral(settings), source_names(self.targets)
-        self.edge = settings.bin_of(frequency)
+        self.edge = edge
 
     def forward(self, mixture: Tensor) -> Tensor:
-        above = (torch.arange(self.settings.bins) >= self.edge).float()[:, None]
-        return (mixture * above)[..., None, :, :, :]
+        above = (torch.arange(mixture.shape[-2]) >= self.edge).float()[:, None]
+        return above.expand(len(mixture), 1, *mixture.shape[1:])
 
-    def stream(self, dtype: torch.dtype, targets: tuple[str, ...], eight_bits: bool) -> BandSplit:
-        return self
+
+class BandSplit(MaskingNetwork):
+    """Calls vocals whatever lies above `frequency` hertz."""
+
+    def __init__(self, frequency: float, settings: SpectralSettings = FAST):
+        super().__init__(("vocals",), settings, Above(settings.bin_of(frequency)))

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from benchmarks.made_up import SMALL, make_song
 from benchmarks.mutations.damage import damage, edit
 from separation import Separator
-from separation.inference.checkpoint import build_network, save_weights
-from separation.inference.config import GeneratorSettings, NetworkSettings
+from separation.inference.config import NetworkSettings
+from separation.inference.weights import build_network, save_weights
 
 TYPES = (torch.float64, torch.int64, torch.uint8, torch.bool, torch.bfloat16, torch.float8_e5m2)
 
@@ -22,8 +22,8 @@ TYPES = (torch.float64, torch.int64, torch.uint8, torch.bool, torch.bfloat16, to
 class Weights:
     def __init__(self, folder: Path):
         self.file = folder / "good.safetensors"
-        generator = GeneratorSettings(zones=((32, 2), (96, 8)), widths=(6, 8), squeeze=4)
-        settings = NetworkSettings(("vocals",), SMALL, generator)
+        generator = {"band_layout": ((32, 2), (96, 8)), "widths": (6, 8), "squeeze": 4}
+        settings = NetworkSettings(("vocals",), SMALL, generator=generator)
         save_weights(self.file, build_network(settings), settings, {"step": 3, "config": {"seed": 0}}, "MIT")
 
     def mutate(self, rng: random.Random, case: Path) -> str:

@@ -30,14 +30,13 @@ import torch
 from torch import Tensor, nn
 
 import separation
-from separation.audio.spectral import compress_powers
 from separation.errors import UserError
 from separation.files import replacing
-from separation.inference.checkpoint import Weights, load_weights
 from separation.inference.masking import MaskingNetwork
 from separation.inference.onnx import FORMAT
-from separation.models.history import History
-from separation.models.streaming import GeneratorStream
+from separation.inference.weights import Weights, load_weights
+from separation.models.unet import compress_powers
+from separation.models.unet_stream import Memory, UNetStream
 
 OPSET = 17
 """Of ONNX; every runtime since 2022 has it."""
@@ -75,8 +74,8 @@ class Step(nn.Module):
         super().__init__()
         network.requires_grad_(False)
         self.generator, self.bins = network.generator, network.settings.bins
-        self.stream = GeneratorStream(network.generator, torch.float32)
-        self.mixture = History(self.stream.lag, dim=1)
+        self.stream = UNetStream(network.generator, torch.float32)
+        self.mixture = Memory(self.stream.lag, dim=1)
         self.histories = {name: history for name, history in self._named() if history.length}
         self(torch.zeros(2, network.stride, self.bins, 2))
         self.initial = {name: torch.zeros_like(history.frames) for name, history in self.histories.items()}
@@ -96,9 +95,9 @@ class Step(nn.Module):
     def forward(self, mixture: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         for history, state in zip(self.histories.values(), states, strict=False):  # without states they begin anew
             history.frames = state
-        left, right = mixture[:, :, : self.generator.bins].unbind(0)
+        left, right = mixture[:, :, : self.generator.used_bins].unbind(0)
         views = (left, right, (left + right) / 2, (left - right) / 2)
-        logits = self.stream(compress_powers(torch.stack([view.square().sum(-1) for view in views])))
+        logits = self.stream.logits(compress_powers(torch.stack([view.square().sum(-1) for view in views])))
         masks = self.generator.masks(logits[None], self.bins, dim=-1)[0]
         targets = masks[..., None] * self.mixture.delay(mixture)
         return (targets, *(history.frames for history in self.histories.values()))
@@ -144,7 +143,7 @@ def metadata(weights: Weights, step: Step) -> dict[str, str]:
             "window": "hann, periodic",
             "scale": settings.n_fft**-0.5,
             "first_sample": settings.hop - settings.n_fft,
-            "synthesis_gain": settings.hop / float(network.spectral.window.square().sum()),
+            "synthesis_gain": 1 / network.spectral.gain,
         },
         "stride": stride,
         "context": -(-network.context // stride) * stride,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from separation.audio.formats import AUDIO_SUFFIXES
 from separation.audio.io import probe
-from separation.audio.spectral import Spectral, SpectralSettings
+from separation.audio.stft import Spectral, SpectralSettings
 from separation.dataset.layouts import Track
 from separation.dataset.pseudo_labels import LabelledTrack, doubts, silent_spans
 from separation.dataset.store import (

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from separation.audio.spectral import SpectralSettings
+from separation.audio.stft import SpectralSettings
 from separation.dataset.build import UNCHANGED, build_store, bytes_needed, check_disk, in_units, plan_store, skipped
 from separation.dataset.layouts import DATASETS, Track, download_sample, find_tracks
 from separation.dataset.pack import pack, plan_packing
 from separation.dataset.pseudo_labels import DEPTH, Teacher, label
 from separation.dataset.store import remove_track
 from separation.errors import UserError
-from separation.inference.pretrained import absolute
+from separation.inference.weights import absolute
 from separation.jobs import CLUSTER_HELP, default_workers
 from separation.runtime import Progress
 from separation.stems import STEMS

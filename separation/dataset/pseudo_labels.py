@@ -23,8 +23,8 @@ from separation.audio.resample import resample
 from separation.dataset.layouts import Track
 from separation.dataset.store import STRETCH, runs
 from separation.errors import UserError
-from separation.inference.pretrained import find_weights
 from separation.inference.separator import Separator
+from separation.inference.weights import find_weights
 from separation.stems import MIXTURE
 
 DEPTH = 27.0

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from separation.audio.spectral import Spectral, SpectralSettings
+from separation.audio.stft import Spectral, SpectralSettings
 from separation.errors import UserError
 from separation.files import PARTIAL, drop_partial, make_partial, partial_name, replacing
 from separation.stems import MIXTURE, PARTS, rest_parts

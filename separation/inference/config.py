@@ -1,4 +1,4 @@
-"""What a network is: its targets, its STFT and the sizes of its generator; and how settings are read and checked.
+"""What a network is: its targets, its STFT, its class and the arguments of that; and how settings are read and checked.
 
 A mapping, from YAML or from a weights file, becomes a dataclass. An unknown key, a value of another type or one out of
 range is an error that names the key.
@@ -6,16 +6,29 @@ range is an error that names the key.
 
 from __future__ import annotations
 
+import inspect
 import math
 import reprlib
 import types
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from functools import cached_property
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
 
-from separation.audio.spectral import SpectralSettings
-from separation.stems import STEMS
+from separation.audio.stft import SpectralSettings
+from separation.errors import UserError
+from separation.stems import STEMS, rest_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NETWORKS = {"unet": "UNet", "open_unmix": "OpenUnmix"}
+"""The networks of `separation.models`, by the names that configs give them."""
+
+OLDER_ARGUMENTS = {"unet": {"zones": "band_layout"}}
+"""What arguments were called by earlier versions of this program."""
 
 
 def require(condition: bool, complaint: str) -> None:
@@ -35,54 +48,115 @@ def between(values: Iterable[float], least: float, most: float, complaint: str) 
 
 
 @dataclass(frozen=True)
-class GeneratorSettings:
-    """Sizes of the generator; see `models.Generator`."""
-
-    zones: tuple[tuple[int, int], ...] = ((256, 2), (768, 8), (1536, 16))
-    """Up to which bin the network looks at how many bins to a band, from the lowest up."""
-    widths: tuple[int, ...] = (32, 64, 96, 128)
-    blocks: tuple[int, ...] = (1,)
-    """How many blocks each level has on either side, from the top down; levels past the last number have as many."""
-    decoder_levels: int | None = 1
-    """How many levels, from the top down, have blocks on the way up; null: all."""
-    frequency_levels: int | None = 1
-    """How many levels, from the top down, look at all frequencies at once; null: all."""
-    squeeze: int = 8
-
-    def __post_init__(self):
-        require(0 < len(self.zones) <= 64, "generator.zones must name at least one zone, and at most 64")
-        between((n for zone in self.zones for n in zone), 1, 1e6, "generator.zones must hold numbers of bins")
-        between([self.squeeze], 1, 1e6, "generator.squeeze must be at least 1")
-        for key in ("decoder_levels", "frequency_levels"):
-            require((getattr(self, key) or 0) >= 0, f"generator.{key} must be at least 0")
-        require(bool(self.blocks), "generator.blocks must hold a number")
-        between(self.blocks, 0, 64, "generator.blocks must hold numbers of at least 0")
-        require(0 < len(self.widths) <= 16, "generator.widths must name a width for each of at most 16 levels")
-        between(self.widths, 1, 8192, "generator.widths must be at least 1")
-
-    @property
-    def bins(self) -> int:
-        """Lowest bins of the spectrogram, that the network looks at."""
-        return self.zones[-1][0]
-
-
-@dataclass(frozen=True)
 class NetworkSettings:
     """All that a network is built from, and all that a weights file must say about it."""
 
     targets: tuple[str, ...] = ("vocals",)
     """The stems to take out of a song: one, or several."""
     spectral: SpectralSettings = field(default_factory=SpectralSettings)
-    generator: GeneratorSettings = field(default_factory=GeneratorSettings)
+    network: str = "unet"
+    """`unet`, `open_unmix`, or a class of your own as `package.module:Class`."""
+    generator: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the network's class, beside those that follow from the settings above."""
 
     def __post_init__(self):
         require(bool(self.targets), f"targets must name at least one of {', '.join(STEMS)}")
         for target in self.targets:
             one_of(target, STEMS, "targets")
         require(len(set(self.targets)) == len(self.targets), "targets must name each stem once")
-        require(
-            self.generator.bins <= self.spectral.bins, "generator.zones must end at bin spectral.n_fft / 2 + 1 at most"
-        )
+        if self.network in NETWORKS:
+            older = OLDER_ARGUMENTS.get(self.network, {})
+            arguments = {older.get(name, name): value for name, value in self.generator.items()}
+            object.__setattr__(self, "generator", complete_arguments(network_class(self.network), arguments))
+            require(self.used_bins > 0, "generator must look at some bins")
+        else:
+            module, _, name = self.network.partition(":")
+            path = [*module.split("."), name]
+            require(
+                all(part.isidentifier() for part in path),
+                f"network must be one of {', '.join(NETWORKS)}, or package.module:Class, not {self.network!r:.80}",
+            )
+
+    @property
+    def complete(self) -> bool:
+        """Whether the targets make up the whole mixture."""
+        return rest_name(self.targets) is None
+
+    @cached_property
+    def used_bins(self) -> int:
+        """Lowest bins that the network looks at: fewer than all where a network of this package says so."""
+        if self.network not in NETWORKS:
+            return self.spectral.bins  # its code is imported when it is built, not before
+        return getattr(on_meta(self), "used_bins", self.spectral.bins)
+
+
+def network_class(name: str) -> type[nn.Module]:
+    """The class of a network by the name that a config gives it. Imports code: of others, too, if the name says so.
+
+    Raises `UserError` when there is no such class, with the code `no_network`.
+    """
+    module, _, attribute = name.partition(":")
+    if name in NETWORKS:
+        module, attribute = "separation.models", NETWORKS[name]
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"the network {name} cannot be imported ({error}): name a class as package.module:Class, "
+            "in a package that is installed or in a folder of PYTHONPATH.",
+            code="no_network",
+        ) from error
+
+
+def complete_arguments(network: type[nn.Module], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that a config gives a network's class, checked against its signature, and its defaults.
+
+    Raises ValueError naming the key.
+    """
+    _, *parameters = inspect.signature(network.__init__).parameters.values()
+    first, own = [parameter.name for parameter in parameters[:3]], parameters[3:]
+    require(
+        first == ["targets", "bins", "complete"],
+        f"{network.__name__} must take targets, bins and complete, not {first}",
+    )
+    known = {parameter.name: parameter for parameter in own if parameter.kind != parameter.VAR_KEYWORD}
+    kinds = get_type_hints(network.__init__)
+    for name in arguments:
+        require(name in known, f"unknown key generator.{name!s:.80} (known here: {', '.join(known)})")
+    missing = [name for name, it in known.items() if it.default is it.empty and name not in arguments]
+    require(not missing, f"generator.{', '.join(missing)} has no default: the config must name it")
+    given = {
+        name: parse(kinds[name], value, f"generator.{name}") if name in kinds else value
+        for name, value in arguments.items()
+    }
+    return {name: given.get(name, parameter.default) for name, parameter in known.items()}
+
+
+def build(settings: NetworkSettings) -> nn.Module:
+    """The untrained network that settings describe. Imports its code; see `network_class`.
+
+    Raises ValueError when the arguments do not fit its class.
+    """
+    network = network_class(settings.network)
+    arguments = complete_arguments(network, settings.generator)
+    return network(len(settings.targets), settings.spectral.bins, settings.complete, **arguments)
+
+
+def on_meta(settings: NetworkSettings) -> nn.Module:
+    """The same without memory for its tensors: to see what it is, before anything of its size is built."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class Uninitialised(TorchFunctionMode):
+        # Random numbers without memory would have torch load its compiler, for a second.
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            kwargs = kwargs or {}
+            if getattr(function, "__module__", "") == "torch.nn.init":
+                return kwargs["tensor"] if "tensor" in kwargs else args[0]
+            return function(*args, **kwargs)
+
+    with torch.device("meta"), Uninitialised():
+        return build(settings)
 
 
 def parse(kind: Any, value: Any, key: str) -> Any:
@@ -115,6 +189,8 @@ def parse(kind: Any, value: Any, key: str) -> Any:
     if origin is dict:
         require(isinstance(value, dict), f"{key} must hold keys and values, not {reprlib.repr(value)}")
         return {str(name): parse(arguments[1], entry, f"{key}.{name}") for name, entry in value.items()}
+    if kind not in NAMES:  # of a network's own class
+        return value
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
         with suppress(ValueError, OverflowError):
             value = float(value)  # YAML reads 1e-4 as text

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import torch
 
 from separation.errors import UserError
-from separation.models import eight_bits
 
 
 def choose_device(name: str | torch.device) -> torch.device:
@@ -37,42 +36,16 @@ def choose_device(name: str | torch.device) -> torch.device:
     return device
 
 
-def choose_eight_bits(name: str, device: torch.device, ready: bool) -> bool:
-    """Whether convolutions are computed in 8-bit integers: `int8`, or `auto` where the device is fast at it.
-
-    A network is `ready` for it when the ranges of its inputs are known. Raises `UserError` when `int8` is asked of one
-    that is not, or of another device than a CPU.
-    """
-    if name == "int8" and not (ready and device.type == "cpu"):
-        raise UserError(
-            "precision int8 is for CPUs, and for weights that say what comes to their convolutions: "
-            "measure it with `python -m separation calibrate`, or choose auto."
-        )
-    return name == "int8" or (name == "auto" and ready and is_int8_native(device))
-
-
-def is_int8_native(device: torch.device) -> bool:
-    """Whether this is a CPU that multiplies and sums 8-bit integers in one instruction (VNNI), by oneDNN."""
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    if hasattr(torch.cpu, "get_capabilities"):
-        capabilities = torch.cpu.get_capabilities()
-        native = capabilities.get("avx512_vnni") or capabilities.get("avx_vnni")
-    else:  # before torch 2.6
-        native = (getattr(torch.cpu, "_is_cpu_support_vnni", None) or getattr(torch.cpu, "_is_vnni_supported", bool))()
-    return bool(native) and eight_bits.works()
-
-
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """What networks compute in: `fp32`, `bf16`, or `auto` for bf16 where the device computes in it itself.
 
     Others only imitate it: a step of training on a CPU without it takes ten times as long as in fp32.
     """
-    if name in ("auto", "int8"):
+    if name == "auto":
         name = "bf16" if is_bf16_native(device) else "fp32"
     kinds = {"bf16": torch.bfloat16, "fp32": torch.float32}
     if name not in kinds:
-        raise UserError(f"there is no precision called {name}: choose auto, int8, bf16 or fp32.")
+        raise UserError(f"there is no precision called {name}: choose auto, bf16 or fp32.", code="no_precision")
     return kinds[name]
 
 

@@ -1,29 +1,34 @@
-"""A mixture's spectrogram becomes the spectrograms of its targets: compression, generator, and the masks applied."""
+"""A network with its STFT: a mixture's spectrogram becomes those of its targets, at once or as a stream."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from separation.audio.spectral import Spectral, SpectralSettings, compress
-from separation.models import Generator
-from separation.models.blocks import Range
-from separation.models.generator import pad_frames
-from separation.models.history import History
-from separation.models.streaming import GeneratorStream
+from separation.audio.stft import Spectral, SpectralSettings
+from separation.inference.device import choose_precision
+from separation.inference.stream import whole_strides
+from separation.models.unet_stream import Memory
+from separation.runtime import count
 from separation.stems import source_names
+
+CHUNK = 128
+"""Frames separated at a time, where a network has no need of more."""
 
 
 class MaskingNetwork(nn.Module):
-    """The generator with all it needs to be used: its targets, and the STFT it was trained with.
+    """A network of `separation.models`, or of your own, with all it needs to be used: its targets and its STFT.
 
-    Masks multiply complex spectrograms, and their sum over the targets is at most one. What the targets leave of the
-    mixture is the rest: it needs no mask, and the sources always sum to the mixture.
+    Its masks multiply complex spectrograms. What the targets leave of the mixture is the rest: it needs no mask, and
+    the sources always sum to the mixture.
     """
 
-    def __init__(self, targets: Sequence[str], settings: SpectralSettings, generator: Generator):
+    def __init__(self, targets: Sequence[str], settings: SpectralSettings, generator: nn.Module):
         super().__init__()
         self.targets = tuple(targets)
         self.sources = source_names(targets)
@@ -32,59 +37,136 @@ class MaskingNetwork(nn.Module):
         self.generator = generator
 
     @property
+    def device(self) -> torch.device:
+        return next((tensor.device for tensor in self.generator.state_dict().values()), torch.device("cpu"))
+
+    @property
+    def place(self) -> str:
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return f"{self.device.type.upper()}, {count(torch.get_num_threads(), 'thread')}"
+
+    @property
     def stride(self) -> int:
-        """Frames a piece must start at a multiple of, to be separated as within the whole."""
-        return self.generator.stride
+        """Frames that inputs of the network are a multiple of."""
+        return getattr(self.generator, "stride", 1)
+
+    @property
+    def segment(self) -> int | None:
+        """Frames of the segments that the network is used on; None where its context has an end."""
+        segment = getattr(self.generator, "segment", None)
+        return segment and max(segment // self.stride, 4) * self.stride
 
     @property
     def context(self) -> int:
-        """Frames on either side that a frame can depend on."""
-        return self.generator.context
+        """Frames on either side that a frame depends on, or, of a network with segments, that these overlap by."""
+        if self.segment:
+            return whole_strides(self.segment // 4, self.stride)
+        return whole_strides(self.generator.context, self.stride)
 
-    @property
-    def ranges(self) -> tuple[tuple[Range, Range], ...] | None:
-        """What comes to the convolutions of each block; None where it has not been measured, see `ranges.py`."""
-        return self.generator.ranges
+    def chunk(self, frames: int | None) -> int:
+        """How many frames to separate at a time: about as many as asked for, or as many as suit the network."""
+        if self.segment:
+            return min(whole_strides(frames or self.segment, self.stride), self.segment - self.context)
+        if frames is None and not hasattr(self.generator, "stream"):
+            frames = max(CHUNK, 2 * self.context)  # the context is computed again for every chunk
+        return whole_strides(frames or CHUNK, self.stride)
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Complex `[batch, 2 channels, bins, frames]` to complex `[batch, targets, 2 channels, bins, frames]`."""
         frames = mixture.shape[-1]
-        views = pad_frames(compress(mixture), self.stride)
-        masks = self.generator(views, mixture.shape[-2])[..., :frames]
+        masks = self.generator(pad(mixture, (0, -frames % self.stride)))[..., :frames]
         return masks * mixture[:, None]
 
-    def stream(
-        self, dtype: torch.dtype, targets: Sequence[str] | None = None, eight_bits: bool = False
-    ) -> TargetStream:
-        """A stream of the same for one song, with masks computed in `dtype`: of some of the targets, or else of all.
-
-        With `eight_bits` the convolutions of its blocks are computed in integers.
-        """
-        return TargetStream(self, dtype, self.targets if targets is None else targets, eight_bits)
+    def begin(self, targets: Sequence[str], precision: str) -> TorchStep:
+        """The network at the beginning of a song, for some of its targets; `precision` as of `choose_precision`."""
+        return TorchStep(self, targets, choose_precision(precision, self.device))
 
 
-class TargetStream:
-    """Some targets of a song that comes in pieces of whole strides, `lag` frames late.
+class Masks(Protocol):
+    """The masks of a song that comes in pieces of whole strides, `lag` frames late."""
 
-    Let `network.context` frames come before it, as for `GeneratorStream`.
-    """
-
-    def __init__(self, network: MaskingNetwork, dtype: torch.dtype, targets: Sequence[str], eight_bits: bool):
-        self.generator = network.generator
-        self.masked = [network.targets.index(target) for target in targets]
-        self.logits = GeneratorStream(network.generator, dtype, eight_bits)
-        self.lag = self.logits.lag
-        self.mixture = History(self.lag, dim=-2)
+    lag: int
 
     def __call__(self, mixture: Tensor) -> Tensor:
-        """Complex `[2 channels, bins, frames]` to complex `[targets, 2 channels, bins, frames]`."""
-        mixture = mixture.transpose(-1, -2)  # frames in front of bins, as they lie in memory
-        logits = self.logits(compress(mixture[..., : self.generator.bins]))
-        masks = self.generator.masks(logits[None], mixture.shape[-1], dim=-1)[0]
-        mixture = self.mixture.delay(mixture)
+        """Complex `[2 channels, bins, frames]` to masks of as many frames, `[targets, 2 channels, bins, frames]`."""
+
+
+class TorchStep:
+    """A network within a song; see `separation.inference.stream.Step`."""
+
+    def __init__(self, network: MaskingNetwork, targets: Sequence[str], dtype: torch.dtype):
+        self.spectral, self.device = network.spectral, network.device
+        self.masked = [network.targets.index(target) for target in targets]
+        self.masks: Masks
+        if hasattr(network.generator, "stream"):
+            self.masks = network.generator.stream(dtype)
+        elif network.segment:
+            self.masks = SegmentedMasks(network, dtype)
+        else:
+            self.masks = ChunkedMasks(network, dtype)
+        self.lag = self.masks.lag
+        self.mixture = Memory(self.lag, dim=-2)
+
+    @torch.no_grad()
+    def __call__(self, piece: np.ndarray) -> np.ndarray:
+        spectrogram = self.spectral.analyse(torch.from_numpy(piece).to(self.device))
+        masks = self.masks(spectrogram).transpose(-1, -2)  # frames before bins, as they lie in memory
+        mixture = self.mixture.delay(spectrogram.transpose(-1, -2))
         targets = mixture.new_empty(len(self.masked), *mixture.shape)
         for target, number in zip(targets, self.masked, strict=True):
-            # As a complex product, it would make a complex copy of the mask first.
-            torch.mul(mixture.real, masks[number], out=target.real)
-            torch.mul(mixture.imag, masks[number], out=target.imag)
-        return targets.transpose(-1, -2)
+            if masks.is_complex():
+                torch.mul(mixture, masks[number], out=target)
+            else:  # as a complex product, it would make a complex copy of the mask first
+                torch.mul(mixture.real, masks[number], out=target.real)
+                torch.mul(mixture.imag, masks[number], out=target.imag)
+        return self.spectral.synthesise(targets.transpose(-1, -2)).cpu().numpy()
+
+
+class ChunkedMasks:
+    """Masks by a network whose context has an end: every piece is computed with the context on both sides of it."""
+
+    def __init__(self, network: MaskingNetwork, dtype: torch.dtype):
+        self.generator, self.dtype, self.device = network.generator, dtype, network.device
+        self.lag = network.context
+        self.before = Memory(2 * self.lag, dim=-1)
+
+    def __call__(self, mixture: Tensor) -> Tensor:
+        masks = run(self.generator, self.before(mixture), self.dtype)
+        return masks[..., self.lag : self.lag + mixture.shape[-1]]
+
+
+class SegmentedMasks:
+    """Masks by a network whose context has no end: segments overlap, and are crossfaded with weights that sum to one.
+
+    Each piece completes a segment, which ends where the piece does. Masks leave when no later segment has a part in
+    them, `lag` frames late: as many as segments overlap by, for pieces of at most a segment without these.
+    """
+
+    def __init__(self, network: MaskingNetwork, dtype: torch.dtype):
+        self.generator, self.dtype, self.segment = network.generator, dtype, network.segment or 1
+        self.lag = network.context
+        self.mixture: Tensor | None = None
+        self.waiting: Tensor | None = None
+
+    def __call__(self, mixture: Tensor) -> Tensor:
+        frames = mixture.shape[-1]
+        before = mixture[..., :0] if self.mixture is None else self.mixture
+        self.mixture = torch.cat([before, mixture], dim=-1)[..., -self.segment :]
+        masks = run(self.generator, self.mixture, self.dtype)
+        if self.waiting is None:  # before the song there is nothing to fade from
+            self.waiting = torch.zeros_like(masks[..., :1]).expand(*masks.shape[:-1], self.lag)
+        overlap = min(self.lag, masks.shape[-1] - frames)
+        rising = (torch.arange(1, overlap + 1, device=masks.device) / (overlap + 1)).to(masks.real.dtype)
+        older, newer = self.waiting[..., self.lag - overlap :], masks[..., masks.shape[-1] - frames - overlap :]
+        faded = older * (1 - rising) + newer[..., :overlap] * rising
+        waiting = torch.cat([self.waiting[..., : self.lag - overlap], faded, newer[..., overlap:]], dim=-1)
+        self.waiting = waiting[..., frames:]
+        return waiting[..., :frames]
+
+
+def run(generator: nn.Module, mixture: Tensor, dtype: torch.dtype) -> Tensor:
+    """The masks of one piece, complex `[2 channels, bins, frames]`, by a network that computes in `dtype`."""
+    with torch.autocast(mixture.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        masks = generator(mixture[None])[0]
+    return masks if masks.is_complex() else masks.float()

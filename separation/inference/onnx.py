@@ -9,86 +9,76 @@ from typing import Any
 
 import numpy as np
 
-from separation.audio.numpy_stft import Stft
-from separation.audio.settings import SpectralSettings
+from separation.audio.stft import Spectral, SpectralSettings
 from separation.errors import UserError
-from separation.inference.sources import check_stems, masked_targets, names
-from separation.inference.stream import StreamSeparator
+from separation.inference.stream import whole_strides
 from separation.runtime import count, threads
 
 FORMAT = "separation onnx 1"
-"""What the metadata of our files says first; see `separation.apps.export`."""
+"""What the metadata of our files begins with; see `separation.apps.export`."""
+
+CHUNK = 64
+"""Frames separated at a time."""
 
 
-class PortableSeparator(StreamSeparator):
-    """A `Separator` that ONNX Runtime computes: float32 arrays in, the same stems out, as arrays.
+class OnnxNetwork:
+    """A network that ONNX Runtime computes; see `separation.inference.stream.Network`.
 
     Args:
         path: the ONNX file.
-        device: `auto` or `cpu`.
-        stems: name or names of the stems to give; by default all that the network has.
-        chunk_frames: frames separated at a time.
 
     Raises:
-        UserError: the file is missing, damaged or foreign, has no such stem, or ONNX Runtime is not installed.
+        UserError: the file is missing, damaged or foreign, or ONNX Runtime is not installed.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        device: str = "auto",
-        stems: str | Sequence[str] | None = None,
-        chunk_frames: int = 64,
-    ):
-        if device not in ("auto", "cpu"):
-            raise UserError(f"--device {device}: ONNX files run on the CPU here; leave it away.")
+    def __init__(self, path: str | Path):
         self.session = open_session(Path(path))
         try:
-            said = {key: json.loads(text) for key, text in self.session.get_modelmeta().custom_metadata_map.items()}
-            stft = said["spectral"]
+            metadata = {key: json.loads(text) for key, text in self.session.get_modelmeta().custom_metadata_map.items()}
+            stft = metadata["spectral"]
             self.settings = SpectralSettings(stft["sample_rate"], stft["n_fft"], stft["hop"])
-            self.targets, self.sources = tuple(said["targets"]), tuple(said["sources"])
-            self.stride, self.context, self.lag = said["stride"], said["context"], said["lag"]
+            self.targets, self.sources = tuple(metadata["targets"]), tuple(metadata["sources"])
+            self.stride, self.context, self.lag = metadata["stride"], metadata["context"], metadata["lag"]
         except (KeyError, ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged, or was made by another version of this program ({error}).") from error
-        self.stems = names(stems) or self.sources
-        check_stems(self, self.stems)
-        self.masked = masked_targets(self, self.stems)
-        self.chunk = self.whole_strides(chunk_frames)
-        self.stft = Stft(self.settings)
+            raise UserError(
+                f"{path} is damaged, or was made by another version of this program ({error}).", code="bad_weights"
+            ) from error
+        self.spectral = Spectral(self.settings)
 
     @property
     def place(self) -> str:
         return f"ONNX Runtime, CPU, {count(threads(), 'thread')}"
 
-    def begin(self) -> OnnxStep:
-        return OnnxStep(self)
+    def chunk(self, frames: int | None) -> int:
+        return whole_strides(frames or CHUNK, self.stride)
 
-    def take(self, block: Any) -> np.ndarray:
-        return np.asarray(block, np.float32)
-
-    def give(self, stem: np.ndarray) -> np.ndarray:
-        return stem
+    def begin(self, targets: Sequence[str], precision: str) -> OnnxStep:
+        if precision not in ("auto", "fp32"):
+            raise UserError(f"ONNX files are computed in fp32, not in {precision}.", code="no_precision")
+        return OnnxStep(self, targets)
 
 
 class OnnxStep:
     """A network within a song; see `separation.inference.stream.Step`."""
 
-    def __init__(self, separator: PortableSeparator):
-        self.session, self.stft, self.lag = separator.session, separator.stft, separator.lag
-        self.masked = [separator.targets.index(target) for target in separator.masked]
+    def __init__(self, network: OnnxNetwork, targets: Sequence[str]):
+        self.session, self.spectral, self.lag = network.session, network.spectral, network.lag
+        self.masked = [network.targets.index(target) for target in targets]
         first, *states = self.session.get_inputs()
         self.mixture = first.name
         self.states = {state.name: np.zeros(state.shape, np.float32) for state in states}
 
     def __call__(self, piece: np.ndarray) -> np.ndarray:
-        targets, *states = self.session.run(None, {self.mixture: self.stft.analyse(piece), **self.states})
+        spectrogram = np.ascontiguousarray(self.spectral.analyse(piece).swapaxes(-1, -2))  # [2, frames, bins]
+        mixture = spectrogram.view(np.float32).reshape(*spectrogram.shape, 2)
+        targets, *states = self.session.run(None, {self.mixture: mixture, **self.states})
         self.states = dict(zip(self.states, states, strict=True))
-        return self.stft.synthesise(targets[self.masked])
+        separated = np.ascontiguousarray(targets[self.masked]).view(np.complex64)[..., 0]
+        return self.spectral.synthesise(separated.swapaxes(-1, -2))
 
 
 def open_session(path: Path) -> Any:
-    """An ONNX Runtime session of one of our files. Raises `UserError` as `PortableSeparator` does."""
+    """An ONNX Runtime session of one of our files. Raises `UserError` as `OnnxNetwork` does."""
     if not path.is_file():
         raise UserError(
             f"there are no weights at {path}: where torch is installed, `python -m separation export WEIGHTS {path}` "

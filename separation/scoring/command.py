@@ -7,7 +7,7 @@ from pathlib import Path
 
 from separation.dataset.layouts import DATASETS, SUBSETS, find_tracks, is_named
 from separation.errors import UserError
-from separation.inference.pretrained import absolute
+from separation.inference.weights import absolute
 from separation.jobs import CLUSTER_HELP, default_workers
 from separation.runtime import DEVICE_HELP, Progress
 from separation.scoring.evaluation import (

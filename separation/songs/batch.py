@@ -11,8 +11,9 @@ from typing import Any
 from separation.allocator import keep_freed_memory
 from separation.audio.decoders import check_readable
 from separation.errors import UserError
-from separation.inference.pretrained import HEARINGS
+from separation.inference.separator import Separator
 from separation.inference.stream import StreamSeparator
+from separation.inference.weights import HEARINGS
 from separation.jobs import run_jobs
 from separation.runtime import prepare_torch
 from separation.songs.find import Song
@@ -132,20 +133,9 @@ def load_separator(
 ) -> StreamSeparator:
     """The separator of these weights, loaded once a process; that of an ONNX file needs no torch.
 
-    Raises `UserError` as `Separator.load` does, and when ONNX files are to be averaged.
+    Raises `UserError` as `Separator.load` does.
     """
     keep_freed_memory()
-    if any(path.suffix == ".onnx" for path in weights):
-        from separation.inference.onnx import PortableSeparator
-
-        if len(weights) > 1 or best:
-            raise UserError("ONNX files cannot be averaged: give one as --weights, and no --quality best.")
-        return PortableSeparator(weights[0], device, stems)
-    from separation.inference.ensemble import Ensemble
-    from separation.inference.separator import Separator
-
-    prepare_torch()
-    separator = Separator.load(weights, device, stems)
-    if best and not isinstance(separator, Ensemble):
-        return Ensemble([separator] * HEARINGS, separator.stems)
-    return separator
+    if not all(path.suffix == ".onnx" for path in weights):
+        prepare_torch()
+    return Separator.load(weights * HEARINGS if best and len(weights) == 1 else weights, device, stems)

@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from separation.errors import UserError
-from separation.inference.pretrained import find_weights, stems_of
+from separation.inference.weights import find_weights, stems_of
 from separation.runtime import Progress, clock, use_threads
 from separation.songs.arguments import parse_arguments
 from separation.songs.batch import Job, Settings, load_separator, plan, separate_songs

@@ -17,8 +17,7 @@ import numpy as np
 from separation.audio.formats import AudioFile
 from separation.audio.io import AudioInfo, AudioReader, AudioWriter
 from separation.files import partial_name
-from separation.inference.stream import StreamSeparator
-from separation.inference.waveforms import check_channels
+from separation.inference.stream import StreamSeparator, check_channels
 from separation.songs.outputs import StemFormat, Stems, open_outputs
 from separation.songs.segment import Segment, Window
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 
 from separation.errors import UserError
-from separation.inference.pretrained import PRETRAINED
+from separation.inference.weights import PRETRAINED
 from separation.runtime import clock, count
 from separation.songs.render import RenderReport
 

@@ -47,7 +47,7 @@ class Batches(Dataset):
     def __init__(self, config: Config, pools: Pools, rank: int = 0, processes: int = 1, clerk: Clerk | None = None):
         data = config.data
         self.config, self.data, self.pools, self.clerk = config, data, pools, clerk
-        self.bins, self.frames = config.generator.bins, data.crop_frames
+        self.bins, self.frames = config.used_bins, data.crop_frames
         self.has_rest = rest_name(config.targets) is not None
         self.isolated = _all_filled(pools, self.has_rest)
         self.supervised = config.losses.supervised and (self.isolated or bool(data.taught and len(pools.taught)))

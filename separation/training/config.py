@@ -220,7 +220,7 @@ class Config(NetworkSettings):
         patch = self.discriminator.patch if self.losses.adversarial else 1
         require(self.data.crop_frames >= patch, f"data.crop_frames must be at least {patch} for these discriminators")
         require(
-            self.generator.bins >= patch, f"generator.zones must end at bin {patch} at least for these discriminators"
+            self.used_bins >= patch, f"generator.band_layout must end at bin {patch} at least for these discriminators"
         )
 
     def adversarial_at(self, step: int) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from separation.audio.spectral import SpectralSettings
+from separation.audio.stft import SpectralSettings
 from separation.dataset.store import Signal
 from separation.training.augmentation import equalised
 

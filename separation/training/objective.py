@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from separation.audio.spectral import compress
 from separation.inference.masking import MaskingNetwork
-from separation.models import Discriminator
+from separation.models import Discriminator, compress
 from separation.training import losses
 from separation.training.batches import Batch
 from separation.training.config import DataSettings, LossWeights

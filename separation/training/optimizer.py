@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import AdamW, Optimizer
 
-from separation.models import Generator
 from separation.training.config import ScheduleSettings
 
 State = list[dict[str, Any]]
@@ -79,7 +78,7 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
 class GeneratorOptimizer:
     """One step of both optimizers at a time, at one learning rate; Muon computes in `dtype`."""
 
-    def __init__(self, generator: Generator, schedule: ScheduleSettings, dtype: torch.dtype = torch.float32):
+    def __init__(self, generator: nn.Module, schedule: ScheduleSettings, dtype: torch.dtype = torch.float32):
         kernels = hidden_kernels(generator)
         others = [parameter for parameter in generator.parameters() if parameter not in set(kernels)]
         # Muon knows matrices alone: these are the same memory, with a row for every first index of a kernel.
@@ -110,10 +109,16 @@ class GeneratorOptimizer:
             part.load_state_dict(values)
 
 
-def hidden_kernels(generator: Generator) -> list[Parameter]:
-    """Weights of the layers between the first and the last: convolutions and matrices, neither biases nor scales."""
+def hidden_kernels(generator: nn.Module) -> list[Parameter]:
+    """Weights of the layers between the first and the last: convolutions and matrices, neither biases nor scales.
+
+    A network that does not call these `inlet` and `outlet` has them first and last.
+    """
+    kernels = [parameter for parameter in generator.parameters() if parameter[0].numel() > 1]
+    if not hasattr(generator, "inlet"):
+        return kernels[1:-1]
     outer = {*generator.inlet.parameters(), *generator.outlet.parameters()}
-    return [parameter for parameter in generator.parameters() if parameter not in outer and parameter[0].numel() > 1]
+    return [kernel for kernel in kernels if kernel not in outer]
 
 
 def learning_rate_factor(step: int, schedule: ScheduleSettings, minutes: float = 0) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from separation.audio.spectral import SpectralSettings
+from separation.audio.stft import SpectralSettings
 from separation.dataset.store import (
     Signal,
     Store,

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from separation.audio.spectral import Spectral
+from separation.audio.stft import Spectral
 from separation.dataset.store import StoredTrack, mixture_of
 from separation.inference.masking import MaskingNetwork
 from separation.inference.separator import Separator

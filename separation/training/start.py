@@ -8,10 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from separation.audio.spectral import compress
 from separation.errors import UserError
-from separation.inference.checkpoint import load_weights
-from separation.models import Generator
+from separation.inference.masking import MaskingNetwork
+from separation.inference.weights import load_weights
+from separation.models import compress
 from separation.training.batches import Batch, mixture_of
 from separation.training.config import Config
 
@@ -31,10 +31,10 @@ def grown_from(paths: Sequence[str], config: Config, own: dict[str, Tensor], dev
 
 
 def _fitting(path: str, config: Config, device: torch.device) -> dict[str, Tensor]:
-    start = load_weights(path, device)
-    sizes = {key: getattr(config.generator, key) for key in GROWING}
-    fitting = replace(start.settings, generator=replace(start.settings.generator, **sizes))
-    for key in ("targets", "spectral", "generator"):
+    start = load_weights(path, device, config.network)
+    sizes = {key: config.generator[key] for key in GROWING if key in config.generator}
+    fitting = replace(start.settings, generator={**start.settings.generator, **sizes})
+    for key in ("targets", "spectral", "network", "generator"):
         if getattr(fitting, key) != (ours := getattr(config, key)):
             theirs = getattr(start.settings, key)
             raise UserError(f"weights: {path} has {key}: {theirs}, but the config asks for {ours}.")
@@ -42,12 +42,14 @@ def _fitting(path: str, config: Config, device: torch.device) -> dict[str, Tenso
 
 
 @torch.no_grad()
-def measure_input(generator: Generator, batches: Iterable[Batch]) -> None:
-    """Let every bin reach the generator centred and of unit variance, as measured on these batches."""
+def measure_input(network: MaskingNetwork, batches: Iterable[Batch]) -> None:
+    """Let every bin reach a network that fits its input centred and of unit variance, as in these batches."""
+    if not hasattr(network.generator, "fit_input"):
+        return
     moments = []
     for batch in batches:
         views = compress(mixture_of(batch))
         moments.append(torch.stack([views.mean(dim=(0, 3)), views.square().mean(dim=(0, 3))]))
     mean, square = torch.stack(moments).mean(dim=0)
-    generator.input_mean.copy_(mean)
-    generator.input_scale.copy_(1 / ((square - mean.square()).clamp_min(0).sqrt() + 0.01))
+    scale = 1 / ((square - mean.square()).clamp_min(0).sqrt() + 0.01)
+    network.generator.fit_input(mean, scale)

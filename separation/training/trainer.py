@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from separation.errors import UserError
 from separation.files import sweep_partials
-from separation.inference.checkpoint import build_network, load_weights, save_weights
 from separation.inference.device import choose_precision
+from separation.inference.weights import build_network, load_weights, save_weights
 from separation.models import Discriminator
 from separation.training import words
 from separation.training.batches import Batch, Batches
@@ -54,7 +54,7 @@ class Trainer:
         if output.exists() and not output.is_dir():
             raise UserError(f"--output {output} cannot be made a folder: it is a file.")
         state = read_run(output, config, resume)
-        band = config.generator.bins * config.spectral.sample_rate / config.spectral.n_fft
+        band = config.used_bins * config.spectral.sample_rate / config.spectral.n_fft
         self.pools = open_pools(config.targets, config.data, config.spectral, min(band, 16_000))
         self.waveforms = waveforms_of(self.pools, config, device)
         clerk = self.waveforms.clerk if self.waveforms else None
@@ -83,7 +83,7 @@ class Trainer:
         elif config.weights:
             self.network.load_state_dict(grown_from(config.weights, config, self.network.state_dict(), device))
         else:
-            measure_input(self.network.generator, self._first_batches())
+            measure_input(self.network, self._first_batches())
         if not state:
             self.average.module.load_state_dict(self.network.state_dict())
         self.objective = self._share(GeneratorObjective(self.network, config.losses, config.data.taught_floor))
@@ -105,7 +105,7 @@ class Trainer:
 
     def closing(self) -> str:
         """What the run has made, in words."""
-        return words.closing(self.output, finished_before=self.finished_before)
+        return words.closing(self.output, self.config.network, finished_before=self.finished_before)
 
     @property
     def is_over(self) -> bool:
@@ -228,9 +228,14 @@ class Trainer:
         """Make the masks of the best weights as soft as scores best: once, however often the end is taken up again."""
         if self.best == -math.inf:  # the best weights were taken away
             self._validate(report)
-        best = load_weights(self.output / BEST, self.device)
+        best = load_weights(self.output / BEST, self.device, self.config.network)
         facts = {name: value for name, value in best.provenance.items() if name != "config"}
-        if self.songs and self.schedule.soften and "softened" not in facts:
+        if (
+            self.songs
+            and self.schedule.soften
+            and "softened" not in facts
+            and hasattr(best.network.generator, "scale_logits")
+        ):
             facts["softened"], songs = soften(best.network, self.songs, self.schedule.soften)
             facts["validation_sdr"] = medians(songs)
             self._save(best.network, **facts)

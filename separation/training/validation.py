@@ -9,7 +9,7 @@ from statistics import fmean, median
 import torch
 from torch import Tensor
 
-from separation.audio.spectral import Spectral
+from separation.audio.stft import Spectral
 from separation.dataset.store import Store, StoredTrack, mixture_of, rest_of, target_of
 from separation.inference.masking import MaskingNetwork
 from separation.inference.separator import Separator

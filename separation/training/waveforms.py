@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from separation.audio.spectral import Spectral, SpectralSettings
+from separation.audio.stft import Spectral, SpectralSettings
 from separation.dataset.store import StoredTrack
 from separation.errors import UserError
 from separation.training.augmentation import equaliser_factors
@@ -107,7 +107,7 @@ class Waveforms:
         self, parts: Iterable[tuple[StoredTrack, str]], settings: SpectralSettings, bins: int, device: torch.device
     ):
         self.settings, self.bins = settings, bins
-        self.spectral = Spectral(settings).to(device)
+        self.spectral = Spectral(settings)
         places, pieces, length = {}, [], 0
         for track, part in parts:
             if (track.folder, part) not in places:
@@ -158,4 +158,4 @@ def waveforms_of(pools: Pools, config: Config, device: torch.device) -> Waveform
     if spectra:
         raise UserError(f"data.in_memory needs waveforms, and {spectra[0]} has none: build its store with --compact.")
     parts = ((signal.track, part) for signal in signals for part, _ in signal.parts)
-    return Waveforms(parts, config.spectral, config.generator.bins, device)
+    return Waveforms(parts, config.spectral, config.used_bins, device)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from separation.inference.checkpoint import load_weights
 from separation.inference.masking import MaskingNetwork
+from separation.inference.weights import load_weights
 from separation.training.batches import Batches
 from separation.training.config import Config
 from separation.training.resume import BEST, go_on
@@ -45,9 +45,9 @@ def opening(
     return "\n".join(lines)
 
 
-def closing(output: Path, finished_before: bool) -> str:
+def closing(output: Path, network: str, finished_before: bool) -> str:
     """What a run has made: read from the weights themselves."""
-    facts = load_weights(output / BEST).provenance
+    facts = load_weights(output / BEST, network=network).provenance
     scores: Mapping[str, float] = facts.get("validation_sdr") or {}
     step, said = facts.get("step"), "".join(f", {source} {value:.2f} dB" for source, value in scores.items())
     chosen = "the best on the validation songs" if scores else "the last, for there were no songs to choose by"

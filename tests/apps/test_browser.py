@@ -114,7 +114,7 @@ def test_a_song_comes_apart_as_it_does_in_python(page, tmp_path, network, channe
 def check_stems(stems: dict[str, np.ndarray], waveform: torch.Tensor, network: str) -> None:
     """Compare stems with those of the `Separator` for `waveform`, `[channels, samples]`."""
     expected = Separator.load(stems=STEMS if network == "all" else ("vocals", "accompaniment"))
-    expected.dtype, expected.eight_bits = torch.float32, False  # as in a browser
+    expected.precision = "fp32"  # as in a browser
     for stem, signal in expected(waveform, 44100).items():
         assert stems[stem].shape == signal.shape
         assert np.abs(stems[stem] - signal.numpy()).max() < 1e-4

@@ -15,9 +15,8 @@ from networks import random_weights
 
 from separation.apps.export import export
 from separation.errors import UserError
-from separation.inference.checkpoint import load_network
-from separation.inference.pretrained import pretrained
 from separation.inference.separator import Separator
+from separation.inference.weights import load_network, pretrained
 from separation.stems import STEMS
 
 onnxruntime = pytest.importorskip("onnxruntime")

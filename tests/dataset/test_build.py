@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import make_stems, write_files
 
-from separation.audio.spectral import Spectral, SpectralSettings
+from separation.audio.stft import Spectral, SpectralSettings
 from separation.dataset import build
 from separation.dataset.build import build_store, bytes_needed, check_disk, choose_parts, in_units, plan_store
 from separation.dataset.layouts import Track, find_tracks

@@ -12,7 +12,7 @@ from conftest import write_files
 from music import make_song
 
 from separation import Separator
-from separation.audio.spectral import Spectral, SpectralSettings
+from separation.audio.stft import Spectral, SpectralSettings
 from separation.dataset.build import build_store, frames_of, plan_store
 from separation.dataset.layouts import find_tracks
 from separation.dataset.pseudo_labels import DEPTH, SHORTEST, Teacher, label, silent_spans
@@ -99,7 +99,7 @@ def test_examples_that_a_teacher_labelled_are_its_stems_with_new_gains(labelled,
     data |= {"mute": 0, "gain": [0.5, 0.5], "swap": 0, "flip": 0, "stores": {str(labelled / "store"): 1.0}}
     config = parse_config({"data": data}, "")
     batches = Batches(config, open_pools(["vocals"], config.data, SETTINGS, 15_000))
-    bins, store = config.generator.bins, Store(labelled / "store")
+    bins, store = config.used_bins, Store(labelled / "store")
     mixed, whole = store.track("mixed"), store.track("whole")
     vocals = mixed.crop("vocals", bins=bins)
     rest = whole.crop("accompaniment", bins=bins) if remix else mixed.crop("mixture", bins=bins) - vocals

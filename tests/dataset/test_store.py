@@ -9,7 +9,7 @@ import pytest
 import torch
 from music import TINY, add_track, make_song
 
-from separation.audio.spectral import Spectral, SpectralSettings
+from separation.audio.stft import Spectral, SpectralSettings
 from separation.dataset import store as store_module
 from separation.dataset.store import (
     Store,

@@ -13,12 +13,9 @@ from conftest import REPOSITORY, environment
 from networks import random_weights
 
 from separation.audio.io import read, write
-from separation.audio.numpy_stft import Stft
-from separation.audio.settings import SpectralSettings
-from separation.audio.spectral import Spectral
 from separation.errors import UserError
-from separation.inference.checkpoint import load_network
 from separation.inference.separator import Separator
+from separation.inference.weights import load_network
 from separation.stems import STEMS
 
 WITHOUT_TORCH = """
@@ -82,10 +79,10 @@ def test_the_same_command_gives_the_same_stems(tmp_path, weights, name, stems, c
 
 
 def test_live_is_the_whole_song_to_the_bit(weights):
-    from separation.inference.onnx import PortableSeparator
+    from separation.inference.onnx import OnnxNetwork
 
     song, stem = noise(30000, 2).numpy(), "vocals"
-    separator = PortableSeparator(weights["one"].with_suffix(".onnx"), chunk_frames=1)
+    separator = Separator(OnnxNetwork(weights["one"].with_suffix(".onnx")), chunk_frames=1)
     (whole,) = (np.concatenate([piece[stem] for piece in separator.stream([song])], axis=1),)
     live = separator.live(44100)
     blocks = [live.push(block)[stem] for block in np.split(song, [100, 101, 20000], axis=1)]
@@ -114,7 +111,7 @@ def test_what_cannot_be_done_without_torch_is_one_sentence(tmp_path, weights, ar
 def test_what_is_no_file_of_ours_is_refused(tmp_path):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from separation.inference.onnx import PortableSeparator
+    from separation.inference.onnx import OnnxNetwork
 
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
@@ -122,12 +119,4 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path):
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     (tmp_path / "other.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(UserError, match="another program"):
-        PortableSeparator(tmp_path / "other.onnx")
-
-
-def test_the_stft_is_that_of_torch():
-    settings = SpectralSettings()
-    stft, spectral, song = Stft(settings), Spectral(settings), noise(40960, 2)
-    ours, theirs = stft.analyse(song.numpy()), spectral.analyse(song)
-    assert np.abs(ours - torch.view_as_real(theirs.transpose(-1, -2)).numpy()).max() < 1e-6
-    assert np.abs(stft.synthesise(ours) - spectral.synthesise(theirs).numpy()).max() < 1e-6
+        OnnxNetwork(tmp_path / "other.onnx")

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from separation import Separator
-from separation.inference.checkpoint import load_network, load_weights
-from separation.inference.pretrained import PRETRAINED, pretrained
+from separation.inference.weights import PRETRAINED, load_network, load_weights, pretrained
 from separation.training.validation import sdr
 
 CARD = PRETRAINED / "README.md"

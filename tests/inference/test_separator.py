@@ -10,9 +10,9 @@ from networks import BandSplit, random_network, random_weights
 from torch import Tensor
 
 from separation.errors import UserError
-from separation.inference import pretrained as pretrained_module
-from separation.inference.pretrained import default_weights
+from separation.inference import weights as pretrained_module
 from separation.inference.separator import Separator
+from separation.inference.weights import default_weights
 from separation.stems import STEMS, rest_name
 
 TARGET_OF_REST = {rest_name([stem]): stem for stem in STEMS}
@@ -178,6 +178,8 @@ def test_samples_of_every_type_are_taken_at_their_full_scale(network, kind):
     reversed_twice = np.ascontiguousarray(array[:, ::-1])[:, ::-1]
     for given in (typed, array, reversed_twice, array.astype(array.dtype.newbyteorder(">"))):
         found = separator(given, 44100)
+        assert all(isinstance(stem, type(given)) for stem in found.values())  # tensors for a tensor, else arrays
+        found = {stem: torch.as_tensor(waveform) for stem, waveform in found.items()}
         assert all(found[stem].dtype == torch.float32 for stem in expected)
         assert (sum(found.values()) - song).abs().max() < 2 * step
         for stem, waveform in expected.items():
@@ -189,7 +191,7 @@ def test_samples_of_every_type_are_taken_at_their_full_scale(network, kind):
 def test_a_lone_channel_and_a_batch_have_stems_of_their_shape(network):
     separator, batch = Separator(network, precision="fp32"), torch.stack([noise(9000), 0.5 * noise(9000).flip(1)])
     assert torch.equal(separator(batch[0, 0], 48000)["vocals"], separator(batch[0, :1], 48000)["vocals"][0])
-    stems = separator(batch.numpy(), 48000)
+    stems = separator(batch, 48000)
     for song, vocals in zip(batch, stems["vocals"], strict=True):
         assert torch.equal(separator(song, 48000)["vocals"], vocals)
 
@@ -204,7 +206,7 @@ def test_a_lone_channel_and_a_batch_have_stems_of_their_shape(network):
         ((noise(1000) * 1000).long(), 44100, "int64 have no full scale"),
         (noise(1000) > 0, 44100, "bool have no full scale"),
         (noise(1000) + 0j, 44100, "complex64 have no full scale"),
-        ("song.wav", 44100, "no array of samples"),
+        ("song.wav", 44100, "not an array of samples"),
         (noise(1000), 0, "above 0, not 0"),
         (noise(1000), -44100, "above 0, not -44100"),
         (noise(1000), float("nan"), "above 0, not nan"),

@@ -51,7 +51,7 @@ def test_the_size_of_chunks_changes_no_more_than_rounding(network):
     song = noise(30000)
     whole, live = (
         Separator(network, precision="fp32")(song, 44100),
-        Separator(network, precision="fp32").live(44100, 20),
+        Separator(network, precision="fp32").live(44100),
     )
     first, last = live.push(song), live.flush()
     for stem, waveform in whole.items():

@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from separation.models.bands import BandMerge, BandSplit, overlapping, spread
+from separation.models.unet import BandMerge, BandSplit, layout_zones, overlapping
 
-ZONES = spread(((8, 2), (24, 4), (40, 8)))  # bands end at 2, 4, 6, 8, 12, 16, 20, 24, 32 and 40
+ZONES = layout_zones(((8, 2), (24, 4), (40, 8)), 40)  # bands end at 2, 4, 6, 8, 12, 16, 20, 24, 32 and 40
 ENDS = [2, 4, 6, 8, 12, 16, 20, 24, 32, 40]
 
 
@@ -23,11 +23,13 @@ def test_zones_follow_each_other():
         (((64, 0),), "even number of bins, not 0"),
         (((64, 4), (70, 4)), "from bin 64 to 70 cannot be filled with bands of 4"),
         (((64, 4), (32, 4)), "from bin 64 to 32 cannot be filled"),
+        (((104, 4),), "end at bin 100"),
+        ((), "1 to 64 zones"),
     ],
 )
 def test_zones_that_bands_do_not_fill_are_refused(zones, complaint):
     with pytest.raises(ValueError, match=complaint):
-        spread(zones)
+        layout_zones(zones, 100)
 
 
 def test_a_zone_sees_half_a_band_of_its_neighbours_and_silence_outside():
@@ -76,9 +78,9 @@ def test_every_bin_comes_back():
 
 @pytest.mark.parametrize("width", [2, 8, 16, 32])
 def test_bfloat16_gives_what_float32_does_but_for_rounding(width):
-    """Some processors' kernels give noise instead; see `separation.models.bands`."""
+    """Some processors' kernels give noise instead; see `separation.models.unet`."""
     torch.manual_seed(0)
-    zones = spread(((10 * width, width),))
+    zones = layout_zones(((10 * width, width),), 10 * width)
     split, merge = BandSplit(4, 24, zones), BandMerge(24, 2, zones)
     found = []
     for dtype in (torch.float32, torch.bfloat16):

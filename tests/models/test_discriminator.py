@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from separation.audio.spectral import compress
-from separation.models import Discriminator
+from separation.models import Discriminator, compress
 from separation.training.config import DiscriminatorSettings
 
 

@@ -16,7 +16,7 @@ from networks import random_network, random_weights, tiny_config
 
 from separation.audio.io import probe, read, write
 from separation.errors import UserError
-from separation.inference.checkpoint import save_weights
+from separation.inference.weights import save_weights
 from separation.songs import command as command_of_songs
 from separation.songs.page import Page
 from separation.stems import STEMS

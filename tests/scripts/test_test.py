@@ -7,10 +7,9 @@ import pytest
 import torch
 from conftest import make_stems, write_files
 
-from separation.audio.spectral import SpectralSettings
+from separation.audio.stft import SpectralSettings
 from separation.errors import UserError
-from separation.inference.checkpoint import build_network, save_weights
-from separation.inference.config import GeneratorSettings
+from separation.inference.weights import build_network, save_weights
 from separation.scoring.command import main
 from separation.stems import STEMS
 from separation.training.config import Config
@@ -21,7 +20,7 @@ RATE = 8000
 def write_weights(path, targets):
     torch.manual_seed(0)
     spectral = SpectralSettings(RATE, n_fft=256, hop=64)
-    generator = GeneratorSettings(zones=((96, 6),), widths=(8, 8))
+    generator = {"band_layout": ((96, 6),), "widths": (8, 8)}
     config = Config(targets=targets, spectral=spectral, generator=generator)
     save_weights(path, build_network(config), config)
     return path

@@ -22,8 +22,8 @@ from networks import PAPER, read_facts
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from separation.audio.spectral import SpectralSettings
-from separation.inference.checkpoint import load_network
+from separation.audio.stft import SpectralSettings
+from separation.inference.weights import load_network
 from separation.training.config import LossWeights
 from separation.training.state import load_state
 from separation.training.validation import medians, sdr, validate, validation_tracks
@@ -104,7 +104,7 @@ def tiny(tmp_path_factory) -> Path:
     settings = {
         "spectral": {"sample_rate": TINY.sample_rate, "n_fft": TINY.n_fft, "hop": TINY.hop},
         "data": {"stores": {str(store): 1}, "crop_frames": 16, "batch_size": 4, "unlabelled_batch_size": 2},
-        "generator": {"zones": [[32, 2], [96, 8]], "widths": [6, 8]},
+        "generator": {"band_layout": [[32, 2], [96, 8]], "widths": [6, 8]},
         "discriminator": {"widths": [4, 8], "scales": 2},
         "losses": PAPER,
         "schedule": {"steps": 60, "warmup": 5, "precision": "fp32", "average": 0.9, "checkpoint_every": 2},

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from separation.inference.pretrained import pretrained
+from separation.inference.weights import pretrained
 from separation.songs.render import RenderReport, Tally
 from separation.songs.words import levels, opening, place, result, spell
 

@@ -55,7 +55,7 @@ def folder(tmp_path_factory) -> Path:
 def make_config(folder: Path, losses: dict | None = None, schedule: dict | None = None, **data) -> Config:
     values = {
         "spectral": {"sample_rate": TINY.sample_rate, "n_fft": TINY.n_fft, "hop": TINY.hop},
-        "generator": {"zones": [[BINS, 4]], "widths": [4, 4]},
+        "generator": {"band_layout": [[BINS, 4]], "widths": [4, 4]},
         "discriminator": {"widths": [4, 4], "scales": 1},
         "data": {
             "stores": {str(folder): 1},

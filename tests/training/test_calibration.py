@@ -53,7 +53,7 @@ def test_without_songs_the_network_stays_as_it_is():
 @torch.no_grad()
 def test_scaled_logits_are_scaled():
     network = random_network()
-    views = torch.rand(1, 4, network.generator.bins, 8)
+    views = torch.rand(1, 4, network.generator.used_bins, 8)
     before = network.generator.logits(views)
     network.generator.scale_logits(0.25)
     torch.testing.assert_close(network.generator.logits(views), before / 4)

@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY
 
 from separation.errors import UserError
-from separation.inference.checkpoint import build_network
+from separation.inference.weights import build_network
 from separation.training.config import Config, load_config, parse_config
 
 
@@ -137,10 +137,10 @@ BROKEN = ("data.remix", "data.equalise", "losses.exchange", "schedule.learning_r
         "data.swap=-0.1",
         "data.gain=[1, 0.5]",
         "data.workers=-1",
-        "generator.zones=[[4096, 8]]",
-        "generator.zones=[]",
+        "generator.band_layout=[[4096, 8]]",
+        "generator.band_layout=[]",
         "generator.decoder_levels=-1",
-        "generator.zones=[256, 768]",
+        "generator.band_layout=[256, 768]",
         "generator.widths=[]",
         "generator.widths=[8, 0]",
         "generator.squeeze=0",

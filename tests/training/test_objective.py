@@ -9,8 +9,7 @@ import torch
 from networks import CIRCULAR, PAPER
 from torch import Tensor, nn
 
-from separation.audio.spectral import compress
-from separation.models import Discriminator
+from separation.models import Discriminator, compress
 from separation.stems import source_names
 from separation.training.config import LossWeights
 from separation.training.losses import QUIET

@@ -7,18 +7,18 @@ import math
 import pytest
 import torch
 from networks import random_network
+from torch import nn
 
-from separation.models import Generator
 from separation.training.config import ScheduleSettings
 from separation.training.optimizer import GeneratorOptimizer, Muon, hidden_kernels
 
 
 @pytest.fixture
-def generator() -> Generator:
+def generator() -> nn.Module:
     return random_network(("vocals",)).generator
 
 
-def learn(generator: Generator, optimizer: GeneratorOptimizer, steps: int, seed: int) -> None:
+def learn(generator: nn.Module, optimizer: GeneratorOptimizer, steps: int, seed: int) -> None:
     """Steps along random gradients."""
     torch.manual_seed(seed)
     for _ in range(steps):

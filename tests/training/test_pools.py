@@ -7,7 +7,7 @@ import pytest
 import torch
 from music import TINY, add_track, make_song
 
-from separation.audio.spectral import Spectral, SpectralSettings
+from separation.audio.stft import Spectral, SpectralSettings
 from separation.dataset.store import Signal, Store, StoredTrack, level, mixture_of, rest_of, target_of
 from separation.errors import UserError
 from separation.training.config import DataSettings

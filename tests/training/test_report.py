@@ -8,7 +8,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from separation.audio.spectral import Spectral, SpectralSettings
+from separation.audio.stft import Spectral, SpectralSettings
 from separation.training import report
 from separation.training.config import Config
 from separation.training.report import TrainingReport, picture

@@ -17,8 +17,8 @@ from networks import CIRCULAR, PAPER, read_facts
 from torch import Tensor
 
 from separation.errors import UserError
-from separation.inference.checkpoint import load_network
-from separation.models import Generator
+from separation.inference.weights import load_network
+from separation.models import UNet
 from separation.training import losses
 from separation.training import trainer as trainer_module
 from separation.training.batches import Batches
@@ -43,7 +43,7 @@ def configure(store):
     def make_config(schedule: dict | None = None, **sections) -> Config:
         values = {
             "spectral": {"sample_rate": TINY.sample_rate, "n_fft": TINY.n_fft, "hop": TINY.hop},
-            "generator": {"zones": [[32, 2], [96, 8]], "widths": [6, 8]},
+            "generator": {"band_layout": [[32, 2], [96, 8]], "widths": [6, 8]},
             "discriminator": {"widths": [4, 8], "scales": 2},
             "losses": PAPER,
             "schedule": {
@@ -180,7 +180,7 @@ def test_a_run_ends_when_its_time_is_up(configure, tmp_path, monkeypatch):
 @pytest.mark.parametrize("compiled", [False, True])
 def test_the_generator_is_compiled_if_that_is_asked_for(configure, tmp_path, monkeypatch, compiled):
     asked = []
-    monkeypatch.setattr(Generator, "compile", lambda self: asked.append(self))
+    monkeypatch.setattr(UNet, "compile", lambda self: asked.append(self))
     trainer = Trainer(configure(schedule={"compiled": compiled}), tmp_path, CPU)
     assert asked == ([trainer.network.generator] if compiled else [])
 
@@ -315,7 +315,7 @@ def test_an_output_that_is_a_file_is_a_sentence(configure, tmp_path):
         {"resume": True},
         {"data": {"stores": {"nowhere": 1}}},
         {"data": {"crop_frames": 60_000}},
-        {"generator": {"zones": [[30, 4]]}},
+        {"generator": {"band_layout": [[30, 4]]}},
         {"weights": "none.safetensors"},
         {"data": {"labelled": 0, "remaining": "drop"}, "losses": {}},
     ],
@@ -462,7 +462,7 @@ def test_weights_that_a_run_goes_on_from_stay_the_best_until_they_are_beaten(con
 
 
 def test_a_run_may_leave_out_blocks_of_the_weights_that_it_goes_on_from(configure, tmp_path):
-    sizes = {"zones": [[32, 2], [96, 8]], "widths": [6, 8]}
+    sizes = {"band_layout": [[32, 2], [96, 8]], "widths": [6, 8]}
     full, thin = (sizes | {"decoder_levels": levels, "frequency_levels": levels} for levels in (None, 0))
     Trainer(configure(generator=full), tmp_path / "full", CPU).run()
     weights = tmp_path / "full" / BEST
@@ -476,7 +476,7 @@ def test_a_run_may_leave_out_blocks_of_the_weights_that_it_goes_on_from(configur
 
 def test_a_run_may_add_blocks_to_the_weights_that_it_goes_on_from(configure, tmp_path):
     """At first they change next to nothing, and they learn."""
-    sizes = {"zones": [[32, 2], [96, 8]], "widths": [6, 8]}
+    sizes = {"band_layout": [[32, 2], [96, 8]], "widths": [6, 8]}
     Trainer(configure(generator=sizes), tmp_path / "first", CPU).run()
     weights = tmp_path / "first" / BEST
     grown = configure(weights=str(weights), generator=sizes | {"blocks": [1, 2], "frequency_levels": None})
@@ -495,8 +495,8 @@ def test_a_run_may_add_blocks_to_the_weights_that_it_goes_on_from(configure, tmp
 def test_weights_of_another_kind_of_network_are_refused(configure, tmp_path):
     Trainer(configure(), tmp_path / "first", CPU).run()
     weights = str(tmp_path / "first" / BEST)
-    wider = configure(weights=weights, generator={"zones": [[32, 2], [96, 8]], "widths": [6, 12], "blocks": [2]})
-    with pytest.raises(UserError, match=r"has generator: .*blocks=\(1,\).*, but the config asks for .*blocks=\(2,\)"):
+    wider = configure(weights=weights, generator={"band_layout": [[32, 2], [96, 8]], "widths": [6, 12], "blocks": [2]})
+    with pytest.raises(UserError, match=r"has generator: .*\(1,\).*, but the config asks for .*\(2,\)"):
         Trainer(wider, tmp_path / "second", CPU)
     store = make_store(tmp_path / "store", parts=("mixture", "drums"))
     drums = configure(weights=weights, targets=["drums"], losses={}, data={"stores": {str(store): 1}})

@@ -41,7 +41,7 @@ def make_config(folder: Path, targets=("vocals",), losses=None, workers: int = 0
     values = {
         "targets": list(targets),
         "spectral": {"sample_rate": TINY.sample_rate, "n_fft": TINY.n_fft, "hop": TINY.hop},
-        "generator": {"zones": [[BINS, 4]], "widths": [4]},
+        "generator": {"band_layout": [[BINS, 4]], "widths": [4]},
         "data": {"stores": {str(folder): 1}, "crop_frames": FRAMES, "batch_size": 5, "workers": workers, **data},
         "discriminator": {"widths": [4, 8], "scales": 2},
         "losses": losses or {},

@@ -16,7 +16,7 @@ from typing import Any
 from separation.apps.export import export
 from separation.errors import UserError
 from separation.files import replacing
-from separation.inference.pretrained import pretrained
+from separation.inference.weights import pretrained
 from separation.songs.page import fill_page
 
 STATIC = Path(__file__).with_name("static")

@@ -10,7 +10,7 @@ import webbrowser
 
 from separation.audio.encoders import FORMATS
 from separation.errors import UserError
-from separation.inference.pretrained import find_weights
+from separation.inference.weights import find_weights
 from separation.songs.arguments import sort_out
 from separation.songs.batch import Settings
 from separation.songs.find import at_home

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 
 import separation
 from separation.errors import UserError
-from separation.inference import checkpoint
-from separation.inference.checkpoint import build_network, load_network, load_weights, save_weights
-from separation.inference.config import GeneratorSettings, NetworkSettings
+from separation.inference import weights as weights_module
+from separation.inference.config import NetworkSettings
+from separation.inference.weights import build_network, load_network, load_weights, save_weights
 from separation.training.state import load_state, save_state
 
 
@@ -57,11 +57,11 @@ def test_weights_are_loaded_as_they_were_saved_in_half_precision(weights, networ
 
 def test_weights_say_what_they_are(weights):
     loaded = load_weights(weights)
-    assert loaded.settings == NetworkSettings(("drums",), FAST, tiny_config().generator)
+    assert loaded.settings == NetworkSettings(("drums",), FAST, generator=tiny_config().generator)
     assert (loaded.licence, loaded.provenance) == ("MIT", {"step": 12})
     with safe_open(weights, framework="pt") as file:
         said = file.metadata()
-    assert json.loads(said["network"]).keys() == {"targets", "spectral", "generator"}
+    assert json.loads(said["network"]).keys() == {"targets", "spectral", "network", "generator"}
     assert json.loads(said["version"]) == separation.__version__
 
 
@@ -141,7 +141,7 @@ def test_weights_that_do_not_fit_their_settings_are_refused(weights, change, rea
 
 
 def settings(**changes) -> str:
-    said = json.loads(json.dumps(asdict(NetworkSettings(("drums",), FAST, tiny_config().generator))))
+    said = json.loads(json.dumps(asdict(NetworkSettings(("drums",), FAST, generator=tiny_config().generator))))
     return json.dumps({**said, **{key: {**said[key], **change} for key, change in changes.items()}})
 
 
@@ -154,13 +154,13 @@ def settings(**changes) -> str:
         ({"network": "[" * 100_000}, "recursion"),
         ({"network": "null"}, "must hold keys and values"),
         ({"network": settings(generator={"widths": [None]})}, "generator.widths must be a whole number, not None"),
-        ({"network": settings(generator={"blocks": [10**9]})}, "generator.blocks must hold numbers"),
+        ({"network": settings(generator={"blocks": [10**9]})}, "blocks must be 1 to 16 numbers from 0 to 64"),
         (
             {"network": settings(generator={"blocks": [64], "widths": [8192] * 3})},
             "is [8, 1, 1], should be [8192, 1, 1]",
         ),
-        ({"network": settings(generator={"squeeze": 10**30})}, "generator.squeeze must be at least 1, and at most"),
-        ({"network": settings(generator={"zones": [[10**12, 2]]})}, "generator.zones must hold numbers of bins"),
+        ({"network": settings(generator={"squeeze": 10**30})}, "squeeze must be 1 to 16 numbers from 1 to 1,000,000"),
+        ({"network": settings(generator={"band_layout": [[10**12, 2]]})}, "end at bin 257"),
         ({"network": settings(spectral={"n_fft": 2**40, "hop": 2**38})}, "n_fft at most"),
         ({"format": "separation weights 1"}, "it lacks 'config'"),
         ({"format": "separation weights 1", "config": "[]"}, "list indices must be integers"),
@@ -169,7 +169,7 @@ def settings(**changes) -> str:
 def test_settings_that_this_program_does_not_know_are_named(weights, metadata, reason, monkeypatch):
     """Before anything of their size is built."""
     rewrite(weights, **metadata)
-    monkeypatch.setattr(checkpoint, "build_network", None)
+    monkeypatch.setattr(weights_module, "build_network", None)
     assert reason in refusal(weights) and len(refusal(weights)) < 600
 
 
@@ -177,7 +177,7 @@ def test_weights_without_settings_are_refused_and_those_without_a_licence_load(w
     with safe_open(weights, framework="pt") as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     save_file(tensors, weights, {"format": metadata["format"], "network": metadata["network"]})
-    assert (load_weights(weights).licence, load_weights(weights).provenance) == (checkpoint.UNKNOWN_LICENCE, {})
+    assert (load_weights(weights).licence, load_weights(weights).provenance) == (weights_module.UNKNOWN_LICENCE, {})
     for said in ("[1]", "[" * 100_000, "{", "null"):
         rewrite(weights, provenance=said, licence=said)
         assert load_weights(weights).provenance == {}
@@ -186,10 +186,9 @@ def test_weights_without_settings_are_refused_and_those_without_a_licence_load(w
 
 
 def test_sizes_that_do_not_fit_together_are_a_sentence():
-    config = replace(tiny_config(), generator=GeneratorSettings(zones=((95, 5),)))
-    with pytest.raises(UserError, match=r"the config's generator cannot be built: .* an even number of bins, not 5"):
-        build_network(config)
-    huge = replace(tiny_config(), generator=GeneratorSettings(zones=((256, 8),), blocks=(64,), widths=(8192,) * 5))
+    with pytest.raises(ValueError, match="an even number of bins, not 5"):
+        replace(tiny_config(), generator={"band_layout": ((95, 5),)})
+    huge = replace(tiny_config(), generator={"band_layout": ((256, 8),), "blocks": (64,), "widths": (8192,) * 5})
     with pytest.raises(UserError, match=r"would have \d+,\d{3},\d{3},\d{3} parameters: lower its widths or blocks"):
         build_network(huge)
 

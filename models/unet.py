@@ -1,0 +1,335 @@
+"""The default network: a U-Net over time and frequency. Feature maps are `[batch, channels, frames, bands]`."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
+
+if TYPE_CHECKING:
+    from .unet_stream import UNetStream
+
+FLOOR = 1e-10
+"""Power below which a bin counts as silent; it keeps the gradient of the compression finite."""
+
+
+def compress(spectrogram: Tensor) -> Tensor:
+    """What networks see of a mixture: compressed magnitudes of left, right, middle and side.
+
+    Complex `[..., 2 channels, bins, frames]` to real `[..., 4 views, bins, frames]`, or with bins and frames swapped:
+    magnitude ** 0.25 (the paper's is 0.3; square roots are many times cheaper), 0 for silence. Middle and side make the
+    phase difference of the channels visible without phases.
+    """
+    left, right = spectrogram.unbind(-3)
+    # One view at a time: its intermediate results fit into the processor's cache.
+    views = (_compressed(left), _compressed(right), _compressed((left + right) / 2), _compressed((left - right) / 2))
+    return torch.stack(views, dim=-3)
+
+
+def _compressed(view: Tensor) -> Tensor:
+    return compress_powers(view.real.square() + view.imag.square())
+
+
+def compress_powers(power: Tensor) -> Tensor:
+    """Compressed magnitudes from their squares, of any shape."""
+    return (power + FLOOR).sqrt().sqrt().sqrt() - FLOOR**0.125
+
+
+def soft_masks(logits: Tensor, complete: bool) -> Tensor:
+    """Softmax over the targets and, unless they are complete, a rest whose logit is 0: `[batch, targets, ...]`."""
+    if complete:
+        return torch.softmax(logits, dim=1)
+    if logits.shape[1] == 1:
+        return torch.sigmoid(logits)
+    rest = torch.zeros_like(logits[:, :1])
+    return torch.softmax(torch.cat([logits, rest], dim=1), dim=1)[:, :-1]
+
+
+class UNet(nn.Module):
+    """A TFC-TDF U-Net with soft masks: each in [0, 1], and over the targets at most 1 together.
+
+    Bins are gathered into bands first; every level below halves frames and bands. Bins above the band layout get the
+    mean mask of the top bands, so nothing there is lost or silenced. Choi et al., "Investigating U-Nets with various
+    intermediate blocks for spectrogram-based singing voice separation", ISMIR 2020.
+
+    Args:
+        targets: number of targets.
+        bins: bins of the spectrogram.
+        complete: whether the masks sum to one over the targets; otherwise the remainder is an implicit rest.
+        band_layout: `(end, width)` from the lowest bin up: bins below `end` are gathered into bands of `width` bins.
+        widths: channels of each level, from the top down.
+        blocks: TFC-TDF blocks on each side of each level, from the top down; the last number holds for deeper levels.
+        decoder_levels: how many levels, from the top down, have blocks on the way up; None: all.
+        frequency_levels: how many levels, from the top down, have TDFs in their blocks; None: all.
+        squeeze: how many times narrower the hidden layer of a TDF is than its bands.
+
+    Raises:
+        ValueError: the arguments do not fit together.
+    """
+
+    audio_channels, views = 2, 4
+    top_bands = 8
+
+    def __init__(
+        self,
+        targets: int,
+        bins: int,
+        complete: bool = False,
+        band_layout: tuple[tuple[int, int], ...] = ((256, 2), (768, 8), (1536, 16)),
+        widths: tuple[int, ...] = (32, 64, 96, 128),
+        blocks: tuple[int, ...] = (1,),
+        decoder_levels: int | None = 1,
+        frequency_levels: int | None = 1,
+        squeeze: int = 8,
+    ):
+        super().__init__()
+        for name, values, least, most in (
+            ("widths", widths, 1, 8192),
+            ("blocks", blocks, 0, 64),
+            ("squeeze", [squeeze], 1, 10**6),
+            ("decoder_levels", [decoder_levels or 0], 0, 64),
+            ("frequency_levels", [frequency_levels or 0], 0, 64),
+        ):
+            if not 0 < len(values) <= 16 or not all(least <= value <= most for value in values):
+                raise ValueError(f"{name} must be 1 to 16 numbers from {least} to {most:,}, not {values!s:.80}")
+        self.band_layout = zones = layout_zones(band_layout, bins)
+        count = sum(zone.bands for zone in zones)
+        if count % 2 ** (len(widths) - 1):
+            raise ValueError(f"the bands must be a multiple of {2 ** (len(widths) - 1)} (2 a level), not {count}")
+        self.targets, self.complete = targets, complete
+        self.used_bins = zones[-1].end
+        bands = [count // 2**level for level in range(len(widths))]
+
+        self.register_buffer("input_mean", torch.zeros(self.views, self.used_bins))
+        self.register_buffer("input_scale", torch.ones(self.views, self.used_bins))
+        self.inlet = BandSplit(self.views, widths[0], zones)
+
+        def level(index: int) -> nn.Sequential:
+            tdf = frequency_levels is None or index < frequency_levels
+            count = blocks[min(index, len(blocks) - 1)]
+            return nn.Sequential(*(Block(widths[index], bands[index], squeeze if tdf else None) for _ in range(count)))
+
+        steps = list(pairwise(widths))
+        rising = len(steps) if decoder_levels is None else decoder_levels
+        self.encoder = nn.ModuleList(level(index) for index in range(len(steps)))
+        self.down = nn.ModuleList(nn.Conv2d(upper, lower, 2, 2) for upper, lower in steps)
+        self.bottom = level(len(steps))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(lower, upper, 2, 2) for upper, lower in steps)
+        self.decoder = nn.ModuleList(level(index) if index < rising else nn.Sequential() for index in range(len(steps)))
+        self.outlet = BandMerge(widths[0], targets * self.audio_channels, zones)
+
+    @property
+    def stride(self) -> int:
+        """Frames that the bottom of the U-Net folds into one: inputs are a multiple of it."""
+        return 2 ** len(self.down)
+
+    @property
+    def context(self) -> int:
+        """Frames on either side that a frame's mask can depend on (half the receptive field)."""
+        frames = 1  # the inlet
+        for index, (falling, rising) in enumerate(zip(self.encoder, self.decoder, strict=True)):
+            frames += (2 * len(falling) + 2 * len(rising) + 1) * 2**index  # pairs of 3x3, and the pooled neighbour
+        return frames + 2 * len(self.bottom) * self.stride
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """Masks of the mixture, complex `[batch, 2 channels, bins, frames]` with frames a multiple of `stride`.
+
+        Returns `[batch, targets, 2 channels, bins, frames]`, in [0, 1]. Bins may be those of `used_bins` only.
+        """
+        logits = self.logits(compress(mixture[..., : self.used_bins, :]))
+        return self.masks(logits, mixture.shape[-2])
+
+    def stream(self, dtype: torch.dtype) -> UNetStream:
+        """The masks of one song in pieces, computed in `dtype`; see `UNetStream`."""
+        from .unet_stream import UNetStream  # which is made of this network's layers
+
+        return UNetStream(self, dtype)
+
+    def masks(self, logits: Tensor, bins: int, dim: int = -2) -> Tensor:
+        """Masks from `logits` `[batch, targets, channels, ...]` whose bins are the axis `dim`; see `forward`."""
+        masks = soft_masks(logits.float(), self.complete)
+        if bins == self.used_bins:
+            return masks
+        count = min(self.top_bands * self.band_layout[-1].width, self.used_bins)
+        top = masks.narrow(dim, self.used_bins - count, count).mean(dim, keepdim=True)
+        above = [-1] * masks.dim()
+        above[dim] = bins - self.used_bins
+        return torch.cat([masks, top.expand(above)], dim)
+
+    @torch.no_grad()
+    def fit_input(self, mean: Tensor, scale: Tensor) -> None:
+        """Subtract `mean` from the views of `compress` and multiply them by `scale`, both `[4 views, bins]`."""
+        self.input_mean.copy_(mean[:, : self.used_bins])
+        self.input_scale.copy_(scale[:, : self.used_bins])
+
+    @torch.no_grad()
+    def scale_logits(self, factor: float) -> None:
+        """Make every mask softer (`factor` below 1) or harder from now on."""
+        for parameter in self.outlet.layers.parameters():
+            parameter *= factor
+
+    def logits(self, views: Tensor) -> Tensor:
+        """Logits of the masks: `[batch, views, bins, frames]` to `[batch, targets, channels, bins, frames]`."""
+        x = (views - self.input_mean[..., None]) * self.input_scale[..., None]
+        x = self.inlet(x.transpose(-1, -2))  # [batch, channels, frames, bands] from here on
+        if x.is_cuda:
+            x = x.contiguous(memory_format=torch.channels_last)  # as its convolutions are fastest
+        skips = []
+        for block, down in zip(self.encoder, self.down, strict=True):
+            x = block(x)
+            skips.append(x)
+            x = down(x)
+        x = self.bottom(x)
+        for block, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
+            x = block(up(x) + skips.pop())
+        return self.outlet(x).unflatten(1, (self.targets, self.audio_channels)).transpose(-1, -2)
+
+
+class FrameNorm(nn.Module):
+    """Root-mean-square normalisation of each frame over its channels and bands.
+
+    Nothing is shared between songs or between distant frames: there are no batch statistics to lag behind the weights,
+    a batch may be split over processes, and a song may be separated in pieces, all without changing the result.
+    """
+
+    floor = 1e-6  # of the mean square: silence is not divided by zero
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # In fp32 twice as fast as a mean of squares, which keeps the squares for the way back.
+        norm = torch.linalg.vector_norm(x, dim=(1, 3), keepdim=True, dtype=torch.float32)
+        power = norm.square() / (x.shape[1] * x.shape[3])
+        return x * (torch.rsqrt(power + self.floor) * self.scale).to(x.dtype)
+
+
+class Block(nn.Module):
+    """A TFC-TDF block, or without `squeeze` a TFC block: its branches are residual, and begin as the identity.
+
+    TFC, time-frequency convolutions, see neighbouring frames and bands. TDF, fully connected layers over frequency,
+    relate distant bands, such as harmonics.
+    """
+
+    def __init__(self, channels: int, bands: int, squeeze: int | None):
+        super().__init__()
+        self.convolution = nn.Sequential(
+            FrameNorm(channels),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+        zero_init(self.convolution[-1])
+        self.frequency = None
+        if squeeze:
+            hidden = max(bands // squeeze, 8)
+            self.frequency = nn.Sequential(
+                FrameNorm(channels), nn.Linear(bands, hidden), nn.GELU(), nn.Linear(hidden, bands)
+            )
+            zero_init(self.frequency[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.convolution(x)
+        return x + self.frequency(x) if self.frequency else x
+
+
+def zero_init(layer: nn.Module) -> None:
+    """Let a residual branch begin at (nearly) zero, so that a deep network starts as a shallow one."""
+    nn.init.normal_(layer.weight, std=1e-3)
+    nn.init.zeros_(layer.bias)
+
+
+class Zone(namedtuple("Zone", ("first", "end", "width"))):
+    """The bins from `first` up to, and without, `end`, in bands of `width` bins.
+
+    Narrow bands where notes lie close together, wide ones above: 20 Hz tells one note of a bass from the next, 170 Hz
+    is enough above 8 kHz, at an eighth of the cost. Tong et al., "SCNet: Sparse compression network for music source
+    separation", ICASSP 2024.
+    """
+
+    @property
+    def bands(self) -> int:
+        return (self.end - self.first) // self.width
+
+
+def layout_zones(band_layout: tuple[tuple[int, int], ...], bins: int) -> list[Zone]:
+    """The zones of a band layout, with their first bins. Raises ValueError when bands do not fill them."""
+    zones = []
+    if not 0 < len(band_layout) <= 64 or band_layout[-1][0] > bins:
+        raise ValueError(f"band_layout must name 1 to 64 zones, and end at bin {bins} (n_fft / 2 + 1) at most")
+    for (first, _), (end, width) in pairwise(((0, 0), *band_layout)):
+        if width < 2 or width % 2:
+            raise ValueError(f"a zone's bands must be of an even number of bins, not {width}")
+        if end <= first or (end - first) % width:
+            raise ValueError(f"a zone from bin {first} to {end} cannot be filled with bands of {width} bins")
+        zones.append(Zone(first, end, width))
+    return zones
+
+
+class BandSplit(nn.Module):
+    """`[batch, views, frames, bins]` to `[batch, channels, frames, bands]`: every band sees half of each neighbour."""
+
+    def __init__(self, views: int, channels: int, zones: list[Zone]):
+        super().__init__()
+        self.zones = zones
+        self.layers = nn.ModuleList(
+            nn.Conv2d(views, channels, (3, 2 * zone.width), (1, zone.width), padding=(1, 0)) for zone in zones
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        bands = []
+        for zone, layer, piece in zip(self.zones, self.layers, overlapping(x, self.zones), strict=True):
+            weight = bins_to_channels(layer.weight, zone.width)
+            bands.append(conv2d(bins_to_channels(piece, zone.width), weight, layer.bias, padding=layer.padding))
+        return torch.cat(bands, dim=-1)
+
+
+class BandMerge(nn.Module):
+    """`[batch, channels, frames, bands]` to `[batch, outputs, frames, bins]`, with a norm before."""
+
+    def __init__(self, channels: int, outputs: int, zones: list[Zone]):
+        super().__init__()
+        self.zones = zones
+        self.norm = FrameNorm(channels)
+        self.layers = nn.ModuleList(
+            nn.ConvTranspose2d(channels, outputs, (1, 2 * zone.width), (1, zone.width), padding=(0, zone.width // 2))
+            for zone in zones
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        bins, pieces = [], self.norm(x).split([zone.bands for zone in self.zones], dim=-1)
+        for zone, layer, piece in zip(self.zones, self.layers, pieces, strict=True):
+            halves = conv2d(piece, transposed_to_plain(layer.weight, zone.width), padding=(0, 1))
+            spread_out = halves.unflatten(1, (-1, zone.width)).movedim(2, -1).flatten(-2)
+            bins.append(spread_out[..., zone.width // 2 : -(zone.width // 2)] + layer.bias[:, None, None])
+        return torch.cat(bins, dim=-1)
+
+
+def overlapping(x: Tensor, zones: list[Zone], dim: int = -1) -> list[Tensor]:
+    """What each zone sees of the axis `dim` of `x`, -1 or -2: its bins, and half a band more on both sides."""
+    margin = max(zone.width for zone in zones) // 2
+    x = pad(x, (0, 0) * (-1 - dim) + (margin, margin))
+    return [x.narrow(dim, margin + z.first - z.width // 2, z.end - z.first + z.width) for z in zones]
+
+
+# A convolution as wide as two bands, in strides of one band, is computed as one over two neighbours in which the bins
+# of a band are channels. It is as fast or faster. And it is right: with bfloat16, on processors with AMX, oneDNN gets
+# wide convolutions of few channels wrong, and gradients of wide transposed ones (torch 2.13.0 and 2.14.1).
+
+
+def bins_to_channels(x: Tensor, width: int) -> Tensor:
+    """`[..., views, frames, bands * width]` to `[..., views * width, frames, bands]`."""
+    return x.unflatten(-1, (-1, width)).movedim(-1, -3).flatten(-4, -3)
+
+
+def transposed_to_plain(weight: Tensor, width: int) -> Tensor:
+    """The weight of a transposed convolution, `[channels, outputs, 1, 2 * width]`, as that of a plain one.
+
+    It is `[outputs * width, channels, 1, 2]`: a bin comes from the band before it and from its own.
+    """
+    return weight.unflatten(-1, (2, width)).flip(-2).permute(1, 4, 0, 2, 3).flatten(0, 1)

@@ -1,0 +1,279 @@
+"""Weights are a safetensors file that says which network is inside: enough to separate with, and never unpickled.
+
+The metadata of the file is a contract, each entry JSON but for the first:
+
+    format      "separation weights 2"
+    network     what `NetworkSettings` holds: targets, spectral (the STFT), network (its name; where it is missing, unet)
+                and generator (the arguments of its class)
+    version     of this program, that wrote the file
+    licence     of the weights, in words
+    provenance  what they were trained with and how they scored: for people, never needed to separate
+
+The weights that are shipped are at the end of this file. Importing it needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import separation
+from separation.errors import UserError
+from separation.files import replacing
+from separation.inference.config import NETWORKS, NetworkSettings, build, on_meta, parse
+from separation.stems import STEMS, source_names
+
+if TYPE_CHECKING:
+    import torch
+
+    from separation.inference.masking import MaskingNetwork
+
+FORMAT, OLDER_FORMAT = "separation weights 2", "separation weights 1"
+MOST_PARAMETERS = 10**9
+UNKNOWN_LICENCE = "not stated: ask who made the weights"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a weights file holds: a network ready to separate, and its metadata."""
+
+    network: MaskingNetwork
+    settings: NetworkSettings
+    licence: str
+    provenance: dict[str, Any]
+
+
+def build_network(settings: NetworkSettings) -> MaskingNetwork:
+    """An untrained network of these settings, whose code is imported if it is of another package.
+
+    Raises `UserError` when the arguments do not fit together, or the network is beyond memory.
+    """
+    from separation.inference.masking import MaskingNetwork
+
+    try:
+        if (parameters := sum(map(math.prod, expected_shapes(settings).values()))) > MOST_PARAMETERS:
+            raise ValueError(f"it would have {parameters:,} parameters: lower its widths or blocks")
+        return MaskingNetwork(settings.targets, settings.spectral, build(settings))
+    except ValueError as error:
+        raise UserError(f"the config's generator cannot be built: {error}.", code="bad_network") from error
+
+
+def expected_shapes(settings: NetworkSettings) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in a network of these settings, by name. Raises ValueError as `build` does."""
+    return {f"generator.{name}": tuple(tensor.shape) for name, tensor in on_meta(settings).state_dict().items()}
+
+
+def save_weights(
+    path: str | Path,
+    network: MaskingNetwork,
+    settings: NetworkSettings,
+    provenance: Mapping[str, Any] | None = None,
+    licence: str = UNKNOWN_LICENCE,
+) -> None:
+    """Write weights in half precision, all or nothing, with the `settings` that the network was built from."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
+    metadata = {
+        "network": {key.name: asdict(settings)[key.name] for key in fields(NetworkSettings)},
+        "version": separation.__version__,
+        "licence": licence,
+        "provenance": provenance or {},
+    }
+    # save_file would let nobody else read the file.
+    content = save(tensors, {"format": FORMAT, **{name: json.dumps(value) for name, value in metadata.items()}})
+    with replacing(Path(path)) as partial:
+        partial.write_bytes(content)
+
+
+def load_weights(path: str | Path, device: str | torch.device = "cpu", network: str | None = None) -> Weights:
+    """What a weights file holds, the network on `device` and in evaluation mode.
+
+    A network whose code is not of this package is imported only when `network` names it, as the file does.
+
+    Raises `UserError` when the file is missing, damaged or foreign, or needs code that was not named.
+    """
+    path = Path(path)
+    metadata, shapes = _read_header(path)
+    try:
+        entries = {name: json.loads(metadata[name]) for name in ("network", "config", "facts") if name in metadata}
+        if metadata["format"] == OLDER_FORMAT:
+            entries = _from_older(entries)
+        settings = parse(NetworkSettings, entries["network"], "")
+        if settings.network not in NETWORKS and settings.network != network:
+            raise _Untrusted(settings.network)
+        _compare(shapes, expected_shapes(settings))  # before anything of the size that it says is built
+        built = build_network(settings)
+    except _Untrusted as error:
+        raise UserError(
+            f"{path} needs code that is not part of this program: if you trust it, say --network {error}.",
+            code="untrusted_network",
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
+        if isinstance(error, UserError) and error.code == "no_network":
+            raise
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300].rstrip(".:")
+        raise UserError(
+            f"{path} is damaged, or was made by another version of this program ({reason}).", code="bad_weights"
+        ) from error
+    built.load_state_dict(_read_tensors(path))
+    about = {"licence": UNKNOWN_LICENCE, "provenance": {}, **_about(metadata), **entries}
+    provenance = about["provenance"] if isinstance(about["provenance"], dict) else {}
+    return Weights(built.to(device).eval(), settings, str(about["licence"]), provenance)
+
+
+class _Untrusted(Exception):
+    """A weights file names code that nobody asked for."""
+
+
+def load_network(path: str | Path, device: str | torch.device = "cpu", network: str | None = None) -> MaskingNetwork:
+    """The network alone; see `load_weights`."""
+    return load_weights(path, device, network).network
+
+
+def _read_header(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """The metadata of a weights file, and the shapes of its tensors by name."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"there are no weights at {path}: train some with train.py, or name others.", code="no_weights")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            shapes = {name: tuple(slice.get_shape()) for name, slice in slices.items()}
+            kinds = {slice.get_dtype() for slice in slices.values()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is no weights file of this program, or is damaged ({error}).", code="bad_weights"
+        ) from error
+    if metadata.get("format") not in (FORMAT, OLDER_FORMAT):
+        raise UserError(
+            f"{path} holds weights of another program: name a .safetensors file that train.py wrote.",
+            code="foreign_weights",
+        )
+    if foreign := kinds - {"F16", "BF16", "F32"}:
+        raise UserError(
+            f"{path} holds weights of another kind ({min(foreign)}) than this program writes.", code="foreign_weights"
+        )
+    return metadata, shapes
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise UserError(f"{path} holds weights that are not finite numbers: the file is damaged.", code="bad_weights")
+    return tensors
+
+
+def _compare(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> None:
+    """Raises ValueError naming a tensor that is missing, unknown, or of another shape than the settings imply."""
+    for name in sorted({*found, *expected}):
+        if found.get(name) != expected.get(name):
+            wanted = f"should be {list(expected[name])}" if name in expected else "is not in such a network"
+            has = f"{name} is {list(found[name])}" if name in found else f"{name} is missing"
+            raise ValueError(f"{has}, {wanted}")
+
+
+def _about(metadata: dict[str, str]) -> dict[str, Any]:
+    """The entries that are for people alone: one that cannot be read refuses nothing."""
+    about = {}
+    for name in ("licence", "provenance"):
+        with suppress(KeyError, ValueError, RecursionError):
+            about[name] = json.loads(metadata[name])
+    return about
+
+
+def _from_older(entries: dict[str, Any]) -> dict[str, Any]:
+    """The entries of the first version of the format as those of this one: it kept the whole config of a training."""
+    config, facts = entries["config"], entries.get("facts", {})
+    network = {key.name: config[key.name] for key in fields(NetworkSettings) if key.name != "network"}
+    return {"network": network, "provenance": {"config": config, **(facts if isinstance(facts, dict) else {})}}
+
+
+_PLACES = [Path(folder) / "pretrained" for folder in separation.__path__]
+PRETRAINED = next((folder for folder in _PLACES if folder.is_dir()), _PLACES[0])
+
+
+SUFFIX = ".safetensors" if find_spec("torch") else ".onnx"
+
+
+def pretrained(target: str) -> Path:
+    """Where the shipped weights for a target lie: a stem, or `all` four at once; without torch, those in ONNX."""
+    return PRETRAINED / f"{target}{SUFFIX}"
+
+
+def default_weights(stems: Sequence[str]) -> Path:
+    """The shipped weights for these stems: those for one target where they suffice, else those for all.
+
+    Raises `UserError` when there is no such stem.
+    """
+    known = {stem for target in STEMS for stem in source_names([target])}
+    if unknown := [stem for stem in stems if stem not in known]:
+        raise UserError(f"there is no stem called {unknown[0]}: the stems are {', '.join(sorted(known))}.")
+    fitting = [target for target in STEMS if set(stems) <= set(source_names([target]))]
+    candidates = [pretrained(name) for name in (*fitting, "all")]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def find_weights(weights: str | Path | Sequence[str | Path] | None, stems: Sequence[str]) -> tuple[Path, ...]:
+    """The files that a choice of weights stands for: a path, several, or one of `SETS` (of the shipped ones).
+
+    `best` is three times the networks that help, in turn: those for four stems and for vocals where both do, for four
+    stems, vocals or their accompaniment. `live` is the one for vocals that is least late.
+    """
+    paths = []
+    for name in _chosen(weights) or ["fast"]:
+        if str(name) not in SETS:
+            paths.append(Path(name))
+            continue
+        if str(name) == "live":
+            paths.append(pretrained("vocals_live"))
+            continue
+        helping = [default_weights(stems)]
+        if str(name) == "best" and ({*stems} & HELPED or not stems):
+            helping = [pretrained("all"), pretrained("vocals")]
+        paths += islice(cycle(helping), HEARINGS if str(name) == "best" else 1)
+    return tuple(paths)
+
+
+def stems_of(weights: str | Path | Sequence[str | Path] | None, stems: Sequence[str]) -> tuple[str, ...]:
+    """The stems to give: those that are named or, where `best` is chosen, those that `fast` gives; else none are named.
+
+    So a better quality gives better stems, and no others.
+    """
+    return tuple(stems) or (source_names(["vocals"]) if "best" in map(str, _chosen(weights)) else ())
+
+
+def _chosen(weights: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
+    """One choice, several or none, as a list."""
+    return [weights] if isinstance(weights, str | Path) else list(weights or [])
+
+
+def absolute(weights: Iterable[str | Path]) -> tuple[str, ...]:
+    """The same choice of weights, with the absolute paths of files: it holds in other processes, wherever they began.
+
+    >>> absolute(["best", "/my.safetensors"])
+    ('best', '/my.safetensors')
+    """
+    return tuple(str(name) if str(name) in SETS else str(Path(name).absolute()) for name in weights)
+
+
+SETS = ("fast", "best", "live")
+"""What shipped weights are called: those that suffice, all that help, and those that are least late."""
+
+HEARINGS = 3
+"""How many passes the best quality makes, each at another speed: see `Passes`."""
+
+HELPED = {"vocals", "accompaniment", "other"}
+"""The stems that gain when the network for vocals and the one for four stems are heard together."""
