@@ -37,22 +37,6 @@ def open_network(path: Path, device: Any = "auto", network: str | None = None) -
     return load_network(path, choose_device(device), network)
 
 
-def open_network(path: Path, device: Any = "auto", network: str | None = None) -> Network:
-    """The network of a weights file: an ONNX file by ONNX Runtime, without torch; any other by torch.
-
-    Raises `UserError` as `load_weights`, `OnnxNetwork` and `choose_device` do.
-    """
-    if path.suffix == ".onnx":
-        from separation.inference.onnx import OnnxNetwork
-
-        if str(device) not in ("auto", "cpu"):
-            raise UserError(f"--device {device}: ONNX files run on the CPU here; omit it.", code="no_device")
-        return OnnxNetwork(path)
-    from separation.inference.device import choose_device
-
-    return load_network(path, choose_device(device), network)
-
-
 class Separator(StreamSeparator):
     """Takes songs apart with a network.
 

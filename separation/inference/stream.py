@@ -309,7 +309,10 @@ class Song:
         raise NotImplementedError
 
     def push(self, block: Any) -> Stems:
-        """The stems of what can be told after the next block: none, a little or a lot. Raises `UserError` as `stream`."""
+        """The stems of what can be told after the next block: none, a little or a lot.
+
+        Raises `UserError` as `stream` does.
+        """
         return self._joined(self.pieces(block))
 
     def flush(self) -> Stems:
@@ -395,6 +398,7 @@ class TargetsStream:
         self.lead = context * self.settings.hop + self.settings.padding
         # No more than has come anyway before anything can be told: a song that is being heard is not held up.
         self.mirrored = min(context, step.lag) * self.settings.hop + self.settings.padding
+        self.reach = (context + self.stride) * self.settings.hop + self.settings.n_fft  # what the last frames depend on
         self.buffer, self.recent = Queue(2), np.zeros((2, 0), np.float32)
         self.skipped = self.missing * self.settings.hop + self.settings.padding
         self.tail: np.ndarray | float = 0.0
@@ -411,7 +415,7 @@ class TargetsStream:
         self.samples += block.shape[1]
         self.buffer.put(block)
         if block.shape[1]:
-            self.recent = np.concatenate([self.recent, block[:, -self.mirrored :]], axis=1)[:, -self.mirrored :]
+            self.recent = np.concatenate([self.recent, block[:, -self.reach :]], axis=1)[:, -self.reach :]
         if self.lead:
             if self.samples < self.mirrored and not (last and self.samples):
                 return
@@ -448,7 +452,7 @@ def whole_strides(frames: int, stride: int) -> int:
 
 
 class Queue:
-    """Samples `[channels, n]` that wait, first in, first out. They are joined when they are taken, not when they come."""
+    """Samples `[channels, n]` that wait, first in, first out. Blocks are joined when they are taken, not before."""
 
     def __init__(self, channels: int = 0):
         self._blocks: deque[np.ndarray] = deque([np.zeros((channels, 0), np.float32)] if channels else [])

@@ -3,8 +3,8 @@
 The metadata of the file is a contract, each entry JSON but for the first:
 
     format      "separation weights 2"
-    network     what `NetworkSettings` holds: targets, spectral (the STFT), network (its name; where it is missing, unet)
-                and generator (the arguments of its class)
+    network     what `NetworkSettings` holds: targets, spectral (the STFT), network (the name of its class; where it is
+                missing, unet) and generator (the arguments of the class)
     version     of this program, that wrote the file
     licence     of the weights, in words
     provenance  what they were trained with and how they scored: for people, never needed to separate
@@ -108,10 +108,10 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu", network: 
             entries = _from_older(entries)
         settings = parse(NetworkSettings, entries["network"], "")
         if settings.network not in NETWORKS and settings.network != network:
-            raise _Untrusted(settings.network)
+            raise _UntrustedError(settings.network)
         _compare(shapes, expected_shapes(settings))  # before anything of the size that it says is built
         built = build_network(settings)
-    except _Untrusted as error:
+    except _UntrustedError as error:
         raise UserError(
             f"{path} needs code that is not part of this program: if you trust it, say --network {error}.",
             code="untrusted_network",
@@ -129,7 +129,7 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu", network: 
     return Weights(built.to(device).eval(), settings, str(about["licence"]), provenance)
 
 
-class _Untrusted(Exception):
+class _UntrustedError(Exception):
     """A weights file names code that nobody asked for."""
 
 
