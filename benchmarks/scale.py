@@ -22,11 +22,9 @@ from benchmarks.cluster import REPOSITORY, separating
 from benchmarks.made_up import make_song
 from separation.inference.weights import find_weights
 from separation.jobs import run_jobs
-from separation.songs.batch import Settings, plan
+from separation.songs.batch import Settings, plan, recording
 from separation.songs.find import find_songs
-from separation.songs.memory import remembering
-from separation.songs.naming import Naming
-from separation.songs.outputs import StemFormat
+from separation.songs.outputs import Naming, StemFormat
 
 
 def write_songs(folder: Path, count: int, seconds: float) -> Path:
@@ -45,7 +43,7 @@ def pretend(songs: Path, output: Path, count: int) -> None:
     settings = Settings(find_weights("fast", ()), "auto", (), StemFormat())
     jobs, _ = plan(find_songs([str(songs)])[0], Naming(output), settings)
     for job in jobs:
-        with remembering(job.song.file, job.paths, job.memory, settings.made_with):
+        with recording(job, settings.made_with):
             for path in job.paths.values():
                 os.link(first, path)
 

@@ -1,8 +1,12 @@
-"""Jobs run side by side, in processes here or on a Dask cluster; one that fails does not stop the others."""
+"""Jobs run side by side, in processes here or on a Dask cluster; one that fails does not stop the others.
+
+On a cluster every folder must be where all its machines see it under the same name, and this program be installed.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import multiprocessing
 import os
 import queue
@@ -14,20 +18,22 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 from separation.errors import UserError
-from separation.runtime import postponed, processors
+from separation.runtime import STOP_SIGNALS, postponed, processors
 
 CLUSTER_HELP = (
     "let the workers of a Dask cluster do it, tcp://host:port; all folders must lie on storage that they share"
 )
 
-POLL_SECONDS = 5
-"""Seconds without a finished job after which the workers are checked."""
+POLL_SECONDS = 0.5
+"""Seconds between two looks at how far running jobs are."""
+
+CHECK_SECONDS = 5
+"""Seconds without a finished job after which a cluster is checked."""
 
 WINDOW = 4000
 """Jobs that the scheduler is given at a time: more than the threads of a hundred machines."""
@@ -36,41 +42,59 @@ CONNECT_TIMEOUT, FIRST_WORKER_TIMEOUT = 10, 60
 """Seconds to wait for the scheduler, and for a first worker."""
 
 NO_WORKERS_TIMEOUT = 600
-"""Seconds to wait for another worker when all have left: a cluster that grows by need takes minutes."""
-
-_alone = threading.Lock()
+"""Seconds to wait for another worker when all have left: a cluster that grows on demand takes minutes."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+_stopping: Any = None
+"""In a worker process: the event that no more jobs are wanted."""
 
-class Pool(Protocol):
+_report: Callable[[float], object] = float
+"""What `report_share` calls: here nothing that matters, in a job what passes the share on."""
+
+_alone = threading.Lock()
+
+
+class InterruptedJobError(Exception):
+    """A worker was told to stop in the middle of a job."""
+
+
+class Workers(Protocol):
     """Workers, here or elsewhere, that are given jobs as `concurrent.futures` has it."""
 
     deaths: tuple[type[Exception], ...]
     """What a future raises when its worker has died."""
     strikes: int
-    """How often a job may do so before it is passed over."""
+    """How often a job may do so before it is given up."""
 
     def has_room(self) -> bool:
         """Whether another job can be taken."""
 
-    def submit(self, work: Callable[[Job], Result], job: Job) -> Future:
+    def submit(self, work: Callable[[Job], Result], job: Job) -> Future[Any]:
         """Begin a job; its result is that of `attempt`."""
+
+    def share(self, future: Future[Any]) -> float:
+        """Which share of a running job is done, from 0 to 1."""
 
     def check(self) -> None:
         """No job has ended for a while. Raises `UserError` when none ever will."""
 
-    def release(self, future: Future) -> None:
+    def release(self, future: Future[Any]) -> None:
         """This job has ended."""
 
     def stop(self) -> None:
-        """No more jobs; those that run are not waited for longer than they need to clear away what they began."""
+        """No more jobs; those that run are waited for only until they have removed what they began."""
 
 
 def default_workers() -> int:
     """As many workers as there are processors, up to 8."""
     return min(8, processors())
+
+
+def report_share(share: float) -> None:
+    """To be called within a job: which share of it is done, from 0 to 1."""
+    _report(share)
 
 
 def run_jobs(
@@ -80,66 +104,84 @@ def run_jobs(
     threads: int | None = None,
     cluster: str | None = None,
     folders: Sequence[Path] = (),
+    sizes: Sequence[float] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Iterator[tuple[Job, Result | UserError]]:
     """Yield `(job, work(job))` for every job, in the order they end; what a `UserError` stopped yields that error.
 
     One worker is this process itself; several are processes that share `threads`, by default those of the processors.
-    With the address of a `cluster`, the workers there do it, which must see `folders`. A job whose worker dies is begun
-    again, and passed over with an error when it has killed three of them. Any other error stops everything.
+    With the address of a `cluster`, the workers there do it, which must see `folders`. A job whose worker dies is run
+    again, and given up with an error after three deaths. Any other error stops everything.
+
+    `progress` gets the sum of what running jobs, with `sizes` of 1 each by default, have reported by `report_share`.
     """
-    if cluster and jobs:
-        with closing_pool(Cluster(cluster, folders)) as pool:
-            yield from run_in(pool, work, jobs)
-        return
+    global _report
+    sizes, progress = sizes or [1.0] * len(jobs), progress or (lambda running: None)
     if workers < 1:
         raise UserError(f"--workers must be 1 or more, not {workers}.")
-    workers = min(workers, len(jobs))
-    if workers <= 1:
-        yield from ((job, attempt(work, job)) for job in jobs)
-        return
-    with closing_pool(Processes(workers, threads)) as pool:
-        yield from run_in(pool, work, jobs)
+    if cluster and jobs:
+        with closing(Cluster(cluster, folders)) as there:
+            yield from run_in(there, work, jobs, sizes, progress)
+    elif min(workers, len(jobs)) > 1:
+        with closing(Processes(min(workers, len(jobs)), threads)) as here:
+            yield from run_in(here, work, jobs, sizes, progress)
+    else:
+        for job, size in zip(jobs, sizes, strict=True):
+            _report = lambda share, size=size: progress(share * size)  # noqa: E731
+            yield job, attempt(work, job)
 
 
-def run_in(pool: Pool, work: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[Job, Result | UserError]]:
+def run_in(
+    workers: Workers,
+    work: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    sizes: Sequence[float],
+    progress: Callable[[float], None],
+) -> Iterator[tuple[Job, Result | UserError]]:
     """The same, in workers that are there.
 
-    A job whose worker died is begun again alone, when all others are done. So it has the most memory, and no job is
+    A job whose worker died is run again alone, when all others are done. So it has the most memory, and no job is
     blamed for the one beside it.
     """
-    waiting, suspects, strikes = deque(range(len(jobs))), deque(), Counter()
-    running: dict[Future, int] = {}
-    ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
+    waiting, suspects = deque(range(len(jobs))), deque[int]()
+    strikes: Counter[int] = Counter()
+    running: dict[Future[Any], int] = {}
+    ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+    idle = 0.0
     while waiting or suspects or running:
-        while (waiting and pool.has_room()) or (suspects and not running):
+        while (waiting and workers.has_room()) or (suspects and not running):
             number = (waiting or suspects).popleft()
-            future = pool.submit(work, jobs[number])
+            future = workers.submit(work, jobs[number])
             running[future] = number
             future.add_done_callback(ended.put)
         try:
             future = ended.get(timeout=POLL_SECONDS)
         except queue.Empty:
-            pool.check()
+            progress(sum(workers.share(future) * sizes[number] for future, number in running.items()))
+            if (idle := idle + POLL_SECONDS) >= CHECK_SECONDS:
+                workers.check()
             continue
+        idle = 0.0
         number = running.pop(future)
-        pool.release(future)
-        if isinstance(future.exception(), pool.deaths):
+        workers.release(future)
+        if isinstance(future.exception(), workers.deaths):
             strikes[number] += 1
-            if strikes[number] < pool.strikes:
+            if strikes[number] < workers.strikes:
                 suspects.append(number)
                 continue
-            yield jobs[number], UserError("it killed its worker three times or more, perhaps for want of memory.")
+            message = "it killed its worker three times or more, perhaps for lack of memory."
+            yield jobs[number], UserError(message, "worker_died")
         else:
             yield jobs[number], future.result()
 
 
 @contextmanager
-def closing_pool(pool: Pool) -> Iterator[Pool]:
+def closing(workers: Any) -> Iterator[Any]:
     """The workers, which are stopped when the block ends."""
     try:
-        yield pool
+        yield workers
     finally:
-        pool.stop()
+        workers.stop()
 
 
 def attempt(work: Callable[[Job], Result], job: Job) -> Result | UserError:
@@ -153,52 +195,59 @@ def attempt(work: Callable[[Job], Result], job: Job) -> Result | UserError:
 class Processes:
     """Processes of this machine. Each has one job at a time, so when it dies it is known what has killed it."""
 
-    deaths = (BrokenProcessPool,)
+    deaths = (BrokenProcessPool, InterruptedJobError)
     strikes = 3
 
     def __init__(self, workers: int, threads: int | None):
         self.workers, self.threads = workers, threads
         self.context = multiprocessing.get_context("spawn")
-        self.stopped = self.context.Event()
-        self.idle: list[ProcessPoolExecutor | None] = [None] * workers
-        self.busy: dict[Future, ProcessPoolExecutor] = {}
+        self.stopping = self.context.Event()
+        self.shares = self.context.Array("d", workers, lock=False)
+        self.idle: list[tuple[int, ProcessPoolExecutor | None]] = [(slot, None) for slot in range(workers)]
+        self.busy: dict[Future[Any], tuple[int, ProcessPoolExecutor]] = {}
 
     def has_room(self) -> bool:
         return bool(self.idle)
 
-    def submit(self, work: Callable[[Job], Result], job: Job) -> Future:
-        executor = self.idle.pop()
+    def submit(self, work: Callable[[Job], Result], job: Job) -> Future[Any]:
+        slot, executor = self.idle.pop()
         if executor is None:
-            executor = ProcessPoolExecutor(1, self.context, _begin, (self.stopped,))
-        with _threads_shared(self.workers, self.threads), _interrupts_held_back():  # the process is started in here
+            executor = ProcessPoolExecutor(1, self.context, _begin, (self.stopping, self.shares, slot))
+        self.shares[slot] = 0.0
+        with _threads_shared(self.workers, self.threads), _signals_blocked():  # the process is started in here
             future = executor.submit(_attempt_in_process, work, job)
-        self.busy[future] = executor
+        self.busy[future] = slot, executor
         return future
+
+    def share(self, future: Future[Any]) -> float:
+        return self.shares[self.busy[future][0]]
 
     def check(self) -> None:
         """A process that dies is noticed at once."""
 
-    def release(self, future: Future) -> None:
-        executor = self.busy.pop(future)
+    def release(self, future: Future[Any]) -> None:
+        slot, executor = self.busy.pop(future)
         if isinstance(future.exception(), self.deaths):
             executor.shutdown()
-            executor = None
-        self.idle.append(executor)
+            self.idle.append((slot, None))
+        else:
+            self.idle.append((slot, executor))
 
     def stop(self) -> None:
-        """End all processes; jobs that are running are interrupted, so that they can clear away what they began."""
-        self.stopped.set()
-        for executor in self.busy.values():
+        """End all processes; jobs that are running are interrupted, so that they can remove what they began."""
+        self.stopping.set()
+        executors = [executor for _, executor in self.busy.values()]
+        for executor in executors:
             for process in list((executor._processes or {}).values()):  # Python has no other name for them yet
-                if process.is_alive():
+                if process.is_alive() and process.pid:
                     os.kill(process.pid, signal.SIGINT)
-        for executor in [*filter(None, self.idle), *self.busy.values()]:
+        for executor in [*executors, *(executor for _, executor in self.idle if executor)]:
             executor.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def _threads_shared(workers: int, threads: int | None) -> Iterator[None]:
-    """Processes started in here have a share of the threads each; who has set a number knows better."""
+    """Processes started in here have a share of the threads each, unless the environment sets a number."""
     if threads is None and "OMP_NUM_THREADS" in os.environ:
         yield
         return
@@ -214,140 +263,199 @@ def _threads_shared(workers: int, threads: int | None) -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
+def _stop_signals() -> set[signal.Signals]:
+    return {getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)}
+
+
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block, and for ever in processes started in here but within a job: else each
-    would print a stack trace."""
+def _signals_blocked() -> Iterator[None]:
+    """Signals to stop wait for the end of the block, and in processes started in here until they handle them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _stop_signals())
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(stopped: Event) -> None:
-    """What a process does first: it is to end with its parent, for which it would wait for ever if that were killed."""
-    global _stopped
-    _stopped = stopped
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin(stopping: Any, shares: Any, slot: int) -> None:
+    """What a process does first. It exits when its parent dies, instead of waiting for it for ever.
+
+    A signal to the whole group (a terminal that closes, Slurm, systemd) reaches the parent as well, which stops us.
+    """
+    global _stopping, _report
+    _stopping = stopping
+
+    def report(share: float) -> None:
+        shares[slot] = share
+
+    _report = report
+    for number in _stop_signals():
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _stop_signals())
+    parent = multiprocessing.parent_process()
 
     def wait() -> None:
-        multiprocessing.parent_process().join()
+        if parent:
+            parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
 
 
 def _attempt_in_process(work: Callable[[Job], Result], job: Job) -> Result | UserError | None:
-    """A job that Ctrl-C interrupts clears away what it has begun; nobody waits for its result then."""
+    """As `attempt`. A job that a signal interrupts removes what it has begun."""
     try:
-        signal.signal(signal.SIGINT, _interrupt)
-        return None if _stopped.is_set() else attempt(work, job)
+        for number in _stop_signals():
+            signal.signal(number, _interrupt)
+        return None if _stopping.is_set() else attempt(work, job)
     except KeyboardInterrupt:
-        return None
+        raise InterruptedJobError from None
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in _stop_signals():
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     if postponed(number, frame):
         return
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would interrupt the clearing away
+    for each in _stop_signals():
+        signal.signal(each, signal.SIG_IGN)  # a second one would interrupt the removal
     raise KeyboardInterrupt
 
 
 class Cluster:
-    """The workers of the cluster at `address`, as a `Pool`; they must see `folders`.
+    """The workers of the Dask cluster at `address`; they must see `folders`.
 
-    Raises `UserError` when there are none, and when the connection is lost.
+    Raises `UserError` when there are none, when they lack this program, and when the connection is lost.
     """
 
     strikes = 2
-    """The scheduler begins a job again itself, by default three times, but blames all jobs that its worker had."""
+    """The scheduler runs a job again itself, by default three times, but blames all jobs that its worker had."""
 
     def __init__(self, address: str, folders: Sequence[Path] = ()):
         try:
-            from distributed import Client, KilledWorker
-            from distributed.comm import get_address_host_port
+            import distributed
         except ImportError:
             raise UserError("--cluster needs Dask's distributed: `pip install .[cluster]`.") from None
-        self.deaths, self.folders, self.running = (KilledWorker,), tuple(map(os.path.abspath, folders)), 0
+        for name in ("distributed", "tornado"):  # what they would log is said below in a sentence
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        self.deaths, self.folders = (distributed.KilledWorker,), tuple(map(os.path.abspath, folders))
+        self.running, self.client = 0, None
         try:
-            # A client that fails to connect may hang the next one when it is collected.
-            socket.create_connection(get_address_host_port(address), CONNECT_TIMEOUT).close()
-            self.client = Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
+            greet(address)
+            self.client = distributed.Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
             self.client.wait_for_workers(1, timeout=FIRST_WORKER_TIMEOUT)
-        except (OSError, ValueError) as error:
-            if hasattr(self, "client"):
+            missing = self.client.run_on_scheduler(eval, MISSING)
+        except Exception as error:  # of every kind, when the scheduler is of another version
+            if self.client:
                 self.client.close(timeout=5)
-            raise UserError(f"--cluster {address}: there is no scheduler with workers ({error}).") from error
-        self.tasks: dict[Future, Any] = {}  # Dask's own futures, of which some never tell that they are done
+            raise UserError(f"--cluster {address}: {explain(address, error)}.", "no_cluster") from error
+        if missing:
+            self.stop()
+            message = f"--cluster {address}: this program is not installed where the scheduler runs ({missing})."
+            raise UserError(message, "no_cluster")
+        self.tasks: dict[Future[Any], Any] = {}  # Dask's own futures, some of which never tell that they are done
 
     def has_room(self) -> bool:
         return self.running < WINDOW
 
-    def submit(self, work: Callable[[Job], Result], job: Job) -> Future:
+    def submit(self, work: Callable[[Job], Result], job: Job) -> Future[Any]:
         self.running += 1
-        task, future = self.client.submit(attempt_there, work, job, self.folders, pure=False), Future()
-        self.tasks[future] = task
+        future: Future[Any] = Future()
+        self.tasks[future] = task = self.client.submit(attempt_there, work, job, self.folders, pure=False)
         task.add_done_callback(lambda _: self.settle(future))
         return future
 
-    def settle(self, future: Future) -> None:
-        """Give a job's result or error to who waits for it."""
+    def share(self, future: Future[Any]) -> float:
+        return 0.0  # a cluster tells only when a job has ended
+
+    def settle(self, future: Future[Any]) -> None:
+        """Pass on a job's result or error."""
         task = self.tasks.get(future)
         if task is None or future.done():
             return
-        try:
-            settle, value = future.set_result, task.result()
-        except CancelledError:
-            future.cancel()
-            return
-        except Exception as error:
-            settle, value = future.set_exception, error
         with suppress(InvalidStateError):  # another thread was faster
-            settle(value)
+            try:
+                future.set_result(task.result())
+            except CancelledError:
+                future.cancel()
+            except InvalidStateError:
+                raise
+            except Exception as error:
+                future.set_exception(error)
 
-    def release(self, future: Future) -> None:
+    def release(self, future: Future[Any]) -> None:
         self.running -= 1
         self.tasks.pop(future, None)
         if future.cancelled() or isinstance(future.exception(), ImportError):
             lost = "the connection to the scheduler is lost" if future.cancelled() else future.exception()
-            raise UserError(f"the cluster cannot go on ({lost}); run it again: what is done is kept.")
+            message = f"the cluster cannot go on ({lost}); run it again: what is done is kept."
+            raise UserError(message, "cluster_lost")
 
     def check(self) -> None:
         """Raises `UserError` when all workers left long ago, or the scheduler did."""
         for future, task in list(self.tasks.items()):
-            if task.done():  # its result was lost with a worker, and computed again without a word
+            if task.done():  # its result was lost with a worker, and computed again without notice
                 self.settle(future)
         try:
             self.client.wait_for_workers(1, timeout=NO_WORKERS_TIMEOUT)
         except (OSError, ValueError, asyncio.TimeoutError) as error:  # the latter is an OSError from Python 3.11 on
-            raise UserError(
-                f"the cluster has no workers any more ({error}); run it again: what is done is kept."
-            ) from None
+            message = f"the cluster has no workers any more ({error}); run it again: what is done is kept."
+            raise UserError(message, "cluster_lost") from None
 
     def stop(self) -> None:
         tasks = list(self.tasks.values())
         self.tasks.clear()  # nobody waits for these any more
-        self.client.cancel(tasks, force=True)
-        self.client.close(timeout=5)
+        with suppress(Exception):  # the scheduler may be gone
+            self.client.cancel(tasks, force=True)
+            self.client.close(timeout=5)
+
+
+MISSING = "'' if __import__('importlib.util').util.find_spec('separation') else __import__('socket').gethostname()"
+"""For a scheduler that may lack this program: the name of its machine if it does."""
+
+
+def greet(address: str) -> None:
+    """Wait for the first byte from a scheduler. Raises `OSError` when nothing answers as a scheduler does.
+
+    A scheduler speaks first; a dashboard, or another web server, waits for a request, and so would a client for ever.
+    """
+    from distributed.comm import get_address_host_port
+
+    if address.partition("://")[0] not in ("tcp", address):
+        return  # over TLS the client speaks first
+    with socket.create_connection(get_address_host_port(address), CONNECT_TIMEOUT) as connection:
+        connection.settimeout(CONNECT_TIMEOUT)
+        try:
+            answer = connection.recv(1)
+        except TimeoutError:
+            answer = b""
+        if not answer:
+            raise ConnectionError("what listens there is no scheduler; its port is 8786 by default, a dashboard's 8787")
+
+
+def explain(address: str, error: Exception) -> str:
+    """Why there is no cluster: a scheduler of another version of Dask is named with ours."""
+    import distributed
+
+    if isinstance(error, OSError | ValueError | asyncio.TimeoutError):
+        return f"there is no scheduler with workers ({error})"
+    return f"its scheduler and this program's Dask {distributed.__version__} do not understand each other ({error})"
 
 
 def attempt_there(work: Callable[[Job], Result], job: Job, folders: Sequence[str]) -> Result | UserError:
     """The result of a job, or the reason why it has none, and the machine where that is so.
 
-    A worker does one job at a time, however many threads it has: what a job cleans up after an error is its process's.
+    A worker does one job at a time, however many threads it has: what a job removes after an error is its process's.
     """
     here = socket.gethostname()
     for folder in folders:
         if not os.path.isdir(folder):  # noqa: PTH112 (raises nothing where one may not look)
-            return UserError(f"{here} cannot see {folder}: put it on storage that all machines share.")
+            return UserError(f"{here} cannot see {folder}: put it on storage that all machines share.", "no_folder")
     with _alone:
         result = attempt(work, job)
-    return UserError(f"{result} (on {here})") if isinstance(result, UserError) else result
+    return UserError(f"{result} (on {here})", result.code) if isinstance(result, UserError) else result

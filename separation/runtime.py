@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -219,13 +219,13 @@ def clock(seconds: float) -> str:
 
 
 class Progress:
-    """The progress of a batch of `total` items, for use in a `with` block.
+    """The progress of a batch of items, for use in a `with` block.
 
-    Call `done` when an item has ended, and `within` with the share of a running one that is done, where it is known.
-    The time left is estimated from the first `within` on, or else from the start.
+    Call `done` with the size of an item that has ended, and `within` with how much of the running ones is done, in the
+    same unit, where that is known. The time left is estimated from the first `within` on, or else from the start.
 
     Args:
-        total: items in the batch.
+        items: how many there are, each of size 1, or their sizes, such as the seconds of songs.
         unit: what they are called, in the plural.
         abreast: items that are worked on at a time.
         file: where the bar or the lines go, by default standard error.
@@ -234,7 +234,7 @@ class Progress:
 
     def __init__(
         self,
-        total: int,
+        items: int | Sequence[float],
         unit: str = "songs",
         abreast: int = 1,
         file: TextIO | None = None,
@@ -242,12 +242,13 @@ class Progress:
     ):
         from tqdm import tqdm  # takes a tenth of a second, which a script that fails at once need not wait for
 
-        self.total, self.unit, self.abreast, self.finished, self.running = total, unit, abreast, 0, 0.0
+        self.total, self.size = (items, items) if isinstance(items, int) else (len(items), sum(items))
+        self.unit, self.abreast, self.finished, self.ended, self.running = unit, abreast, 0, 0.0, 0.0
         self._now, self._file = now, file or sys.stderr
         self._start = self._shown = now()
         self._first: tuple[float, float] | None = None
         layout = "{percentage:3.0f}%|{bar}| {desc}"
-        live = bool(total) and self._file.isatty()
+        live = bool(self.total) and self._file.isatty()
         self._bar = tqdm(total=1.0, bar_format=layout, leave=False, file=self._file, disable=not live)
         self._wait = REFRESH_SECONDS if live else LOG_SECONDS / 3
 
@@ -260,18 +261,18 @@ class Progress:
     @property
     def share(self) -> float:
         """How much of the batch is done, from 0 to 1."""
-        return min(1.0, (self.finished + self.running) / max(1, self.total))
+        return min(1.0, (self.ended + self.running) / self.size) if self.size else 0.0
 
-    def within(self, share: float) -> None:
-        """A share of the running item, from 0 to 1, is done."""
-        self.running = min(1.0, share)
+    def within(self, amount: float) -> None:
+        """So much of the running items is done."""
+        self.running = amount
         if self._first is None:
             self._first = self._now(), self.share
         self._show()
 
-    def done(self) -> None:
+    def done(self, size: float = 1.0) -> None:
         """One more item has ended."""
-        self.finished, self.running = self.finished + 1, 0.0
+        self.finished, self.ended, self.running = self.finished + 1, self.ended + size, max(0.0, self.running - size)
         self._show()
 
     def say(self, line: str, file: TextIO | None = None) -> None:

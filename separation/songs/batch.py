@@ -1,45 +1,47 @@
-"""Many songs are separated, one by one or side by side, and one that fails does not stop the others."""
+"""Many songs are separated, one by one or side by side; one that fails does not stop the others.
+
+A small file beside the stems, `.separation.json`, records which song, weights and settings they are of. It is written
+before the first stem and completed after the last one, so that a song that is done is skipped, a run that was killed
+goes on, and no file of the user's is replaced unasked.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from separation.allocator import keep_freed_memory
 from separation.audio.decoders import check_readable
-from separation.errors import UserError
+from separation.errors import UserError, cannot_write
+from separation.files import replacing, sweep_partials
 from separation.inference.separator import Separator
 from separation.inference.stream import StreamSeparator
-from separation.inference.weights import HEARINGS
-from separation.jobs import run_jobs
+from separation.inference.weights import HEARINGS, PRETRAINED
+from separation.jobs import report_share, run_jobs
 from separation.runtime import prepare_torch
 from separation.songs.find import Song
-from separation.songs.memory import digest, find_place, remembering
-from separation.songs.naming import Naming
-from separation.songs.outputs import StemFormat
-from separation.songs.render import RenderReport, render
-from separation.songs.segment import Segment
+from separation.songs.outputs import Naming, StemFormat
+from separation.songs.render import RenderReport, Segment, making_folders, render
+from separation.stems import FOUR, KNOWN_AS
 
-
-@dataclass(frozen=True)
-class Job:
-    """A song to separate: the path of each of its stems, by name, and that of all, with `*` for the name."""
-
-    song: Song
-    paths: Mapping[str, Path]
-    files: Path
-    memory: Path
-    """The file that remembers what the stems are of."""
-    is_done: bool
-    """Whether the stems are there already."""
+RECORD = ".separation"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What songs are separated with: the weights, the device, the stems, how these are written, and how well."""
+    """What songs are separated with: the weights, the device, the stems, how these are written, and how well.
+
+    Stems may be named by their aliases (`KNOWN_AS`), which their files then go by.
+    """
 
     weights: tuple[Path, ...]
     device: str
@@ -50,14 +52,45 @@ class Settings:
 
     def separator(self) -> StreamSeparator:
         """The separator, loaded once a process. Raises `UserError` as `Separator.load` does."""
-        return load_separator(self.weights, self.device, self.stems, self.best)
+        stems = tuple(KNOWN_AS.get(stem, stem) for stem in self.stems)
+        return load_separator(self.weights, self.device, stems, self.best)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the separator's stems are called, in its order."""
+        return self.stems or self.separator().stems
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What makes stems of one song differ, as it is remembered beside them."""
+        """What makes stems of one song differ."""
         weights = [digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in self.weights]
         segment = self.segment and self.segment.name
-        return {"weights": weights, "stems": [*self.stems], "best": self.best, "segment": segment, **asdict(self.form)}
+        return {"weights": weights, "stems": [*self.names], "best": self.best, "segment": segment, **asdict(self.form)}
+
+    @property
+    def label(self) -> str:
+        """The settings as part of a folder's name, where the song's own name is taken: `karaoke, mp3`."""
+        own = dict.fromkeys(path.stem for path in self.weights if path.parent != PRETRAINED)
+        form = [self.form.format, self.form.bits and f"{self.form.bits} bit", self.form.clip]
+        default = StemFormat(self.form.format, self.form.bits)
+        form = [text for text in form if text and text not in ("wav", default.clip)]
+        stems = ["all"] if set(self.names) == set(FOUR) else self.names
+        return ", ".join([*stems, *form, *["best"] * self.best, *own])
+
+
+@dataclass(frozen=True)
+class Job:
+    """A song to separate: the path of each of its stems, by name, and the file that records what they are of."""
+
+    song: Song
+    paths: Mapping[str, Path]
+    record: Path
+    kept: tuple[str, ...] = ()
+    """Stems that are there already."""
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.kept) == len(self.paths)
 
 
 def plan(
@@ -67,21 +100,122 @@ def plan(
 
     A segment is part of the name of its song. Raises `UserError` when stems would overwrite each other or a song.
     """
-    stems, segment = settings.separator().stems, settings.segment
-    if segment:
-        songs = [replace(song, name=f"{song.name} ({segment.name})") for song in songs]
-    naming.check(songs, stems)
-    jobs, failures, made_with, names = [], [], settings.made_with, {song.name.casefold() for song in songs}
+    if settings.segment:
+        songs = [replace(song, name=f"{song.name} ({settings.segment.name})") for song in songs]
+    naming.check(songs, settings.names)
+    jobs, failures = [], []
     for song in songs:
         try:
-            place = find_place(song, naming, stems, made_with, overwrite, names)
+            jobs.append(find_place(song, naming, settings, overwrite))
         except UserError as error:
             failures.append((song, error))
-            continue
-        names.add(place.name.casefold())
-        files = naming.path(place.name, "*")
-        jobs.append(Job(replace(song, name=place.name), place.paths, files, place.memory, place.is_done))
     return jobs, failures
+
+
+def find_place(song: Song, naming: Naming, settings: Settings, overwrite: bool = False) -> Job:
+    """The job of a song, at the place of its name or, beside its stems of other settings, at "name (karaoke, mp3)".
+
+    Stems of the same song and settings are kept, and those that are missing come back. Raises `UserError` when other
+    files are in the place, unless they are to be overwritten.
+    """
+    names, is_own_song = (song.name, f"{song.name} ({settings.label})"), False
+    for name in names:
+        paths = naming.paths(name, settings.names)
+        job = Job(replace(song, name=name), paths, record_path(naming, name, settings.names))
+        if overwrite:
+            return job
+        record = read_record(job.record)
+        there = [stem for stem, path in paths.items() if os.path.lexists(path)]
+        is_own_song = is_of(record, song)
+        if is_own_song and record.get("made_with") == settings.made_with:
+            return replace(job, kept=tuple(there if record.get("done", isinstance(record.get("files"), dict)) else ()))
+        former = [*(paths[stem] for stem in there), *(path for path in recorded(job.record) if os.path.lexists(path))]
+        if not former:
+            return job
+        if not is_own_song or paths == naming.paths(names[1], settings.names):
+            break
+    what = "these settings" if is_own_song else "this song"
+    message = f"{former[0]} is there already, and not of {what}: --overwrite replaces it, another --output leaves it."
+    raise UserError(message, "already_there")
+
+
+def record_path(naming: Naming, name: str, stems: Sequence[str]) -> Path:
+    """The file that records what a song's stems are of; one for each song where they share a folder."""
+    folder, other = (naming.path(song, stems[0]).parent for song in (name, f"{name}-"))
+    own = "" if folder != other else "-" + hashlib.blake2b(name.encode(errors="replace"), digest_size=6).hexdigest()
+    return folder / f"{RECORD}{own}.json"
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a record says; nothing where it cannot be understood."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def recorded(path: Path) -> list[Path]:
+    """The files that a record names, which lie beside it; up to version 0.2 it names them with their sizes."""
+    files = read_record(path).get("files")
+    names = [name for name in files if isinstance(name, str)] if isinstance(files, list | dict) else []
+    return [path.parent / name for name in names if Path(name).name == name]
+
+
+def is_of(record: Mapping[str, Any], song: Song) -> bool:
+    """Whether a record is of this song: the same file, or one with the same content."""
+    known, path = record.get("song"), song.file.path
+    try:
+        size, changed = path.stat().st_size, path.stat().st_mtime_ns
+    except OSError:
+        return False
+    if not isinstance(known, dict) or (known.get("size"), known.get("stream")) != (size, song.file.stream):
+        return False
+    is_same_file = (known.get("path"), known.get("changed")) == (str(path.resolve()), changed)
+    return is_same_file or known.get("digest") == digest(path, size, changed)
+
+
+@cache
+def digest(path: Path, size: int, changed: int) -> str:
+    """A number for the content of a file; `size` and `changed` say which content."""
+    content = hashlib.blake2b()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            content.update(block)
+    return content.hexdigest()[:32]
+
+
+@contextmanager
+def recording(job: Job, made_with: Mapping[str, Any]) -> Iterator[None]:
+    """Record what a song's stems are of while they are written; after an error, everything is as before."""
+    path, status = job.song.file.path, job.song.file.path.stat()
+    song = {"path": str(path.resolve()), "size": status.st_size, "changed": status.st_mtime_ns}
+    song |= {"stream": job.song.file.stream, "digest": digest(path, status.st_size, status.st_mtime_ns)}
+    files = [stem.name for stem in job.paths.values() if stem.parent == job.record.parent]
+    record = {"song": song, "made_with": dict(made_with), "files": files}
+    before, former = read_record(job.record), recorded(job.record)
+    folders = {path.parent for path in job.paths.values()}
+    with making_folders(job.paths.values()):
+        try:
+            write_record(job.record, record)
+            for folder in folders:
+                sweep_partials(folder)
+            yield
+            write_record(job.record, {**record, "done": True})
+        except BaseException:
+            with suppress(OSError, UserError):
+                write_record(job.record, before) if before else job.record.unlink(missing_ok=True)
+            for folder in folders:
+                sweep_partials(folder, own=True)  # an interruption may come at any moment
+            raise
+    for path in {*former} - {*job.paths.values()}:  # stems of former settings: together they would not be the song
+        with suppress(OSError):
+            path.unlink()
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
 
 
 def separate_songs(
@@ -91,40 +225,35 @@ def separate_songs(
     threads: int | None = None,
     cluster: str | None = None,
     folders: Sequence[Path] = (),
-    progress: Callable[[float], None] = lambda share: None,
+    sizes: Sequence[float] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> Iterator[tuple[Job, RenderReport | UserError]]:
     """Separate songs, yielding each with its report, or with the reason why it failed, in the order they end.
 
-    One worker is this process, and tells `progress` which share of the running song is done. Several are processes,
-    each with weights of its own and a share of the `threads`. With the address of a `cluster`, the workers there do it,
-    which must see `folders`, and all paths are absolute.
+    One worker is this process. Several are processes, each with weights of its own and a share of the `threads`. With
+    the address of a `cluster`, the workers there do it, which must see `folders`, and all paths are absolute. `sizes`
+    and `progress` are those of `run_jobs`.
     """
-    if cluster:
-        make_folders(folders)  # each worker looks whether it sees them
-    alone = min(workers, len(jobs)) <= 1 and not cluster
-    work = partial(separate, settings=settings, progress=progress) if alone else partial(separate, settings=settings)
-    return run_jobs(work, jobs, workers, threads, cluster, folders)
+    for folder in folders if cluster else ():  # each worker checks that it sees them
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+    return run_jobs(partial(separate, settings=settings), jobs, workers, threads, cluster, folders, sizes, progress)
 
 
-def separate(job: Job, settings: Settings, progress: Callable[[float], None] = lambda share: None) -> RenderReport:
-    """Separate one song. Raises `UserError` as `render` does."""
+def separate(job: Job, settings: Settings, progress: Callable[[float], None] = report_share) -> RenderReport:
+    """Separate one song; `progress` gets the share that is done. Raises `UserError` as `render` does."""
 
     def tell(done: int, samples: int) -> None:
         if samples:
             progress(done / samples)
 
     check_readable(job.song.file.path)
-    with remembering(job.song.file, job.paths, job.memory, settings.made_with):
-        return render(settings.separator(), job.song.file, job.paths, settings.form, tell, settings.segment)
-
-
-def make_folders(folders: Sequence[Path]) -> None:
-    """Make these folders, if they are not there. Raises `UserError` when they cannot be made."""
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{folder} can't be made: {error.strerror}.") from error
+    with recording(job, settings.made_with):
+        return render(
+            settings.separator(), job.song.file, job.paths, settings.form, tell, settings.segment, kept=job.kept
+        )
 
 
 @cache
@@ -139,3 +268,47 @@ def load_separator(
     if not all(path.suffix == ".onnx" for path in weights):
         prepare_torch()
     return Separator.load(weights * HEARINGS if best and len(weights) == 1 else weights, device, stems)
+
+
+class Manifest:
+    """A file that gets a line of JSON for each song; several runs, on several machines, may write to one.
+
+    A line has the `song`, its `stems` with their files, the `weights` and other `settings`, how many `seconds` the song
+    has and how many the work `took`, the `result`, which is `done` or `failed`, and of a song that failed the `reason`
+    and its `code`. Raises `UserError` when there can be no such file.
+    """
+
+    def __init__(self, path: Path, settings: Settings):
+        self.path, self.settings = path, settings
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A line that is appended in one go is not torn apart by those of other processes.
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def add(self, job: Job, report: RenderReport | UserError) -> None:
+        """Write the line of a song."""
+        line = json.dumps(self._facts(job, report), ensure_ascii=False) + "\n"
+        try:
+            os.write(self._file, line.encode(errors="surrogateescape"))
+        except OSError as error:  # this must not cost the songs that follow
+            print(f"{job.song.file.path} is missing in {self.path}: {error.strerror}.", file=sys.stderr)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _facts(self, job: Job, report: RenderReport | UserError) -> dict[str, Any]:
+        form, segment = self.settings.form, self.settings.segment
+        settings = {"format": form.format, "bits": form.bits, "clip": form.clip, "device": self.settings.device}
+        settings |= {"quality": "best" if self.settings.best else "normal", "segment": segment and segment.name}
+        facts = {
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "song": str(job.song.file.path),
+            "weights": [str(path) for path in self.settings.weights],
+            "settings": settings,
+            "stems": {stem: str(path) for stem, path in job.paths.items()},
+        }
+        if isinstance(report, UserError):
+            return {**facts, "result": "failed", "reason": str(report), "code": report.code}
+        return {**facts, "seconds": round(report.seconds, 3), "took": round(report.elapsed, 3), "result": "done"}

@@ -1,10 +1,12 @@
-"""Songs become stems: `outputs/<song>/<stem>.wav`, as long as the song, at its own sample rate, and summing to it."""
+"""The command `separate`: what it understands, what it does, and what it says about its work."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import chain
@@ -13,19 +15,54 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from separation.errors import UserError
-from separation.inference.weights import find_weights, stems_of
-from separation.runtime import Progress, clock, use_threads
-from separation.songs.arguments import parse_arguments
-from separation.songs.batch import Job, Settings, load_separator, plan, separate_songs
+from separation.files import user_path
+from separation.inference.weights import PRETRAINED, find_weights, stems_of
+from separation.jobs import CLUSTER_HELP
+from separation.runtime import DEVICE_HELP, Progress, clock, count, use_threads
+from separation.songs.batch import Job, Manifest, Settings, load_separator, plan, separate_songs
 from separation.songs.find import Song, find_songs
 from separation.songs.live import live
-from separation.songs.manifest import Manifest
-from separation.songs.naming import Naming
-from separation.songs.outputs import StemFormat
-from separation.songs.words import count, levels, opening, place, reason, result, spell
+from separation.songs.outputs import (
+    CLIPS,
+    EXTENSIONS,
+    PATTERN,
+    STEM_FILE,
+    STEM_FILE_PATTERN,
+    Naming,
+    StemFormat,
+    check_stem_file,
+)
+from separation.songs.render import RenderReport, Segment
+from separation.stems import ACCOMPANIMENT, FOUR, KNOWN_AS, PARTS, with_aliases
 
 if TYPE_CHECKING:
     from separation.songs.page import Page
+
+STEM_SETS = {"two": ("vocals", ACCOMPANIMENT), "all": FOUR}
+
+ABOUT = """\
+Take songs apart: vocals, drums, bass, other, or everything but one of them.
+Stems are as long as the song, at its own sample rate, and sum to it.
+"""
+
+EXAMPLES = """\
+examples:
+  vocals and accompaniment, into outputs/song/
+    %(prog)s song.mp3
+  vocals, drums, bass and other
+    %(prog)s song.mp3 --stems all
+  an album to sing to
+    %(prog)s album/ --stems karaoke --format mp3 --name '{song} ({stem})'
+  all songs below a folder, and a page to listen to them
+    %(prog)s 'music/**/*.flac' --output stems --page
+  a radio station without its singers, 1.8 s late (0.2 s with --weights live)
+    ffmpeg -i URL -f f32le -ar 44100 -ac 2 - | %(prog)s --live karaoke | ffplay -f f32le -ar 44100 -ch_layout stereo -
+"""
+
+FORMAT_HELP = (
+    "of the files (default: %(default)s); `stem`: one .stem.m4a per song, with the song, drums, bass, other and "
+    "vocals, for Traktor, Mixxx and other DJ programs"
+)
 
 
 def main() -> int:
@@ -34,20 +71,22 @@ def main() -> int:
         use_threads(options.threads)
     if options.live is not None:
         weights, stems = choose_weights(options)
-        separator = load_separator(weights, options.device, stems)
-        return live(separator, options.rate, options.channels)
+        return live(load_separator(weights, options.device, stems), options.rate, options.channels)
     naming = Naming(options.output, options.format, options.name)
-    settings = choose_settings(options)
     songs, others = find_songs(options.songs)
     for path in others:
-        print(f"{path} is passed over: it is no audio by its name.", file=sys.stderr)
+        print(f"{path} is skipped: its name is not that of an audio file.", file=sys.stderr)
+    if not any(os.path.lexists(song.file.path) for song in songs):  # said at once, before torch is loaded
+        path = songs[0].file.path
+        raise UserError(f"{path} does not exist: check how it is spelled, and in which folder it is.", "no_such_file")
+    settings = choose_settings(options)
     if options.cluster:
         songs = [replace(song, file=replace(song.file, path=song.file.path.absolute())) for song in songs]
     jobs, failures = plan(songs, naming, settings, options.overwrite)
     page = open_page(options.output) if options.page else None
     done, waiting = ([job for job in jobs if job.is_done == there] for there in (True, False))
     if done:
-        what = place(done[0].files) if len(done) == 1 else count(len(done), "song")
+        what = place(done[0].paths) if len(done) == 1 else count(len(done), "song")
         print(f"{what}: the stems are there already. --overwrite separates again.")
     failures += run_batch(done, waiting, settings, page, options)
     if page and page.path.exists():
@@ -64,32 +103,33 @@ def choose_settings(options: argparse.Namespace) -> Settings:
     weights, stems = choose_weights(options)
     if options.cluster:
         weights = tuple(path.absolute() for path in weights)
-    return Settings(weights, options.device, stems, form, best, options.segment)
+    return Settings(weights, options.device, tuple(options.stems) or stems, form, best, options.segment)
 
 
 def choose_weights(options: argparse.Namespace) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The weights files, and the stems if any are named or meant."""
-    chosen = options.weights or [options.quality]
-    return find_weights(chosen, options.stems), stems_of(chosen, options.stems)
+    """The weights files, and the stems, by the names that networks know, if any are named or implied."""
+    chosen, stems = options.weights or [options.quality], [KNOWN_AS.get(stem, stem) for stem in options.stems]
+    return find_weights(chosen, stems), stems_of(chosen, stems)
 
 
 def run_batch(
     done: Sequence[Job], waiting: Sequence[Job], settings: Settings, page: Page | None, options: argparse.Namespace
 ) -> list[tuple[Song, UserError]]:
-    """Separate the songs that wait, say so of each, and list them on the page with those that are done; what failed."""
+    """Separate the songs that wait, report on each, and list them on the page with those that are done; what failed."""
     failures, music, start = [], 0.0, perf_counter()
     if waiting:
         where = settings.separator().place
         print(opening(settings.weights, where, len(waiting), options.jobs, options.cluster), flush=True)
     with ExitStack() as stack:
-        progress = stack.enter_context(Progress(len(waiting), abreast=8 if options.cluster else options.jobs))
+        lengths = [length(job.song) for job in waiting] if len(waiting) > 1 else [1.0] * len(waiting)
+        sizes = {id(job): size for job, size in zip(waiting, lengths, strict=True)}
+        progress = stack.enter_context(Progress(lengths, abreast=8 if options.cluster else options.jobs))
         manifest = stack.enter_context(closing(Manifest(options.manifest, settings))) if options.manifest else None
-        reports = separate_songs(
-            waiting, settings, options.jobs, options.threads, options.cluster, [options.output], progress.within
-        )
+        work = (options.jobs, options.threads, options.cluster, [options.output], lengths, progress.within)
+        reports = separate_songs(waiting, settings, *work)
         for job, report in chain(((job, None) for job in done), stack.enter_context(closing(reports))):
             if report:
-                progress.done()
+                progress.done(sizes[id(job)])
                 if manifest:
                     manifest.add(job, report)
             try:
@@ -97,17 +137,28 @@ def run_batch(
                     raise report
                 if report:
                     music += report.seconds
-                    progress.say(result(report, job.files, tuple(job.paths)))
+                    progress.say(result(report, job.paths))
                 if report and options.verbose:
                     progress.say(f"    {levels(report)}")
                 if page:
                     page.add(job.song.name, job.paths, report is not None, job.song.file.path)
             except UserError as error:
                 failures.append((job.song, error))
-                progress.say(f"{place(job.files)}: failed.", file=sys.stderr)
+                progress.say(f"{place(job.paths)}: failed.", file=sys.stderr)
     if len(waiting) > 1:
         print(f"{clock(music)} of music in {spell(perf_counter() - start)}, from {count(len(waiting), 'song')}")
     return failures
+
+
+def length(song: Song) -> float:
+    """Seconds that a song has by its header; 0 where it cannot be read, or does not say."""
+    from separation.audio.io import probe
+
+    try:
+        info = probe(song.file.path, song.file.stream)
+    except UserError:
+        return 0.0
+    return info.samples / info.sample_rate
 
 
 def open_page(folder: Path) -> Page:
@@ -115,5 +166,198 @@ def open_page(folder: Path) -> Page:
     try:
         from separation.songs.page import Page
     except ModuleNotFoundError as error:
-        raise UserError("--page needs torch for its pictures: leave it away, or pip install torch.") from error
+        raise UserError("--page needs torch for its pictures: omit it, or pip install torch.") from error
     return Page(folder)
+
+
+def spell(seconds: float) -> str:
+    """How long something took.
+
+    >>> spell(0.42), spell(6.4), spell(150)
+    ('0.4 s', '6 s', '2:30 min')
+    """
+    if seconds >= 100:
+        return f"{clock(seconds)} min" if seconds < 3600 else f"{clock(seconds)} h"
+    return f"{seconds:.1f} s" if seconds < 5 else f"{seconds:.0f} s"
+
+
+def opening(weights: Sequence[Path], place: str, songs: int, jobs: int = 1, cluster: str | None = None) -> str:
+    """What is done with what: the songs, the weights and where they are computed, here or by a cluster."""
+    abreast = f", {min(jobs, songs)} at a time" if min(jobs, songs) > 1 else ""
+    times = {1: "", 2: ", twice,"}
+    passes = Counter(f"{path.name} (shipped)" if path.parent == PRETRAINED else str(path) for path in weights)
+    named = " and ".join(name + times.get(often, f", {often} times,") for name, often in passes.items()).rstrip(",")
+    if cluster:
+        place, abreast = f"the workers of {cluster}", ""
+    return f"{count(songs, 'song')}{abreast}; weights {named}; {place}"
+
+
+def place(paths: Mapping[str, Path]) -> str:
+    """Where the stems of a song are: their folder and their names, or their files where others may lie among them.
+
+    >>> place({"vocals": Path("outputs/lithium/vocals.wav"), "bass": Path("outputs/lithium/bass.wav")})
+    'outputs/lithium/ (vocals, bass)'
+    """
+    files = dict.fromkeys(path.as_posix() for path in paths.values())
+    folders = {path.parent.as_posix() for path in paths.values()}
+    if len(folders) == 1 and all(path.stem == stem for stem, path in paths.items()):
+        return f"{folders.pop()}/ ({', '.join(paths)})"
+    return ", ".join(files) + (f" ({', '.join(paths)})" if len(files) < len(paths) else "")
+
+
+def result(report: RenderReport, paths: Mapping[str, Path]) -> str:
+    """The line of a song that is done: how long it is, how long it took, where its stems are, and what was cut off."""
+    line = f"{clock(report.seconds)} of music in {spell(report.elapsed)} -> {place(paths)}"
+    if report.gain < 1:
+        line += f"; all stems {report.gain:.3f} times as loud as in the song, so that they do not clip"
+    beyond = sum(tally.beyond for tally in report.stems.values())
+    line += f"; beyond full scale: {count(beyond, 'sample')}" if beyond else ""
+    return "; ".join([line, *report.remarks])
+
+
+def levels(report: RenderReport) -> str:
+    """How loud each stem is: its root mean square, where a full-scale square wave has 0 dBFS."""
+    return ", ".join(f"{stem} {tally.level:.1f} dBFS" for stem, tally in report.stems.items())
+
+
+def reason(song: Path, error: UserError) -> str:
+    """Why a song failed, with its name."""
+    return str(error) if str(song) in str(error) else f"{song}: {error}"
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the command, by default of the command line. Raises `UserError` when they are contradictory."""
+    options = make_parser().parse_args(arguments)
+    options.stems, strays = sort_out(options.stems)
+    options.songs += strays + options.input
+    for name in ("threads", "jobs"):
+        if (number := getattr(options, name)) is not None and number < 1:
+            raise UserError(f"--{name} must be 1 or more, not {number}.")
+    if options.live is not None:
+        stems, strays = sort_out([options.live])
+        if options.songs or options.stems or strays or len(stems) != 1:
+            raise UserError("--live takes one stem, such as vocals, and reads standard input: name nothing else.")
+        options.stems = stems
+        return options
+    if options.cluster:
+        options.output = options.output.absolute()
+    if options.manifest is None and (options.jobs > 1 or options.cluster):
+        options.manifest = options.output / "manifest.jsonl"
+    if os.path.exists(options.output) and not os.path.isdir(options.output):  # noqa: PTH110, PTH112
+        raise UserError(f"--output {options.output} is a file: name a folder.")
+    options.segment = Segment.parse(options.segment) if options.segment is not None else None
+    if options.format == STEM_FILE:
+        options.stems = options.stems or list(FOUR)
+        check_stem_file(options.stems)
+        if options.page:
+            raise UserError("--page plays files of one stem each: choose another --format.")
+    return options
+
+
+def sort_out(words: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The stems named in `--stems`, each once, and the songs that followed them.
+
+    Names are taken in any case, and several at a time with commas between them.
+
+    >>> sort_out(["Karaoke", "vocals,drums", "song.mp3"])
+    (['karaoke', 'vocals', 'drums'], ['song.mp3'])
+    """
+    stems: dict[str, str] = {}
+    songs = []
+    for word in words:
+        names = word.lower().split(",")
+        if not all(map(is_stem, names)):
+            if {".", "/", os.sep} & set(word) or os.path.exists(word):  # noqa: PTH110 (Path's may raise)
+                songs.append(word)
+                continue
+            names = word.split(",")
+        for name in chain.from_iterable(STEM_SETS.get(name, (name,)) for name in names):
+            stems.setdefault(KNOWN_AS.get(name, name), name)
+    return list(stems.values()), songs
+
+
+def is_stem(name: str) -> bool:
+    """Whether this is the name of a stem, of a set of them, or of what is left without some of them."""
+    if name in STEM_SETS or name in KNOWN_AS or name in PARTS:
+        return True
+    return name.startswith("no_") and all(target in PARTS for target in name.removeprefix("no_").split("_"))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s [SONG ...] [--stems STEM ...] [--output FOLDER] [more options]",
+        description=ABOUT,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    songs = parser.add_argument_group("songs")
+    songs.add_argument(
+        "songs",
+        nargs="*",
+        metavar="SONG",
+        help="files, folders, globs; `custom`: every song in ./input; `MUSDB18` or `DSD100`: the test songs in ./data "
+        "(default: a dataset that is there, else the short song that the stempeg package ships)",
+    )
+    songs.add_argument("--input", nargs="+", default=[], metavar="SONG", help="the same, as an option")
+    songs.add_argument("--segment", metavar="FROM-TO", help="only this part: 0:30-1:10, or 0:30- to the end")
+    stems = parser.add_argument_group("stems")
+    known = with_aliases(("vocals", "drums", "bass", "other", ACCOMPANIMENT))
+    help_stems = f"`two` (vocals, accompaniment), `all` ({', '.join(FOUR)}), or names: {known}, `no_drums` and the like"
+    help_stems += " (default: what the weights give)"
+    stems.add_argument("--stems", nargs="+", default=[], metavar="STEM", help=help_stems)
+    stems.add_argument("--format", type=str.lower, choices=EXTENSIONS, default="wav", help=FORMAT_HELP)
+    stems.add_argument(
+        "--bits",
+        type=str.lower,
+        choices=("16", "24", "32f"),
+        help="per sample, in wav and flac (default: 16), and in m4a for lossless ALAC (without it: AAC)",
+    )
+    stems.add_argument(
+        "--clip",
+        choices=CLIPS,
+        help="samples beyond full scale: make all stems of the song quieter alike, cut them off, or leave them "
+        "(default: cut them off and say so; with --bits 32f leave them)",
+    )
+    files = parser.add_argument_group("where they go")
+    help_output = "folder of the stems (default: outputs)"
+    files.add_argument("--output", type=user_path, default=Path("outputs"), metavar="FOLDER", help=help_output)
+    files.add_argument(
+        "--name",
+        metavar="PATTERN",
+        help="what stems are called in that folder, with {song}, {stem} and {ext} "
+        f"(default: {PATTERN}, and for --format stem {STEM_FILE_PATTERN})",
+    )
+    files.add_argument("--page", action="store_true", help="write OUTPUT/index.html as well: a page to listen to them")
+    files.add_argument("--overwrite", action="store_true", help="replace stems that are there already")
+    work = parser.add_argument_group("how")
+    work.add_argument(
+        "--weights",
+        action="append",
+        metavar="FILE",
+        help="shipped ones: `fast`, `best` (the mean of three passes) or `live` (vocals and accompaniment, 0.2 s "
+        "late); or a file that train.py wrote; given several times, the mean of all (default: fast)",
+    )
+    work.add_argument(
+        "--quality",
+        choices=("fast", "best"),
+        default="fast",
+        help="best: the mean of three passes at different speeds, by both shipped networks where both help, or by "
+        "the one file that --weights names; three times the time (default: fast)",
+    )
+    work.add_argument("--device", default="auto", help=DEVICE_HELP)
+    work.add_argument("--threads", type=int, metavar="N", help="processor threads to use (default: all)")
+    help_jobs = "songs at a time, each in a process with its share of the threads"
+    work.add_argument("--jobs", type=int, default=1, metavar="N", help=help_jobs)
+    work.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
+    work.add_argument(
+        "--manifest",
+        type=user_path,
+        metavar="FILE",
+        help="append a line of JSON for every song that ends (with --jobs and --cluster: OUTPUT/manifest.jsonl)",
+    )
+    work.add_argument("--verbose", action="store_true", help="say how loud each stem is")
+    live = parser.add_argument_group("live")
+    live.add_argument("--live", metavar="STEM", help="separate standard input into standard output, both f32le")
+    live.add_argument("--rate", type=int, default=44100, metavar="HZ", help="of both (default: %(default)s)")
+    live.add_argument("--channels", type=int, choices=(1, 2), default=2, help="of both (default: %(default)s)")
+    return parser

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from separation.audio.formats import AUDIO_SUFFIXES, AudioFile
 from separation.errors import UserError
+from separation.files import is_hidden, portable_name, user_path, visible_files
 from separation.stems import MIXTURE
 
 CUSTOM = Path("input")
@@ -44,10 +45,11 @@ def find_songs(inputs: Sequence[str]) -> tuple[list[Song], list[Path]]:
     """The songs that `inputs` name, each once and with a name of its own; and the files in their folders that are none.
 
     An input is a file, a folder, a glob, `custom` (the folder `input`), or a dataset (its test songs). Without any, it
-    is the first dataset that is there, or else the short song that the stempeg package ships. Raises `UserError` when
-    an input has no songs.
+    is the first dataset that is there, or else the short song that the stempeg package ships. Hidden files and folders
+    are skipped. Whether a named file exists is not checked. Raises `UserError` when a folder or a glob has no songs.
     """
-    found, others = [], []
+    found: list[Path] = []
+    others: list[Path] = []
     for name in inputs or [default_input()]:
         if name in DATASETS:
             found += _test_songs(name)
@@ -55,13 +57,14 @@ def find_songs(inputs: Sequence[str]) -> tuple[list[Song], list[Path]]:
         for path in _expand(name):
             if os.path.isdir(path):  # noqa: PTH112 (raises nothing where one may not look)
                 files = _files_in(path)
-                songs = [file for file in files if file.suffix.lower() in SONG_SUFFIXES]
+                songs = [file for file in files if is_song(file)]
                 if not songs:
-                    raise UserError(f"there are no songs in the folder {path}: put wav, flac, mp3, ogg or m4a there.")
-                others += sorted({*files}.difference(songs))
-                found += [Song(_title(file), AudioFile(file)) for file in songs]
+                    message = f"there are no songs in the folder {path}: put wav, flac, mp3, ogg or m4a there."
+                    raise UserError(message, "no_songs")
+                others += [file for file in files if not is_song(file)]
+                found += songs
             else:
-                found.append(Song(_title(path), AudioFile(path)))
+                found.append(path)
     return list(_name_apart(found)), others
 
 
@@ -71,54 +74,51 @@ def default_input() -> str:
         if any(any((Path("data") / dataset).glob(pattern)) for pattern in patterns):
             return dataset
     package = importlib.util.find_spec("stempeg")
-    songs = sorted(Path(package.origin).parent.glob(f"data/*{STEM_MP4}")) if package else []
+    folder = Path(package.origin or "").parent if package else Path("data")
+    songs = sorted(folder.glob(f"data/*{STEM_MP4}"))
     if not songs:
-        raise UserError("there is nothing to separate: name songs, or a folder of them.")
+        raise UserError("there is nothing to separate: name songs, or a folder of them.", "no_songs")
     return str(songs[0])
 
 
-def _test_songs(dataset: str) -> list[Song]:
+def _test_songs(dataset: str) -> list[Path]:
     root = Path("data") / dataset
-    paths = sorted(path for pattern in DATASETS[dataset] for path in root.glob(pattern))
+    paths = sorted(path for pattern in DATASETS[dataset] for path in root.glob(pattern) if not is_hidden(path.name))
     if not paths:
-        raise UserError(f"{root} has no test songs: put the dataset there, or name songs.")
-    return [Song(_title(path), AudioFile(path)) for path in paths]
+        raise UserError(f"{root} has no test songs: put the dataset there, or name songs.", "no_songs")
+    return paths
 
 
 def _expand(name: str) -> list[Path]:
+    """The paths that a name or a glob stands for."""
     if name == "custom":
         return [CUSTOM]
-    path = at_home(name)
+    path = user_path(name)
     if os.path.lexists(path) or not glob.has_magic(name):
         return [path]
     # Brackets may be of the pattern, or of a folder's name.
     patterns = (str(path), str(Path(glob.escape(str(path.parent))) / path.name))
     found = next(filter(None, (glob.glob(pattern, recursive=True) for pattern in patterns)), [])  # noqa: PTH207
-    files = [match for match in map(Path, sorted(found)) if not os.path.isdir(match)]  # noqa: PTH112
-    if not files:
-        raise UserError(f"{name} matches no files.")
+    named = {*path.parts, ".."}
+    visible = [match for match in map(Path, sorted(found)) if not any(map(is_hidden, {*match.parts} - named))]
+    if not (files := [match for match in visible if not os.path.isdir(match)]):  # noqa: PTH112
+        raise UserError(f"{name} matches no files.", "no_such_file")
     return files
 
 
-def at_home(name: str) -> Path:
-    """A path with `~` as the shell has it. Raises `UserError` when there is no such user."""
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:
-        raise UserError(f"{name}: there is no such user here; write the folder out.") from None
+def is_song(path: Path) -> bool:
+    """Whether a file counts as a song by its name."""
+    return path.suffix.lower() in SONG_SUFFIXES
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """The files of a folder, and where it has none but folders, those below it."""
+    """The files of a folder, and where it has no songs, those below it."""
     try:
-        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        entries = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
     except OSError as error:
-        raise UserError(f"the folder {folder} can't be read: {error.strerror}.") from error
+        raise UserError(f"the folder {folder} cannot be read: {error.strerror}.", "cannot_read") from error
     files = [path for path in entries if os.path.isfile(path)]  # noqa: PTH113 (raises nothing)
-    if any(file.suffix.lower() in SONG_SUFFIXES for file in files):
-        return files
-    below = (Path(place) / name for place, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in below if not path.name.startswith(".") and os.path.isfile(path))  # noqa: PTH113
+    return files if any(map(is_song, files)) else [path for path in visible_files(folder) if os.path.isfile(path)]  # noqa: PTH113
 
 
 def _title(path: Path) -> str:
@@ -126,28 +126,27 @@ def _title(path: Path) -> str:
     if path.stem.lower() == MIXTURE and (folder := Path(os.path.abspath(path)).parent.name):  # noqa: PTH100 (no links)
         return shortened(folder)
     title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_FILES) else path.stem
-    title = title if title.strip(".") else path.name  # ".." would be another folder
-    return shortened(title)
+    return shortened(title if title.strip(".") else path.name)  # ".." would be another folder
 
 
 def shortened(title: str) -> str:
-    """A title that is no longer than the name of a song may be."""
+    """A title as the name of a folder that every system takes, which something can be added to."""
+    title = portable_name(title)
     return title if len(title.encode(errors="replace")) <= LONGEST else title[: LONGEST // 4].rstrip()
 
 
-def _name_apart(songs: Iterable[Song]) -> Iterator[Song]:
-    """Each file once; of songs with the same name, the second is called "name (wma)" after its kind, or "name (2)"."""
-    files, names, counts = set(), set(), {}
-    for song in songs:
-        place = (os.path.realpath(song.file.path), song.file.stream)
+def _name_apart(paths: Iterable[Path]) -> Iterator[Song]:
+    """Each file once, by a name of its own: "title", "title (wma)" after its kind, "title (folder)" or "title (2)"."""
+    files: set[str] = set()
+    taken: set[str] = set()
+    for path in paths:
+        place = os.path.realpath(path)
         if place in files:
             continue
-        name, kind = song.name, song.file.path.suffix[1:].lower()
-        if name.casefold() in names and kind:
-            name = f"{song.name} ({kind})"
-        while name.casefold() in names:
-            count = counts[song.name.casefold()] = counts.get(song.name.casefold(), 1) + 1
-            name = f"{song.name} ({count})"
+        title = _title(path)
+        labels = ["", path.suffix[1:].lower(), shortened(Path(place).parent.name), *map(str, range(2, len(files) + 3))]
+        names = (f"{title} ({label})" if label else title for label in labels)
+        name = next(name for name in names if name.casefold() not in taken)
         files.add(place)
-        names.add(name.casefold())
-        yield Song(name, song.file)
+        taken.add(name.casefold())
+        yield Song(name, AudioFile(path))

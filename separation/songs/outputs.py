@@ -1,19 +1,25 @@
-"""The files that the stems of a song go to: one for each stem, or one with all of them, which DJ programs open."""
+"""The files that the stems of a song go to: what they are called, and how they are written.
+
+There is one file for each stem, or one with all of them, which DJ programs open.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
+from string import Formatter
 
 import numpy as np
 
 from separation.audio.encoders import FORMATS
 from separation.audio.io import AudioInfo, AudioReader, AudioWriter, find_format, read_cover
 from separation.errors import UserError
-from separation.stems import STEMS
+from separation.songs.find import Song
+from separation.stems import FOUR
 
 STEM_FILE = "stem"
 """The format of one file a song, which holds its mixture and its four stems, as Native Instruments defines it."""
@@ -28,6 +34,14 @@ PICTURED = ("flac", "mp3", "m4a", STEM_FILE)
 """The formats that a picture goes into."""
 
 CLIPS = ("rescale", "clamp", "none")
+
+PATTERN = "{song}/{stem}.{ext}"
+"""What stems are called by default."""
+
+STEM_FILE_PATTERN = "{song}.{ext}"
+"""What a file that holds all stems of a song is called by default."""
+
+FIELDS = ("song", "stem", "ext")
 
 Stems = dict[str, np.ndarray]
 """A piece of a song: `[channels, n]` for each stem, by name."""
@@ -60,6 +74,67 @@ class StemFormat:
         return waveform.clip(-1, 1) if self.clip == "clamp" else waveform
 
 
+class Naming:
+    """The paths of stems: `folder`, and below it the pattern with its fields filled in, of which `.{ext}` is optional.
+
+    Raises `UserError` when the pattern has unknown fields, leads out of the folder, or names no file of the format.
+    """
+
+    def __init__(self, folder: Path, format: str = "wav", pattern: str | None = None):
+        if pattern is None:
+            pattern = STEM_FILE_PATTERN if format == STEM_FILE else PATTERN
+        self.folder, self.format, self.pattern = folder, format, complete(pattern, format)
+        self.extension = EXTENSIONS[format]
+
+    def path(self, song: str, stem: str) -> Path:
+        """Where a stem of a song goes."""
+        return self.folder / self.pattern.format(song=song, stem=stem, ext=self.extension)
+
+    def paths(self, song: str, stems: Iterable[str]) -> dict[str, Path]:
+        """Where each stem of a song goes, by its name."""
+        return {stem: self.path(song, stem) for stem in stems}
+
+    def check(self, songs: Iterable[Song], stems: Sequence[str]) -> None:
+        """Raise `UserError` when two stems would go to one file, or one to where a song lies."""
+        songs = list(songs)
+        originals, taken = {os.path.realpath(song.file.path) for song in songs}, set()
+        one = stems[:1] if self.format == STEM_FILE else stems
+        for path in (path for song in songs for path in self.paths(song.name, one).values()):
+            if os.path.realpath(path) in originals:
+                raise UserError(f"{path} is a song, and one of the stems would take its place: name another --output.")
+            if (key := str(path).casefold()) in taken:  # some systems take a.wav and A.wav for one file
+                raise UserError(
+                    f"--name {self.pattern} calls several stems {path}: tell them apart by {{song}} and {{stem}}."
+                )
+            taken.add(key)
+
+
+def complete(pattern: str, format: str) -> str:
+    """The pattern, with the end for the format if it has none. Raises `UserError` when it cannot be used."""
+    try:
+        fields = [part[1:] for part in Formatter().parse(pattern) if part[1] is not None]
+    except ValueError as error:
+        raise UserError(f"--name {pattern} cannot be understood ({error}): write it like {PATTERN}.") from error
+    allowed = FIELDS if format != STEM_FILE else ("song", "ext")
+    for name, spec, conversion in fields:
+        if name not in allowed or spec or conversion:
+            known = ", ".join(f"{{{one}}}" for one in allowed)
+            raise UserError(f"--name {pattern} has a field {{{name}}}: there are only {known}.")
+    end, extension = PurePath(pattern).suffix.lower(), EXTENSIONS[format]
+    if not pattern.lower().endswith((".{ext}", f".{extension}")):
+        if end[1:] in EXTENSIONS.values():
+            raise UserError(
+                f"--name {pattern} ends in {end}, but stems are written as {extension}: choose it by --format."
+            )
+        pattern += ".{ext}"
+    example = PurePath(pattern.format(song="song", stem="stem", ext=extension))
+    if example.anchor or ".." in example.parts:
+        raise UserError(f"--name {pattern} leads out of the folder of the stems: choose that folder by --output.")
+    if not example.suffix:
+        raise UserError(f"--name {pattern} names no file: write it like {PATTERN}.")
+    return pattern
+
+
 @contextmanager
 def open_outputs(paths: Mapping[str, Path], form: StemFormat, reader: AudioReader) -> Iterator[Callable[[Stems], None]]:
     """A function that writes the stems of the song that `reader` reads, piece by piece.
@@ -83,8 +158,8 @@ def open_outputs(paths: Mapping[str, Path], form: StemFormat, reader: AudioReade
                 writers[stem] = files.enter_context(writer)
 
             def write(stems: Stems) -> None:
-                for stem, waveform in stems.items():
-                    writers[stem].write(form.limit(waveform))
+                for stem, writer in writers.items():
+                    writer.write(form.limit(stems[stem]))
 
         yield write
 
@@ -133,8 +208,8 @@ def song_title(tags: Mapping[str, str], stem: str) -> str:
 
 def check_stem_file(stems: Mapping[str, object] | tuple[str, ...]) -> None:
     """Raise `UserError` unless these are the stems that a stem file holds."""
-    if set(stems) != set(STEMS):
-        raise UserError(f"--format {STEM_FILE} holds {', '.join(COLOURS)} and the song: leave --stems away.")
+    if set(stems) != set(FOUR):
+        raise UserError(f"--format {STEM_FILE} holds {', '.join(COLOURS)} and the song: omit --stems.")
 
 
 def manifest() -> bytes:

@@ -1,36 +1,117 @@
-"""The file of a song becomes the files of its stems, as a stream."""
+"""The file of a song, or a segment of it, becomes the files of its stems, as a stream."""
 
 from __future__ import annotations
 
 import math
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+import re
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from separation.audio.formats import AudioFile
-from separation.audio.io import AudioInfo, AudioReader, AudioWriter
-from separation.files import partial_name
+from separation.audio.io import AudioReader
+from separation.errors import UserError, cannot_write
 from separation.inference.stream import StreamSeparator, check_channels
+from separation.runtime import clock
 from separation.songs.outputs import StemFormat, Stems, open_outputs
-from separation.songs.segment import Segment, Window
+
+TIME = r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)"
+"""Hours and minutes, if there are any, and seconds."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """From `start` to `end`, in seconds of the song."""
+
+    start: float
+    end: float
+
+    @classmethod
+    def parse(cls, text: str) -> Segment:
+        """The segment that is written as 0:30-1:10, 90-120.5, 1:02:00- or -0:30. Raises `UserError` for others."""
+        found = re.fullmatch(rf"(?:{TIME})?\s*-\s*(?:{TIME})?", text.strip())
+        if not found or text.strip() == "-":
+            raise UserError(f"--segment {text} cannot be understood: write it like 0:30-1:10, or 0:30- to the end.")
+        start, end = _seconds(*found.groups()[:3], 0.0), _seconds(*found.groups()[3:], math.inf)
+        if start >= end:
+            raise UserError(f"--segment {text} ends before it begins: write it like 0:30-1:10.")
+        return cls(start, end)
+
+    @property
+    def name(self) -> str:
+        """The segment as part of a file's name, where colons may not be: 0.30-1.10."""
+        return f"{_spell(self.start)}-{_spell(self.end) if self.end < math.inf else 'end'}"
+
+
+def _seconds(hours: str | None, minutes: str | None, seconds: str | None, default: float) -> float:
+    return default if seconds is None else 3600 * int(hours or 0) + 60 * int(minutes or 0) + float(seconds)
+
+
+def _spell(seconds: float) -> str:
+    whole, thousandths = divmod(round(1000 * seconds), 1000)
+    rest = f"_{thousandths:03}".rstrip("0").rstrip("_")
+    return clock(whole).replace(":", ".") + rest
+
+
+class Window:
+    """A segment of a song of some sample rate: what to read of the song, and what to keep of its stems.
+
+    What is read goes beyond the segment by as much as a stem depends on, and begins at a multiple of `grid`, both in
+    seconds, so that the network sees the same frames as in the whole song.
+    """
+
+    def __init__(self, segment: Segment, sample_rate: int, grid: float, surroundings: float):
+        self.segment = segment
+        self.start = round(segment.start * sample_rate)
+        self.end = round(segment.end * sample_rate) if segment.end < math.inf else math.inf
+        first = max(0, segment.start - surroundings) // grid * grid
+        self.first, self.last = round(first * sample_rate), self.end + round(surroundings * sample_rate)
+
+    def cut(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Of the song in blocks `[channels, n]`, what is to be separated; it is not read beyond."""
+        position = 0
+        for block in blocks:
+            if self.first < position + block.shape[-1]:
+                end = int(min(block.shape[-1], self.last - position))
+                yield block[:, max(0, self.first - position) : end]
+            position += block.shape[-1]
+            if position >= self.last:
+                return
+
+    def keep(self, pieces: Iterable[Stems]) -> Iterator[Stems]:
+        """Of the stems of that, in pieces, what lies in the segment. Raises `UserError` when nothing does."""
+        position, is_empty = self.first, True
+        for piece in pieces:
+            length = next(iter(piece.values())).shape[-1]
+            begin, end = max(0, self.start - position), int(min(length, self.end - position))
+            position += length
+            if begin < end:
+                is_empty = False
+                yield {stem: waveform[:, begin:end] for stem, waveform in piece.items()}
+        if is_empty:
+            raise UserError(f"the song ends before --segment {self.segment.name} begins.", "no_such_segment")
+
+    def length(self, samples: int) -> int:
+        """Samples of the segment in a song of so many; 0 where that is not known."""
+        return int(max(0, min(samples, self.end) - self.start))
 
 
 @dataclass
 class Tally:
-    """What was heard of a stem: the sum of its squares, and how many of its samples lay beyond full scale."""
+    """What a stem holds: the sum of its squares, and how many of its samples lie beyond full scale."""
 
     samples: int = 0
     energy: float = 0.0
     beyond: int = 0
 
-    def hear(self, waveform: np.ndarray) -> None:
+    def add(self, waveform: np.ndarray) -> None:
         self.samples += waveform.size
         if not waveform.size:
             return
@@ -48,7 +129,7 @@ class Tally:
 class RenderReport:
     """What became of a song: its length and the time that it took, in seconds; the gain of `rescale`; and its stems.
 
-    `remarks` say what of the song was passed over.
+    `remarks` say what is odd about the song's file.
     """
 
     seconds: float
@@ -65,51 +146,56 @@ def render(
     form: StemFormat,
     progress: Callable[[int, int], None] = lambda done, samples: None,
     segment: Segment | None = None,
+    kept: Collection[str] = (),
 ) -> RenderReport:
     """Separate `song`, or a segment of it, and write each stem to its path in `paths`, whole or not at all.
 
-    `progress` is told how many samples are done, and how many the song is said to have (0 if it does not say). Raises
-    `UserError` when the song cannot be read or separated, or its stems not written.
+    `paths` holds the separator's stems in their order, by the names that they go by; those that are `kept` are not
+    written. `progress` gets the number of samples that are done, and that of the song (0 where its file does not say).
+    Raises `UserError` when the song cannot be read or separated, or its stems not written.
     """
     started, gain = perf_counter(), 1.0
     tallies = {stem: Tally() for stem in paths}
-    folders = _missing_folders(paths.values())
-    try:
-        with AudioReader(song.path, song.stream) as reader, ExitStack() as stack:
-            info, remarks = reader.info, reader.remarks
-            check_channels(info.channels)
-            write = stack.enter_context(open_outputs(paths, form, reader))
-            samples = info.samples
-            if segment:
-                window = Window(segment, info.sample_rate, separator.grid)
-                pieces = window.keep(separator.stream(window.hear(reader.arrays()), info.sample_rate))
-                samples = window.length(samples)
-            else:
-                pieces = separator.stream(reader.arrays(), info.sample_rate)
-            pieces = _watch(map(as_arrays, pieces), lambda done: progress(done, samples))
-            if form.clip == "rescale":
-                beside = next(iter(paths.values())).parent
-                scratch = beside / partial_name()
-                scratch.mkdir(mode=0o700)
-                stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-                gain, pieces = rescale(pieces, scratch, info)
-            for stems in pieces:
-                if form.full_scale:
-                    stems = round_together(stems, form.full_scale)
-                for stem, waveform in stems.items():
-                    tallies[stem].hear(waveform)
-                write(stems)
-    finally:
-        for folder in folders:
-            with suppress(OSError):
-                folder.rmdir()  # does nothing where there are stems
+    with making_folders(paths.values()), AudioReader(song.path, song.stream) as reader, ExitStack() as stack:
+        info, remarks = reader.info, reader.remarks
+        check_channels(info.channels)
+        written = {stem: path for stem, path in paths.items() if stem not in kept}
+        write = stack.enter_context(open_outputs(written, form, reader))
+        blocks, samples = reader.arrays(), info.samples
+        window = Window(segment, info.sample_rate, separator.grid, separator.surroundings) if segment else None
+        if window:
+            blocks, samples = window.cut(blocks), window.length(samples)
+        pieces: Iterator[Stems] = (named(piece, paths) for piece in separator.stream(blocks, info.sample_rate))
+        pieces = watched(window.keep(pieces) if window else pieces, lambda done: progress(done, samples))
+        if form.clip == "rescale":
+            folder = next(iter(paths.values())).parent
+            try:
+                scratch = stack.enter_context(tempfile.TemporaryFile(dir=folder, prefix="."))
+                gain, pieces = rescale(pieces, scratch)
+            except OSError as error:
+                raise cannot_write(folder, error) from error
+        for stems in pieces:
+            if form.full_scale:
+                stems = round_together(stems, form.full_scale)
+            for stem, waveform in stems.items():
+                tallies[stem].add(waveform)
+            write(stems)
     seconds = next(iter(tallies.values())).samples / info.channels / info.sample_rate
     return RenderReport(seconds, perf_counter() - started, gain, tallies, tuple(remarks))
 
 
-def as_arrays(stems: Mapping[str, Any]) -> Stems:
-    """A piece of a song as arrays, whatever separated it."""
-    return {stem: np.asarray(waveform) for stem, waveform in stems.items()}
+def named(piece: Mapping[str, Any], names: Iterable[str]) -> Stems:
+    """A piece of a song as arrays, whatever separated it, under other names in the same order."""
+    return {name: np.asarray(waveform) for name, waveform in zip(names, piece.values(), strict=True)}
+
+
+def watched(pieces: Iterable[Stems], progress: Callable[[int], None]) -> Iterator[Stems]:
+    """The same pieces; `progress` gets the number of samples that are done."""
+    done = 0
+    for stems in pieces:
+        yield stems
+        done += next(iter(stems.values())).shape[-1]
+        progress(done)
 
 
 def round_together(stems: Stems, full_scale: int) -> Stems:
@@ -127,40 +213,29 @@ def round_together(stems: Stems, full_scale: int) -> Stems:
     return rounded
 
 
-def rescale(pieces: Iterable[Stems], scratch: Path, info: AudioInfo) -> tuple[float, Iterator[Stems]]:
+def rescale(pieces: Iterable[Stems], scratch: IO[bytes]) -> tuple[float, Iterator[Stems]]:
     """The gain, at most 1, that brings the loudest sample of all stems to full scale, and the stems with that gain.
 
-    It is not known before the song has ended, so the stems wait in files in the folder `scratch`.
+    It is not known before the song has ended, so the stems wait in the file `scratch`.
     """
-    peak, writers = 1.0, {}
-    with ExitStack() as stack:
-        for stems in pieces:
-            for stem, waveform in stems.items():
-                if stem not in writers:
-                    writer = AudioWriter(scratch / f"{stem}.wav", info.sample_rate, info.channels, info.samples, "32f")
-                    writers[stem] = stack.enter_context(writer)
-                peak = max(peak, float(abs(waveform).max(initial=0)))
-                writers[stem].write(waveform)
-    return 1 / peak, _scaled({stem: writer.path for stem, writer in writers.items()}, 1 / peak)
+    peak, names, count = 1.0, (), 0
+    for stems in pieces:
+        names, count, block = tuple(stems), count + 1, np.stack([*stems.values()])
+        peak = max(peak, float(abs(block).max(initial=0)))
+        np.save(scratch, block)
+    scratch.seek(0)
+    blocks = (np.load(scratch) * np.float32(1 / peak) for _ in range(count))
+    return 1 / peak, (dict(zip(names, block, strict=True)) for block in blocks)
 
 
-def _scaled(paths: Mapping[str, Path], gain: float) -> Iterator[Stems]:
-    with ExitStack() as stack:
-        readers = [stack.enter_context(AudioReader(path)).arrays() for path in paths.values()]
-        for waveforms in zip(*readers, strict=True):
-            yield {stem: waveform * np.float32(gain) for stem, waveform in zip(paths, waveforms, strict=True)}
-
-
-def _missing_folders(paths: Iterable[Path]) -> list[Path]:
-    """The folders that are yet to be made for `paths`, each before those that it lies in."""
+@contextmanager
+def making_folders(paths: Iterable[Path]) -> Iterator[None]:
+    """Folders that `paths` need are removed after the block if they were made in it and are empty."""
     # Path.exists would raise for a folder that may not be entered: the writers have a sentence for that.
     missing = {folder for path in paths for folder in path.parents if not os.path.exists(folder)}  # noqa: PTH110
-    return sorted(missing, key=lambda folder: len(folder.parts), reverse=True)
-
-
-def _watch(pieces: Iterable[Stems], tell: Callable[[int], None]) -> Iterator[Stems]:
-    done = 0
-    for stems in pieces:
-        yield stems
-        done += next(iter(stems.values())).shape[-1]
-        tell(done)
+    try:
+        yield
+    finally:
+        for folder in sorted(missing, key=lambda folder: len(folder.parts), reverse=True):
+            with suppress(OSError):
+                folder.rmdir()  # does nothing where there are stems

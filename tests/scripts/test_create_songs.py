@@ -14,7 +14,7 @@ import torch
 from conftest import REPOSITORY, hear_signals
 from networks import random_network, random_weights, tiny_config
 
-from separation.audio.io import probe, read, write
+from separation.audio.io import AudioReader, AudioWriter, probe, read, write
 from separation.errors import UserError
 from separation.inference.weights import save_weights
 from separation.songs import command as command_of_songs
@@ -158,7 +158,7 @@ def test_names_follow_the_pattern_and_are_recognised_by_it(tmp_path, create, cap
     assert written(tmp_path / "outputs") == names
     assert create(*arguments) == 0
     assert "stems are there already" in capsys.readouterr().out
-    assert create(*arguments, "--overwrite", "--clip", "rescale") == 0
+    assert create(*arguments, "--clip", "rescale", "--overwrite") == 0
     assert written(tmp_path / "outputs") == names
 
 
@@ -206,11 +206,33 @@ def test_stems_are_chosen(tmp_path, create):
         (["all"], STEMS),
         (["two"], ("vocals", "accompaniment")),
         (["bass", "no_drums"], ("bass", "no_drums")),
-        (["karaoke", "acapella", "instrumental"], ("accompaniment", "vocals")),
+        (["Karaoke", "acapella", "instrumental"], ("karaoke", "acapella")),
+        (["vocals,drums"], ("vocals", "drums")),
     ):
-        arguments = ("--output", names[0] + names[1], "--weights", "all.safetensors")
+        arguments = ("--output", stems[0], "--weights", "all.safetensors")
         assert create(*arguments, "--stems", *stems, "song.wav") == 0
-        assert written(tmp_path / (names[0] + names[1])) == {f"song/{name}.wav" for name in names}
+        assert written(tmp_path / stems[0]) == {f"song/{name}.wav" for name in names}
+
+
+def test_karaoke_is_called_so_in_files_and_tags(tmp_path, create):
+    with AudioWriter(tmp_path / "song.flac", 44100, 2, tags={"title": "Song"}) as writer:
+        writer.write(noise(20000))
+    assert create("song.flac", "--stems", "karaoke", "--format", "FLAC", "--name", "{song} ({stem})") == 0
+    with AudioReader(tmp_path / "outputs/song (karaoke).flac") as reader:
+        assert reader.tags["title"] == "Song (karaoke)"
+
+
+def test_a_path_that_does_not_exist_is_said_before_torch_is_loaded(tmp_path, weights):
+    run = [sys.executable, "-X", "importtime", str(SCRIPT), str(tmp_path / "missing.wav"), "--weights", str(weights)]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and f"error: {tmp_path / 'missing.wav'} does not exist" in done.stderr
+    assert " torch\n" not in done.stderr and "separation.songs.batch" in done.stderr
+
+
+def test_a_missing_song_costs_no_other(tmp_path, create, capsys):
+    write(tmp_path / "song.wav", noise(20000), 44100)
+    assert create("missing.wav", "song.wav") == 1
+    assert "missing.wav" in capsys.readouterr().err and (tmp_path / "outputs/song/vocals.wav").exists()
 
 
 def test_a_stem_file_is_written_and_recognised(tmp_path, create, capsys):
@@ -298,7 +320,7 @@ def test_clipping_is_said(tmp_path, create, capsys):
         (["--threads", "0"], "--threads"),
         (["--jobs", "0"], "--jobs"),
         (["--segment", "1:10-0:30"], "--segment"),
-        (["--manifest", "song.wav/manifest"], "manifest song.wav/manifest can't be written"),
+        (["--manifest", "song.wav/manifest"], "song.wav/manifest cannot be written"),
         (["--bits", "24", "--clip", "none"], "--clip none"),
         (["--format", "mp3", "--bits", "16"], "mp3"),
         (["--weights", "song.wav"], "song.wav"),
@@ -310,7 +332,7 @@ def test_clipping_is_said(tmp_path, create, capsys):
         (["--output", ".", "--name", "{song}", "--stems", "vocals", "--overwrite"], "song.wav is a song"),
         (["--page", "--output", "site"], "index.html"),
         (["--input", "custom"], "input"),
-        (["--format", "stem", "--stems", "two"], "leave --stems away"),
+        (["--format", "stem", "--stems", "two"], "omit --stems"),
         (["--format", "stem", "--page"], "--page"),
         (["--format", "stem"], "do not separate drums"),
         (["--stems", "guitar"], "do not separate guitar"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import pytest
 import torch
@@ -38,6 +39,21 @@ def test_custom_is_the_folder_input(tmp_path):
     assert names_of(find_songs(["custom"])[0]) == {"a": "a.wav"}
 
 
+def test_what_servers_and_bins_keep_is_no_song(tmp_path):
+    junk = ("album/.AppleDouble/a.wav", "album/.@__thumb/s800a.mp3", ".Trash-1000/files/b.wav", "#recycle/c.wav")
+    touch(tmp_path, *(f"music/{name}" for name in (*junk, "@eaDir/a.wav", "album/._a.wav", "album/a.wav")))
+    for name in ("music", "music/album", "music/**/*.wav", "music/*/*"):
+        assert names_of(find_songs([name])[0]) == {"a": "a.wav"}
+    assert names_of(find_songs(["music/#recycle/*.wav"])[0]) == {"c": "c.wav"}  # who names it means it
+
+
+@pytest.mark.parametrize(("title", "name"), [("What? - a", "What_ - a"), ("A:B", "A_B"), ("R.E.M.", "R.E.M")])
+@pytest.mark.skipif(os.name != "posix", reason="no file is called so there")
+def test_folders_of_stems_have_names_that_windows_takes(tmp_path, title, name):
+    touch(tmp_path, f"{title}.wav", f"{title}/mixture.wav")
+    assert set(names_of(find_songs([f"{title}.wav"])[0])) == set(names_of(find_songs([title])[0])) == {name}
+
+
 def test_globs_are_expanded_also_below_folders(tmp_path):
     touch(tmp_path, "x/a.wav", "x/y/b.wav", "x/c.mp3")
     assert set(names_of(find_songs(["x/*.wav"])[0])) == {"a"}
@@ -61,9 +77,16 @@ def test_a_name_of_dots_leads_to_no_other_folder(tmp_path):
 
 
 def test_songs_of_the_same_name_are_told_apart_and_each_file_is_taken_once(tmp_path):
-    touch(tmp_path, "a.mp3", "a.wav", "x/A.flac", "y/a.WAV", "z/a.flac")
-    songs, _ = find_songs(["a.mp3", "a.wav", "x", "./a.mp3", "*.wav", "y", "z"])
-    names = {"a": "a.mp3", "a (wav)": "a.wav", "A (flac)": "A.flac", "a (2)": "a.WAV", "a (3)": "a.flac"}
+    touch(tmp_path, "a.mp3", "a.wav", "x/A.flac", "y/a.WAV", "z/a.flac", "w/y/a.wav")
+    songs, _ = find_songs(["a.mp3", "a.wav", "x", "./a.mp3", "*.wav", "y", "z", "w"])
+    names = {
+        "a": "a.mp3",
+        "a (wav)": "a.wav",
+        "A (flac)": "A.flac",
+        "a (y)": "a.WAV",
+        "a (z)": "a.flac",
+        "a (2)": "a.wav",
+    }
     assert names_of(songs) == names
 
 

@@ -14,7 +14,7 @@ from networks import random_weights
 
 from separation.errors import UserError
 from separation.inference.separator import Separator
-from separation.songs.arguments import parse_arguments
+from separation.songs.command import parse_arguments
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from separation.audio.formats import AudioFile
 from separation.errors import UserError
 from separation.songs.find import Song
-from separation.songs.naming import Naming
+from separation.songs.outputs import Naming
 
 TWO = ("vocals", "accompaniment")
 
@@ -41,6 +41,8 @@ def test_a_stem_file_is_one_for_all_stems(pattern, path):
     naming.check(songs("a.b"), TWO)
     with pytest.raises(UserError, match=r"ends in \.m4a, but stems are written as stem\.m4a"):
         Naming(Path("out"), "stem", "{song}.m4a")
+    with pytest.raises(UserError, match=r"there are only \{song\}, \{ext\}"):
+        Naming(Path("out"), "stem", "{song}/{stem}")
     with pytest.raises(UserError, match="several stems"):
         Naming(Path("out"), "stem", "all").check(songs("a", "b"), TWO)
 

@@ -122,7 +122,7 @@ def test_a_stem_file_holds_all_four_stems_or_is_refused(tmp_path):
     with AudioWriter(tmp_path / "song.wav", 44100, 2) as writer:
         writer.write(make_song())
     paths = dict.fromkeys(("vocals", "accompaniment"), tmp_path / "song.stem.m4a")
-    with pytest.raises(UserError, match="leave --stems away"):
+    with pytest.raises(UserError, match="omit --stems"):
         render(Separator(random_network()), AudioFile(tmp_path / "song.wav"), paths, StemFormat("stem"))
     assert not (tmp_path / "song.stem.m4a").exists()
     with pytest.raises(UserError, match="16 or 24 bits"):

@@ -12,8 +12,7 @@ from separation.errors import UserError
 from separation.inference.passes import Passes
 from separation.inference.separator import Separator
 from separation.songs.outputs import StemFormat
-from separation.songs.render import render
-from separation.songs.segment import Segment
+from separation.songs.render import Segment, render
 
 STEMS = ("vocals", "accompaniment")
 
@@ -25,6 +24,8 @@ STEMS = ("vocals", "accompaniment")
         ("0:05.25 - 90", 5.25, 90, "0.05_25-1.30"),
         ("1:02:03-", 3723, math.inf, "1.02.03-end"),
         ("-100", 0, 100, "0.00-1.40"),
+        ("59.9999-61.25", 59.9999, 61.25, "1.00-1.01_25"),
+        ("0-3599.9996", 0, 3599.9996, "0.00-1.00.00"),
     ],
 )
 def test_segments_are_written_as_players_show_time(text, start, end, name):

@@ -10,10 +10,10 @@ import webbrowser
 
 from separation.audio.encoders import FORMATS
 from separation.errors import UserError
+from separation.files import user_path
 from separation.inference.weights import find_weights
-from separation.songs.arguments import sort_out
 from separation.songs.batch import Settings
-from separation.songs.find import at_home
+from separation.songs.command import sort_out
 from separation.songs.outputs import StemFormat
 
 
@@ -32,7 +32,7 @@ def main() -> None:
         find_weights(options.weights or ["fast"], stems), options.device, stems, StemFormat(options.format)
     )
     settings.separator()
-    queue = Queue(at_home(options.output), settings)
+    queue = Queue(user_path(options.output), settings)
     listener = listen(options.host, options.port)
     port = listener.getsockname()[1]
     token = None if options.host in LOOPBACK else secrets.token_urlsafe(16)

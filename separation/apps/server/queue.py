@@ -14,7 +14,7 @@ from separation.audio.formats import AudioFile
 from separation.errors import UserError
 from separation.songs.batch import Settings, plan, separate
 from separation.songs.find import Song, shortened
-from separation.songs.naming import Naming
+from separation.songs.outputs import Naming
 from separation.songs.page import Page
 
 UPLOADS = ".uploads"

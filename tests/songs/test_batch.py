@@ -64,30 +64,45 @@ def test_a_song_that_is_done_is_not_done_again_wherever_it_lies(tmp_path, separa
 
 
 @pytest.mark.parametrize("second", ["b/song.wav", "a/song.flac", "a/song.wav"])
-def test_another_song_of_the_same_name_gets_a_place_of_its_own(tmp_path, separate, second):
+def test_another_song_of_the_same_name_is_refused_unless_it_replaces_the_first(tmp_path, separate, second, capsys):
     """From another folder, of another kind, or in the place of the first."""
     song(tmp_path / "a/song.wav", 1)
     assert separate("a/song.wav") == 0
     shutil.copytree(tmp_path / "outputs/song", tmp_path / "before")
     song(tmp_path / second, 2)
-    assert separate(second) == separate(second) == 0
-    assert folders(tmp_path / "outputs") == {"song", "song (2)"}
-    assert adds_up(tmp_path / "outputs/song (2)", tmp_path / second)
+    assert separate(second) == 1
+    assert "is there already, and not of this song: --overwrite" in capsys.readouterr().err
+    assert folders(tmp_path / "outputs") == {"song"}
     for path in (tmp_path / "before").iterdir():
         assert path.read_bytes() == (tmp_path / "outputs/song" / path.name).read_bytes()
+    assert separate(second, "--overwrite") == 0 and adds_up(tmp_path / "outputs/song", tmp_path / second)
 
 
-def test_other_weights_stems_or_bits_do_not_mix_with_what_is_there(tmp_path, separate):
+def test_stems_of_other_settings_get_a_folder_that_says_so(tmp_path, separate, capsys):
     song(tmp_path / "song.wav", 1)
-    assert separate("song.wav") == 0
-    assert separate("song.wav", using="all") == 0
-    assert separate("song.wav", "--bits", "24") == 0
-    assert separate("song.wav", "--stems", "vocals") == 0
-    assert folders(tmp_path / "outputs") == {"song", "song (2)", "song (3)", "song (4)"}
+    runs = (
+        ((), "vocals"),
+        ((), "all"),
+        (("--stems", "karaoke", "--format", "mp3"), "vocals"),
+        (("--stems", "drums"), "all"),
+        (("--bits", "24", "--clip", "rescale", "--quality", "best"), "vocals"),
+    )
+    for options, using in runs * 2:
+        assert separate("song.wav", *options, using=using) == 0
+    names = ("all, all", "karaoke, mp3, vocals", "drums, all", "vocals, accompaniment, 24 bit, rescale, best, vocals")
+    assert folders(tmp_path / "outputs") == {"song", *(f"song ({name})" for name in names)}
     assert adds_up(tmp_path / "outputs/song", tmp_path / "song.wav")
-    assert adds_up(tmp_path / "outputs/song (2)", tmp_path / "song.wav")
-    assert separate("song.wav") == separate("song.wav", using="all") == 0
-    assert len(folders(tmp_path / "outputs")) == 4
+    assert {path.name for path in (tmp_path / "outputs/song (karaoke, mp3, vocals)").glob("*.mp3")} == {"karaoke.mp3"}
+    assert adds_up(tmp_path / "outputs/song (all, all)", tmp_path / "song.wav")
+
+
+def test_a_song_without_stems_is_separated_whatever_the_record_says(tmp_path, separate):
+    song(tmp_path / "a.wav", 1)
+    assert separate("a.wav", "--name", "{stem}") == 0
+    for path in (tmp_path / "outputs").glob("*.wav"):
+        path.unlink()
+    assert separate("a.wav", "--name", "{stem}", "--bits", "24") == 0
+    assert adds_up(tmp_path / "outputs", tmp_path / "a.wav")
 
 
 def test_overwriting_takes_the_songs_place_and_leaves_no_stem_of_before(tmp_path, separate):
@@ -102,14 +117,14 @@ def test_overwriting_takes_the_songs_place_and_leaves_no_stem_of_before(tmp_path
 
 
 @pytest.mark.parametrize("mine", [["vocals.wav"], ["vocals.wav", "accompaniment.wav"]])
-def test_a_users_files_are_never_overwritten(tmp_path, separate, mine):
+def test_a_users_files_are_never_overwritten_unasked(tmp_path, separate, mine):
     song(tmp_path / "song.wav", 1)
     for name in mine:
         (tmp_path / "outputs/song").mkdir(parents=True, exist_ok=True)
         (tmp_path / "outputs/song" / name).write_bytes(b"mine")
-    assert separate("song.wav") == 0
+    assert separate("song.wav") == 1
     assert all((tmp_path / "outputs/song" / name).read_bytes() == b"mine" for name in mine)
-    assert adds_up(tmp_path / "outputs/song (2)", tmp_path / "song.wav")
+    assert {path.name for path in (tmp_path / "outputs/song").iterdir()} == set(mine)
 
 
 def test_stems_that_a_user_changed_stay_and_missing_ones_come_back(tmp_path, separate):
@@ -119,10 +134,11 @@ def test_stems_that_a_user_changed_stay_and_missing_ones_come_back(tmp_path, sep
     assert separate("song.wav") == 0
     assert adds_up(tmp_path / "outputs/song", tmp_path / "song.wav")
     (tmp_path / "outputs/song/vocals.wav").write_bytes(b"edited")
+    before = (tmp_path / "outputs/song/accompaniment.wav").read_bytes()
     (tmp_path / "outputs/song/accompaniment.wav").unlink()
     assert separate("song.wav") == 0
     assert (tmp_path / "outputs/song/vocals.wav").read_bytes() == b"edited"
-    assert adds_up(tmp_path / "outputs/song (2)", tmp_path / "song.wav")
+    assert (tmp_path / "outputs/song/accompaniment.wav").read_bytes() == before
 
 
 def test_a_run_that_was_killed_is_taken_up_in_its_place(tmp_path, separate):
@@ -130,7 +146,7 @@ def test_a_run_that_was_killed_is_taken_up_in_its_place(tmp_path, separate):
     assert separate("song.wav") == 0
     memory = tmp_path / "outputs/song/.separation.json"
     record = json.loads(memory.read_text(encoding="utf-8"))
-    del record["files"]
+    del record["done"]
     memory.write_text(json.dumps(record), encoding="utf-8")
     (tmp_path / "outputs/song/vocals.wav").unlink()
     assert separate("song.wav") == 0
@@ -149,8 +165,9 @@ def test_a_memory_that_is_damaged_costs_nothing(tmp_path, separate, content):
     assert separate("song.wav") == 0
     (tmp_path / "outputs/song/.separation.json").write_bytes(content)
     before = (tmp_path / "outputs/song/vocals.wav").read_bytes()
-    assert separate("song.wav") == 0
+    assert separate("song.wav") == 1
     assert (tmp_path / "outputs/song/vocals.wav").read_bytes() == before
+    assert separate("song.wav", "--overwrite") == separate("song.wav") == 0
 
 
 def test_a_pattern_that_leads_to_no_other_place_is_refused_in_words(tmp_path, separate, capsys):
@@ -158,7 +175,7 @@ def test_a_pattern_that_leads_to_no_other_place_is_refused_in_words(tmp_path, se
     song(tmp_path / "b.wav", 2)
     assert separate("a.wav", "--name", "{stem}") == 0
     assert separate("b.wav", "--name", "{stem}") == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "is there already, and not of this song" in capsys.readouterr().err
     assert adds_up(tmp_path / "outputs", tmp_path / "a.wav")
 
 
