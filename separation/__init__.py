@@ -12,7 +12,7 @@ __version__ = "0.2.0"
 __all__ = ["Separator", "__version__"]
 
 if not os.path.isdir(os.path.join(__path__[0], "pretrained")):  # noqa: PTH112, PTH118 (pathlib takes long to import)
-    # An installed package has pretrained/ and models/ inside; a checkout has them on top, and links to models/ for mypy.
+    # An installed package has pretrained/ and models/ inside; a checkout has them on top, and links to models/.
     __path__.append(os.path.dirname(__path__[0]))  # noqa: PTH120
 
 
