@@ -11,7 +11,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".aiff", ".aif", ".ogg", ".opus", ".m4a", ".a
 
 @dataclass(frozen=True)
 class AudioFile:
-    """Where one signal lies: a file, and which of its audio streams."""
+    """Where one signal lies: a file, and which of its audio tracks, counted from 0; None: the one that players choose."""
 
     path: Path
-    stream: int = 0
+    track: int | None = None

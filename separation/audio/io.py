@@ -26,20 +26,20 @@ TOLERANCE = 0.25
 """Seconds by which a file may be shorter than it says: encoders do not agree on how to count their padding."""
 
 
-def probe(path: str | Path, stream: int = 0) -> AudioInfo:
+def probe(path: str | Path, track: int | None = None) -> AudioInfo:
     """Sample rate, channels and length of an audio file, from its header. Raises `UserError` as `AudioReader` does."""
-    with AudioReader(path, stream) as reader:
+    with AudioReader(path, track) as reader:
         return reader.info
 
 
-def read(path: str | Path, sample_rate: int | None = None, stream: int = 0) -> tuple[Tensor, int]:
+def read(path: str | Path, sample_rate: int | None = None, track: int | None = None) -> tuple[Tensor, int]:
     """A whole file as `[channels, samples]` and its sample rate; resampled to `sample_rate` if that is given.
 
     Raises `UserError` as `AudioReader` does.
     """
     import torch
 
-    with AudioReader(path, stream) as reader:
+    with AudioReader(path, track) as reader:
         waveform, rate = torch.cat(list(reader), dim=-1), reader.info.sample_rate
     return (waveform, rate) if sample_rate is None else (resample(waveform, rate, sample_rate), sample_rate)
 
@@ -53,17 +53,18 @@ def write(path: str | Path, waveform: Tensor | np.ndarray, sample_rate: int, bit
 class AudioReader:
     """An audio file, opened: iterate over it, inside `with`, for float32 blocks `[channels, n]` at the file's own rate.
 
-    `stream` counts the audio streams of a file with several (MUSDB18's stem.mp4: mixture, drums, bass, other, vocals).
+    `track` counts the audio tracks of a file with several from 0 (MUSDB18's stem.mp4: mixture, drums, bass, other,
+    vocals); None stands for the one that players choose.
     `info` is what the header says; `tags` holds the title, the artist and the like; `remarks` what was passed over.
 
     Raises `UserError` when the file is missing, unreadable, empty, no audio, damaged or cut short, or has samples that
     are not numbers: when it is opened if its header tells, else when it is read.
     """
 
-    def __init__(self, path: str | Path, stream: int = 0):
+    def __init__(self, path: str | Path, track: int | None = None):
         self.path = Path(path)
         with self._blamed():
-            self._decoder = open_decoder(self.path, stream)
+            self._decoder = open_decoder(self.path, track)
         self.info: AudioInfo = self._decoder.info
         self.tags: dict[str, str] = self._decoder.tags
 

@@ -160,7 +160,7 @@ def sources_of(track: Track, parts: Sequence[str], root: Path | None) -> dict[st
         with suppress(OSError):  # reading the song will tell
             stat = file.path.stat()
             place = file.path.relative_to(root) if root and file.path.is_relative_to(root) else file.path
-            sources[name] = [place.as_posix(), file.stream, stat.st_size, stat.st_mtime_ns]
+            sources[name] = [place.as_posix(), file.track or 0, stat.st_size, stat.st_mtime_ns]
     if isinstance(track, LabelledTrack):
         sources["teacher"] = track.teacher.signature
     return sources

@@ -97,7 +97,7 @@ class Track:
         """
         decoded = {}
         for name, file in self.files_of(parts).items():
-            waveform, _ = decoded[name] = read(file.path, stream=file.stream)
+            waveform, _ = decoded[name] = read(file.path, track=file.track)
             if len(waveform) > 2:
                 raise UserError(f"{file.path} has {len(waveform)} channels: mix it down to stereo.")
         lowest = min(rate for _, rate in decoded.values())

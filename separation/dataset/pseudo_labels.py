@@ -93,7 +93,7 @@ class LabelledTrack(Track):
     ) -> tuple[dict[str, Tensor], int, dict[str, float]]:
         """As `Track.read_padded`: stems `[2 channels, samples]` that are estimates."""
         file = self.files[MIXTURE]
-        mixture, rate = read(file.path, stream=file.stream)
+        mixture, rate = read(file.path, track=file.track)
         if len(mixture) > 2:
             raise UserError(f"{file.path} has {len(mixture)} channels: mix it down to stereo.")
         target = sample_rate or rate

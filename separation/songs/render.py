@@ -156,7 +156,7 @@ def render(
     """
     started, gain = perf_counter(), 1.0
     tallies = {stem: Tally() for stem in paths}
-    with making_folders(paths.values()), AudioReader(song.path, song.stream) as reader, ExitStack() as stack:
+    with making_folders(paths.values()), AudioReader(song.path, song.track) as reader, ExitStack() as stack:
         info, remarks = reader.info, reader.remarks
         check_channels(info.channels)
         written = {stem: path for stem, path in paths.items() if stem not in kept}

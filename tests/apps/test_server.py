@@ -134,7 +134,7 @@ def test_title_artist_and_cover_are_shown_and_a_stem_file_has_them(app, tmp_path
     assert status == 200 and read_cover(path).startswith(b"\xff\xd8")
     with AudioReader(path) as reader:
         assert reader.tags["title"] == "Lithium" and reader.tags["artist"] == "Nobody 歌"
-    streams = [read(path, stream=stream)[0][:, : 2 * RATE] for stream in range(5)]
+    streams = [read(path, track=stream)[0][:, : 2 * RATE] for stream in range(5)]
     folder = Path(app.process.args[app.process.args.index("--output") + 1])
     stems = [read(folder / "05 track" / f"{stem}.wav")[0] for stem in ("drums", "bass", "other", "vocals")]
     for stream, stem in zip(streams, [sum(stems), *stems], strict=True):

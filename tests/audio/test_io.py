@@ -117,11 +117,11 @@ def test_streams_of_a_stem_file_are_chosen_by_number(tmp_path):
     path = tmp_path / "a.stem.mp4"
     ffmpeg("-i", tmp_path / "0.wav", "-i", tmp_path / "1.wav", "-map", "0", "-map", "1", path)
     for number, song in enumerate(songs):
-        copy, _ = read(path, stream=number)
+        copy, _ = read(path, track=number)
         assert delay(copy, song) == 0
         torch.testing.assert_close(copy, decoded_by_ffmpeg(path, number), atol=1e-4, rtol=0)
     with pytest.raises(UserError, match="2 audio streams"):
-        read(path, stream=2)
+        read(path, track=2)
 
 
 def test_an_mp3_that_does_not_say_its_length_is_read_to_its_end(encoded):
@@ -291,7 +291,7 @@ def test_a_file_beyond_4_gb_is_not_a_plain_wav(tmp_path):
 
 def test_real_stems_add_up_to_their_mixture(real_musdb):
     path = sorted((real_musdb / "train").glob("*.stem.mp4"))[0]
-    mixture, *stems = (read(path, stream=stream)[0] for stream in range(5))
+    mixture, *stems = (read(path, track=stream)[0] for stream in range(5))
     # The mixture is coded separately; a delay of any stream would leave far more than this.
     assert (mixture - sum(stems)).square().mean() < 0.01 * mixture.square().mean()
 
@@ -323,7 +323,7 @@ def test_user_data_and_several_streams_go_into_an_m4a(tmp_path):
         with AudioWriter(path, 48000, 2, bits="16", tags=tags, streams=2, user_data=user_data) as writer:
             writer.write(*songs)
         for stream, song in enumerate(songs):
-            copy, rate = read(path, stream=stream)
+            copy, rate = read(path, track=stream)
             assert rate == 48000
             torch.testing.assert_close(copy, song, atol=0.5001 * 2**-15, rtol=0)
     with AudioReader(tmp_path / "boxed.m4a") as reader:

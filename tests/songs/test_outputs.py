@@ -58,7 +58,7 @@ LOSSY = 0.4
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_lossless_stem_file_holds_the_song_and_stems_that_sum_to_it(tmp_path, bits, step, channels):
     path, stems = separate(tmp_path, StemFormat("stem", bits), channels)
-    streams = [read(path, stream=stream)[0] for stream in range(5)]
+    streams = [read(path, track=stream)[0] for stream in range(5)]
     assert all(stream.shape == (2, SAMPLES) for stream in streams)
     assert torch.equal(streams[0], sum(streams[1:]))
     torch.testing.assert_close(streams[0], make_song(channels).expand(2, -1), atol=step, rtol=0)
