@@ -1,4 +1,7 @@
-"""Files whose container says the wrong thing, or more than one thing: wav chunks that do not add up, chained Ogg."""
+"""What surrounds the sound in a file: wav chunks that do not add up, chained Ogg, and the boxes of mp4.
+
+An mp4 is boxes within boxes (ISO 14496-12): encryption and stems are found there, and one is put into its user data.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,12 @@ import io
 import mmap
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
+
+from separation.audio.formats import STEM_SUFFIXES
 
 HEADER_BYTES = 1 << 20
 """Where the format and the samples of a wav are looked for."""
@@ -34,7 +41,7 @@ class Section(io.RawIOBase):
         self.place = max(0, origin + offset)
         return self.place
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         count = min(len(buffer), max(0, self.size - self.place))
         made_up = self.header[self.place : self.place + count]
         self.file.seek(self.start + max(0, self.place - len(self.header)))
@@ -99,3 +106,75 @@ def ogg_chain(path: Path) -> Chain | None:
             is_whole = end <= len(pages) and not pages[end : end + 4].startswith(b"O")
             ends = [*starts[1:], len(pages)]
             return Chain(tuple(zip(starts, ends, strict=True)), is_whole)
+
+
+ENCRYPTED = (b"enca", b"drms", b"aavd")
+"""Sample entries of encrypted sound: common encryption, iTunes, Audible."""
+
+SAMPLE_ENTRIES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
+"""Where in an mp4 the kinds of its tracks stand."""
+
+
+def boxes(file: BinaryIO, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """The boxes from `position` to `end` of a file: the type of each, and where its content begins and ends."""
+    while position + 8 <= end:
+        file.seek(position)
+        size, kind = struct.unpack(">I4s", file.read(8))
+        header = 8
+        if size == 1:  # the size follows, in 64 bits
+            size, header = int.from_bytes(file.read(8), "big"), 16
+        stop = position + size if size else end
+        if stop < position + header:
+            return
+        yield kind, position + header, stop
+        position = stop
+
+
+def find_boxes(path: Path, names: tuple[bytes, ...], skip: int = 0) -> list[bytes]:
+    """The types of all boxes in the mp4 `path` that lie within boxes of these names, in that order; none in others.
+
+    `skip` is the number of bytes before them in the innermost one.
+    """
+    with path.open("rb") as file:
+        if file.read(8)[4:] not in (b"ftyp", b"moov", b"free", b"wide", b"mdat", b"skip"):
+            return []
+        places = [(0, file.seek(0, 2))]
+        for name in names:
+            places = [(start, stop) for place in places for kind, start, stop in boxes(file, *place) if kind == name]
+        return [kind for begin, end in places for kind, _, _ in boxes(file, begin + skip, end)]
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether a file is an mp4 whose sound is encrypted. FFmpeg 8.1 opens it, and then calls its packets invalid."""
+    return bool(set(find_boxes(path, SAMPLE_ENTRIES, skip=8)).intersection(ENCRYPTED))
+
+
+def is_stem_file(path: Path) -> bool:
+    """Whether a file holds a song as its first track, and its stems as the others."""
+    return path.name.lower().endswith(STEM_SUFFIXES) or b"stem" in find_boxes(path, (b"moov", b"udta"))
+
+
+def make_box(kind: bytes, content: bytes) -> bytes:
+    """A box of that type."""
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def add_user_data(path: Path, kind: bytes, content: bytes) -> None:
+    """Put a box into `moov/udta` of the file `path`, in which `moov` comes last, as FFmpeg writes it: nothing moves.
+
+    Raises `ValueError` when another box is the last.
+    """
+    with path.open("r+b") as file:
+        *_, (last, begin, end) = boxes(file, 0, file.seek(0, 2))
+        if last != b"moov":
+            raise ValueError(f"{path} ends in {last!r}, not in moov")
+        user_data, others = b"", b""
+        for name, start, stop in boxes(file, begin, end):
+            file.seek(start)
+            inside = file.read(stop - start)
+            if name == b"udta":
+                user_data += inside
+            else:
+                others += make_box(name, inside)
+        file.seek(begin - 8)
+        file.write(make_box(b"moov", others + make_box(b"udta", user_data + make_box(kind, content))))

@@ -1,15 +1,16 @@
 """How audio files are decoded: wav, flac, ogg and the like by libsndfile; mp3, m4a, mp4 and the rest by PyAV's FFmpeg.
 
-A decoder has `info`, `tags`, `stated_samples` (the length that the header vouches for, else 0), `blocks()` (float32
-arrays `[channels, n]`), `remarks` (what was passed over in them, in words) and `close()`. What can be played is played:
-a few damaged frames become silence, and sound whose rate or channels change is made like its beginning.
+A decoder has `info`, `blocks()` (float32 arrays `[1 or 2 channels, n]`), `remarks` (what is odd about the file, in
+words), `start` (where on the clock of the file the first sample lies, in seconds) and `close()`. What plays is decoded.
+One rule keeps it in step: frames lie where their time stamps say, and silence lies between them.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,38 +19,31 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from separation.audio.containers import Section, ogg_chain, repaired_wav
+from separation.audio.containers import Section, is_encrypted, is_stem_file, ogg_chain, repaired_wav
 from separation.errors import UserError
 
 BLOCK = 1 << 16
 """Samples that are decoded or encoded at a time."""
 
-TAGS = {
-    "title": "title",
-    "artist": "artist",
-    "album": "album",
-    "genre": "genre",
-    "date": "date",
-    "track": "tracknumber",
-    "copyright": "copyright",
-    "comment": "comment",
-}
-"""The tags that are read: FFmpeg's name of each, and libsndfile's."""
+TOLERANCE = 0.25
+"""Seconds by which a file may be shorter than it says: encoders do not agree on how to count their padding."""
 
+LEAST_HOLE = 0.008
+"""Seconds by which a frame must be late to have silence before it: Matroska and flv round times to milliseconds."""
 
-def open_container(source: Path | Section) -> Any:
-    """PyAV's container of a file, by path or as an object. Tags that are no UTF-8 are no reason to refuse it."""
-    import av
+LONGEST_HOLE = 3600.0
+"""Seconds beyond which a jump of the clock is no hole but another clock, as in transport streams that were joined."""
 
-    try:
-        return av.open(source, metadata_errors="replace")
-    except TypeError:  # newer ones have no such choice
-        return av.open(source)
+CLOCK_RESET = 0.5
+"""Seconds by which the clock must go back to be another clock; by less, time stamps are merely imprecise."""
+
+FEW = 10
+"""Damaged frames that are tolerated in any file; in long ones it is one in so many."""
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What the header of an audio file says.
+    """What the header of an audio file says, after mixing down to at most two channels.
 
     `samples` is the length per channel: a lossy file may hold a codec frame more, one that does not say its length is
     estimated, and 0 stands for no idea.
@@ -60,65 +54,77 @@ class AudioInfo:
     samples: int
 
 
-def open_decoder(path: Path, stream: int) -> SoundFileDecoder | FFmpegDecoder:
-    """The decoder for a file. Raises `UserError` when it is missing, empty or no audio, or has no such stream."""
+def open_container(source: Path | Section) -> Any:
+    """PyAV's container of a file, by path or as an object. Tags that are not UTF-8 are no reason to refuse it."""
+    import av
+
+    return av.open(source, metadata_errors="replace")
+
+
+def open_decoder(path: Path, track: int | None = None) -> SoundFileDecoder | FFmpegDecoder:
+    """The decoder for a track of a file, counted from 0; None: the one that players choose.
+
+    Raises `UserError` when the file is missing, empty, encrypted or no audio, or has no such track.
+    """
     check_readable(path)
     chain = ogg_chain(path)
     if chain and not chain.is_whole:
-        raise UserError(f"{path} is cut short: its last page is not whole; copy it anew.")
+        raise UserError(f"{path} is cut short: its last page is incomplete; copy it again.", code="cut_short")
     if chain and len(chain.links) > 1:
-        return FFmpegDecoder(path, stream, [Section(path, *link) for link in chain.links])
-    # libsndfile cuts an mp3 off where it guesses its end, and fails at a flac without one (written into a pipe).
-    if path.suffix.lower() != ".mp3" and stream == 0:
+        return FFmpegDecoder(path, track, [Section(path, *link) for link in chain.links])
+    # libsndfile 1.2 cuts an mp3 off where it guesses its end, and fails at a flac without a length (from a pipe).
+    if path.suffix.lower() != ".mp3" and not track:
         for source in (path, repaired_wav(path)):
             with suppress(soundfile.LibsndfileError, TypeError):
                 file = soundfile.SoundFile(source)
-                if file.format not in ("MP3", "MPEG") and 0 < file.frames < 1 << 62:
+                if file.format not in ("MP3", "MPEG") and 0 < file.frames < 1 << 62 and file.channels <= 2:
                     return SoundFileDecoder(path, file)
                 file.close()
                 break
-    return FFmpegDecoder(path, stream)
+    return FFmpegDecoder(path, track)
 
 
 def check_readable(path: Path) -> None:
     """Raise `UserError` unless `path` is a file that may be read and has something in it."""
     with suppress(OSError):
         if path.is_dir():
-            raise UserError(f"{path} is a folder, not an audio file.")
+            raise UserError(f"{path} is a folder, not an audio file.", code="not_a_file")
     try:
         str(path).encode()
         if not stat.S_ISREG(path.stat().st_mode):
-            raise UserError(f"{path} is no file but a pipe or a device: save it to a file first.")
+            raise UserError(f"{path} is a pipe or a device: save it to a file first.", code="not_a_file")
         with path.open("rb") as file:
             content = file.read(1)
     except UnicodeEncodeError:
-        raise UserError(f"{path} has a name that is no text (of an older system?): rename it.") from None
+        raise UserError(f"{path} has a name that is not text (of an older system?): rename it.", code="name") from None
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: check the path.") from None
+        raise UserError(f"{path} does not exist: check the path.", code="not_found") from None
     except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}.") from error
+        raise UserError(f"{path} can't be read: {error.strerror}.", code="not_readable") from error
     if not content:
-        raise UserError(f"{path} is empty (0 bytes): copy it anew.")
+        raise UserError(f"{path} is empty (0 bytes): copy it again.", code="empty")
 
 
 class SoundFileDecoder:
     """A file that libsndfile has opened; where it meets damage, FFmpeg goes on."""
 
+    start = 0.0
+
     def __init__(self, path: Path, file: soundfile.SoundFile):
-        self.path, self.file, self.remarks = path, file, []
+        self.path, self.file = path, file
+        self.remarks: list[str] = []
         self.info = AudioInfo(file.samplerate, file.channels, file.frames)
-        self.tags = file.copy_metadata()
-        self.stated_samples = max(file.frames, self._missing_samples())
 
-    def _missing_samples(self) -> int:
-        """The samples that the header of a wav or aiff claims where the file ends before them, else 0.
+    def _stated_samples(self) -> int:
+        """The samples that the header of a wav or aiff claims.
 
-        libsndfile notes both numbers of bytes in its log. A wav that was written into a pipe claims 2 GB or more.
+        libsndfile notes both numbers of bytes in its log where the file ends before them. A wav that was written into
+        a pipe claims 2 GB or more.
         """
         found = re.search(r"(?:data|SSND) *: (\d+) \(should be (\d+)\)", self.file.extra_info)
         if not found or int(found[1]) >= 0x7FFFF000:
-            return 0
-        return self.file.frames * int(found[1]) // max(1, int(found[2]))
+            return self.file.frames
+        return max(self.file.frames, self.file.frames * int(found[1]) // max(1, int(found[2])))
 
     def blocks(self) -> Iterator[np.ndarray]:
         samples = 0
@@ -126,63 +132,103 @@ class SoundFileDecoder:
             while len(block := self.file.read(BLOCK, dtype="float32", always_2d=True)):
                 samples += len(block)
                 yield np.ascontiguousarray(block.T)
-            return
         except soundfile.LibsndfileError:
-            pass
-        other = FFmpegDecoder(self.path, 0)
-        try:
-            for block in other.blocks():
-                skipped = min(samples, block.shape[1])
-                samples -= skipped
-                if skipped < block.shape[1]:
-                    yield block[:, skipped:]
-            self.remarks += other.remarks
-        finally:
-            other.close()
+            other, skipped = FFmpegDecoder(self.path), samples
+            try:
+                for block in other.blocks():
+                    skip = min(skipped, block.shape[1])
+                    skipped -= skip
+                    samples += block.shape[1] - skip
+                    if skip < block.shape[1]:
+                        yield block[:, skip:]
+                self.remarks += other.remarks
+            finally:
+                other.close()
+        stated, rate = self._stated_samples(), self.info.sample_rate
+        if samples + TOLERANCE * rate < stated:
+            raise cut_short(self.path, samples / rate, stated / rate)
 
     def close(self) -> None:
         self.file.close()
 
 
 class FFmpegDecoder:
-    """One audio stream of a file, through PyAV: delay and padding of the codec are removed as FFmpeg removes them.
+    """One audio track of a file, through PyAV: delay and padding of the codec are removed as FFmpeg removes them.
 
-    `sections` are the files that follow each other in one. Raises `UserError` when the file is no audio, has no such
-    stream, or is damaged beyond a few frames.
+    `sections` are the files that follow each other in one. More than two channels are mixed down to stereo. Raises
+    `UserError` as `open_decoder` does, and when the file is damaged beyond a few frames or cut short.
     """
 
-    def __init__(self, path: Path, stream: int, sections: list[Section] | None = None):
+    def __init__(self, path: Path, track: int | None = None, sections: Sequence[Section] = ()):
         import av
 
-        self.path, self.number, self.remarks = path, stream, []
-        self.sections = sections or []
+        self.path, self.sections, self.start = path, sections, 0.0
+        self.remarks: list[str] = []
+        if is_encrypted(path):
+            raise UserError(f"{path} is encrypted (DRM): export it without copy protection.", code="encrypted")
         try:
-            self.container = open_container(self.sections[0] if sections else path)
+            self.container = open_container(sections[0] if sections else path)
         except (av.FFmpegError, ValueError) as error:
             raise UserError(
-                f"{path} is no audio that can be decoded: give wav, flac, mp3, ogg, m4a or the like."
+                f"{path} is no audio that can be decoded: give wav, flac, mp3, ogg, m4a or the like.", code="no_audio"
             ) from error
+        try:
+            self.track = self._choose(track)
+            self._open(self.container.streams.audio[self.track])
+        except UserError:
+            self.container.close()
+            raise
+
+    def _choose(self, track: int | None) -> int:
+        """The number of the track to decode; as players do, the first one flagged default where none is named."""
         streams = self.container.streams.audio
-        if stream >= len(streams):
-            self.container.close()
-            raise UserError(f"{path} has {len(streams)} audio streams: there is no stream {stream}, counted from 0.")
-        self.stream = streams[stream]
-        codec, duration = self.stream.codec_context, self.stream.duration
+        if not streams:
+            raise UserError(f"{self.path} has no audio track.", code="no_audio")
+        if track is None:
+            flagged = (number for number, stream in enumerate(streams) if has_flag(stream, "default"))
+            track = 0 if is_stem_file(self.path) else next(flagged, 0)
+            if len(streams) > 1 and not is_stem_file(self.path):
+                title = streams[track].metadata.get("title")
+                name = f"{track} ({title})" if title else str(track)
+                self.remarks.append(f"of its {len(streams)} audio tracks, counted from 0, this is track {name}")
+        if track >= len(streams):
+            message = f"{self.path} has {len(streams)} audio tracks: there is no track {track}, counted from 0."
+            raise UserError(message, code="no_track")
+        return track
+
+    def _open(self, stream: Any) -> None:
+        codec, container, format = stream.codec_context, self.container, self.container.format.name
         if codec is None or not codec.sample_rate or not codec.channels:
-            self.container.close()
-            raise UserError(f"{path} is damaged, or in a format that cannot be decoded: export it anew.")
-        samples = round(duration * self.stream.time_base * codec.sample_rate) if duration else 0
+            message = f"{self.path} is damaged, or in a format that cannot be decoded: export it again."
+            raise UserError(message, code="damaged")
+        if format == "caf" and codec.name == "alac":
+            # FFmpeg 8.1 (PyAV 18.1) cuts the padding of the last frame off although ALAC decodes without it.
+            codec.flags2 |= SKIP_MANUAL
+        self.layout = codec.layout.name if codec.channels <= 2 else "stereo"
+        if codec.channels > 2:
+            self.remarks.append(f"mixed down from {codec.layout.name} to stereo")
+        first, length = (float((ticks or 0) * stream.time_base) for ticks in (stream.start_time, stream.duration))
+        pictures = [other for other in container.streams.video if not has_flag(other, "attached_pic")]
+        begins = [float(other.start_time * other.time_base) for other in pictures if other.start_time is not None]
+        self.picture_start = min(begins, default=None)
+        if "mp4" in format and not stream.frames:
+            length -= first  # FFmpeg 5 to 8 state when a fragmented mp4 ends; the clock of a live recording starts late
+        lead = max(0.0, first - min(begins, default=first))
+        samples = round((lead + length) * codec.sample_rate) if length > 0 else 0
         # The length of the first section says nothing about the others.
-        self.info = AudioInfo(codec.sample_rate, codec.channels, 0 if len(self.sections) > 1 else samples)
-        self.layout = codec.layout.name
-        metadata = {**self.stream.metadata, **self.container.metadata}
-        self.tags = {tag: metadata[key] for key, tag in TAGS.items() if key in metadata}
-        # Other durations may be guesses from the bit rate. An mp3 that says how long it is has its delay noted too.
-        name = self.container.format.name
-        self.stated_samples = samples if "mp4" in name or (name == "mp3" and self.stream.start_time) else 0
+        self.info = AudioInfo(codec.sample_rate, min(codec.channels, 2), 0 if len(self.sections) > 1 else samples)
+        # An mp4 is as long as it says. An mp3 that says how long it is has its delay noted too, but may have been cut
+        # out of a longer one. Matroska notes where each track ends. Other durations may be guesses from the bit rate.
+        self.is_exact, self.stated_end = "mp4" in format, 0.0
+        if self.is_exact or (format == "mp3" and first):
+            self.stated_end = first + length
+        elif "matroska" in format and (time := re.match(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))):
+            self.stated_end = 3600 * int(time[1]) + 60 * int(time[2]) + float(time[3])
+        self.stream = stream
 
     def blocks(self) -> Iterator[np.ndarray]:
-        pieces, samples = [], 0
+        pieces: list[np.ndarray] = []
+        samples = 0
         for piece in self._pieces():
             pieces.append(piece)
             samples += piece.shape[1]
@@ -193,41 +239,63 @@ class FFmpegDecoder:
             yield np.concatenate(pieces, axis=1)
 
     def _pieces(self) -> Iterator[np.ndarray]:
-        """The decoded frames, all at the rate and with the channels of the first, float32 `[channels, n]`."""
-        samples, good, lost, missing, first = 0, 0, 0, 0, None
-        like = Conformer(self.layout, self.info.sample_rate)
+        """The decoded frames, float32 `[channels, n]`, at their places, and silence where there are none."""
+        clock, conform = Clock(self.info.sample_rate, float(self.stream.time_base)), Conformer(self)
+        good = lost = holes = 0
+        missing, first_lost, first_hole, remarks = 0, 0.0, 0.0, list(self.remarks)
         for frame in self._frames():
-            if isinstance(frame, Damage):
-                missing += frame.samples
-                lost, first = lost + 1, samples if first is None else first
+            if frame is None:
+                lost, first_lost = lost + 1, first_lost if lost else clock.samples / clock.rate
                 continue
             good += 1
-            if missing:  # only what is followed by sound has been skipped: after the end, bytes are often no frame
-                place, frames = f"{first / self.info.sample_rate:.1f} s on", "frame" if lost == 1 else "frames"
-                self.remarks[:] = [f"{lost} damaged {frames} from {place} passed over"]
-                yield np.zeros((self.info.channels, missing), np.float32)
-                samples, missing = samples + missing, 0
-                if lost > max(FEW, good // FEW):
-                    raise UserError(f"{self.path} is damaged from {place}: copy it anew.")
-            for piece in like(frame):
-                samples += piece.shape[1]
+            if lost > max(FEW, good // FEW):  # only what is followed by sound counts: bytes after the end are no frame
+                raise UserError(f"{self.path} is damaged from {first_lost:.1f} s on: copy it again.", code="damaged")
+            is_first = clock.origin is None
+            if is_first:
+                self.start = clock.begin(frame, self.picture_start)
+            if clock.is_late(frame):
+                for piece in conform(None):
+                    clock.samples += piece.shape[1]
+                    yield piece
+                silence = clock.silence(frame)
+                if is_first:
+                    if silence > LEAST_HOLE * clock.rate:
+                        remarks.append(f"the sound starts {silence / clock.rate:.2f} s after the picture")
+                elif not lost:
+                    first_hole = first_hole if holes else clock.samples / clock.rate
+                    holes, missing = holes + 1, missing + silence
+                for start in range(0, silence, BLOCK):
+                    yield np.zeros((self.info.channels, min(BLOCK, silence - start)), np.float32)
+                clock.samples += silence
+            self.remarks[:] = remarks
+            if lost:
+                frames = "frame" if lost == 1 else "frames"
+                self.remarks.append(f"{lost} damaged {frames} from {first_lost:.1f} s on, silent")
+            if holes:
+                self.remarks.append(f"{missing / clock.rate:.2f} s without sound from {first_hole:.1f} s on, silent")
+            clock.advance(frame)
+            for piece in conform(frame):
+                clock.samples += piece.shape[1]
                 yield piece
-        for piece in like(None):
-            samples += piece.shape[1]
+        for piece in conform(None):
+            clock.samples += piece.shape[1]
             yield piece
-        if not samples and first is not None:
-            raise UserError(f"{self.path} is damaged: there is nothing in it that can be decoded; copy it anew.")
+        if not good and lost:
+            raise UserError(f"{self.path} is damaged: nothing in it can be decoded; copy it again.", code="damaged")
+        if clock.end + TOLERANCE < self.stated_end and len(self.sections) < 2 and good:
+            if self.is_exact:
+                raise cut_short(self.path, clock.end, self.stated_end)
+            self.remarks.append(f"it ends at {clock.end:.1f} s; its header says {self.stated_end:.1f} s")
 
-    def _frames(self) -> Iterator[object]:
-        """FFmpeg's frames of one section after the other, and `Damage` where a packet holds none."""
-
+    def _frames(self) -> Iterator[Any]:
+        """FFmpeg's frames of one section after the other, and None where a packet cannot be decoded."""
         yield from self._frames_of(self.container, self.stream)
         for section in self.sections[1:]:
             with open_container(section) as container:
                 if container.streams.audio:
                     yield from self._frames_of(container, container.streams.audio[0])
 
-    def _frames_of(self, container: object, stream: object) -> Iterator[object]:
+    def _frames_of(self, container: Any, stream: Any) -> Iterator[Any]:
         import av
 
         packets = container.demux(stream)
@@ -237,14 +305,15 @@ class FFmpegDecoder:
             except StopIteration:
                 return
             except av.FFmpegError as error:
-                raise UserError(f"{self.path} is damaged or cut short ({error.strerror}): copy it anew.") from error
+                message = f"{self.path} is damaged or cut short ({error.strerror}): copy it again."
+                raise UserError(message, code="cut_short") from error
             try:
                 yield from packet.decode()
             except av.DecoderNotFoundError as error:
-                raise UserError(f"{self.path} is in a format that cannot be decoded: export it as wav.") from error
+                message = f"{self.path} is in a format that cannot be decoded: export it as wav."
+                raise UserError(message, code="no_audio") from error
             except (av.FFmpegError, ValueError):
-                duration = (packet.duration or 0) * (packet.time_base or 0)
-                yield Damage(max(1, round(duration * self.info.sample_rate)))
+                yield None
 
     def close(self) -> None:
         self.container.close()
@@ -252,25 +321,72 @@ class FFmpegDecoder:
             section.close()
 
 
-FEW = 10
-"""Damaged frames that are passed over in any file; in long ones it is one in so many."""
+SKIP_MANUAL = 1 << 29
+"""FFmpeg's AV_CODEC_FLAG2_SKIP_MANUAL: padding is left to the program."""
 
 
-@dataclass(frozen=True)
-class Damage:
-    """A packet that could not be decoded, and the samples that are missing for it."""
+def has_flag(stream: Any, name: str) -> bool:
+    """Whether a stream has a disposition of FFmpeg, such as `default`."""
+    from av.stream import Disposition
 
-    samples: int
+    return bool(stream.disposition & getattr(Disposition, name))
+
+
+def cut_short(path: Path, end: float, stated: float) -> UserError:
+    """The error for a file that ends too early, in seconds."""
+    return UserError(f"{path} is cut short: {end:.1f} s of {stated:.1f} s are there; copy it again.", code="cut_short")
+
+
+class Clock:
+    """Where frames lie: the time stamps of a file, in seconds, against the samples that came out, at `rate` hertz.
+
+    `tick` is the unit of the time stamps in seconds. A codec's frames follow each other without a gap, so only a frame
+    that is late both against the one before it and against all samples so far has a hole before it.
+    """
+
+    def __init__(self, rate: int, tick: float):
+        self.rate, self.tick, self.samples, self.end = rate, tick, 0, 0.0
+        self.origin: float | None = None
+
+    def begin(self, frame: Any, picture_start: float | None) -> float:
+        """The time of the first sample: that of the first frame, or of the picture where that is earlier."""
+        self.origin = self.end = min(frame.time or 0.0, math.inf if picture_start is None else picture_start)
+        return self.origin
+
+    def is_late(self, frame: Any) -> bool:
+        """Whether there is a hole before a frame. A clock that is another one from here on is followed."""
+        if frame.time is None:
+            return False
+        late, jump = frame.time - self.origin - self.samples / self.rate, frame.time - self.end
+        if late < -CLOCK_RESET or late > LONGEST_HOLE:
+            self.origin += late
+            return False
+        return min(late, jump) > (LEAST_HOLE if self.samples else 0)
+
+    def silence(self, frame: Any) -> int:
+        """Samples of silence that belong before a frame; whole frames where time stamps are too coarse to tell."""
+        samples = round((frame.time - self.origin) * self.rate) - self.samples
+        whole = round(samples / frame.samples) * frame.samples
+        return whole if self.samples and abs(whole - samples) <= 1.5 * self.tick * self.rate else samples
+
+    def advance(self, frame: Any) -> None:
+        """Go on to the end of a frame."""
+        self.end = (self.end if frame.time is None else frame.time) + frame.samples / frame.sample_rate
 
 
 class Conformer:
-    """Frames of any rate and layout become float32 arrays of one; sound is mixed and resampled as FFmpeg does."""
+    """Frames of any rate and layout become float32 arrays of a decoder's; FFmpeg mixes and resamples.
 
-    def __init__(self, layout: str, sample_rate: int):
-        self.layout, self.rate = layout, sample_rate
-        self.kind, self.resampler = None, None
+    Mixing down keeps FFmpeg's coefficients as they are, for floats are not normalised: left and right stay as loud,
+    centre and surround come 3 dB quieter, and the low-frequency channel is left out.
+    """
 
-    def __call__(self, frame: object | None) -> Iterator[np.ndarray]:
+    def __init__(self, decoder: FFmpegDecoder):
+        self.layout, self.rate = decoder.layout, decoder.info.sample_rate
+        self.kind: tuple[str, str, int] | None = None
+        self.resampler: Any = None
+
+    def __call__(self, frame: Any) -> Iterator[np.ndarray]:
         """What comes out for a frame, or for the end (None)."""
         import av
 
@@ -281,5 +397,5 @@ class Conformer:
             self.kind = kind
             self.resampler = kind and av.AudioResampler(format="fltp", layout=self.layout, rate=self.rate)
         if frame:
-            frame.pts = None  # its place in time is that in the file
+            frame.pts = None  # its place is the clock's business
             yield from (part.to_ndarray() for part in self.resampler.resample(frame))

@@ -1,54 +1,41 @@
-"""How audio files are encoded: wav and ogg by libsndfile; mp3, flac and m4a by PyAV's FFmpeg, with a picture.
+"""How audio files are encoded: wav and ogg by libsndfile; mp3, flac, m4a and the like by PyAV's FFmpeg.
 
-An encoder takes blocks by `write`, a numpy array `[channels, n]` for each of its streams, and is closed by `close`.
+An encoder takes blocks by `write`, a numpy array `[channels, n]` for each of its tracks, and is closed by `close`.
 Samples are whole numbers where the coding has a full scale, else float32 with full scale at 1.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
-from separation.audio.decoders import TAGS
-
-
-@dataclass(frozen=True)
-class Coding:
-    """One way to encode samples: libsndfile's subtype or FFmpeg's codec, and its steps from silence to full scale."""
-
-    codec: str
-    full_scale: int | None = None
-
-
-FORMATS = {
-    "wav": {"16": Coding("PCM_16", 1 << 15), "24": Coding("PCM_24", 1 << 23), "32f": Coding("FLOAT")},
-    "flac": {"16": Coding("flac", 1 << 15), "24": Coding("flac", 1 << 23)},
-    "ogg": {"": Coding("VORBIS")},
-    "mp3": {"": Coding("libmp3lame")},
-    "m4a": {"": Coding("aac"), "16": Coding("alac", 1 << 15), "24": Coding("alac", 1 << 23)},
-}
-"""The formats that are written, and the bits of a sample in each: the first by default, and none where it is lossy."""
+from separation.audio.decoders import has_flag, open_container
+from separation.audio.formats import Coding
 
 WAV_LIMIT = (1 << 32) - (1 << 16)
 """Bytes that a plain wav can hold; a longer one is written as RF64, its successor under the same name."""
 
-SAMPLES = {"flac": ("s16", "s32"), "alac": ("s16p", "s32p")}
-"""FFmpeg's name of 16 and of 24 bits in a codec; 24 bits are the upper ones of 32. Other codecs take floats."""
+SAMPLES = {"flac": ("s16", "s32"), "alac": ("s16p", "s32p"), "libopus": ("flt", "flt")}
+"""FFmpeg's name of 16 and of 24 bits in a codec; 24 bits are the upper ones of 32. Other codecs take planar floats."""
 
-BIT_RATE = {"libmp3lame": 160_000, "aac": 128_000}
-"""Bits a second and channel: the most that mp3 has, and what aac needs not to be told from the song.
+BIT_RATE = {"libmp3lame": 160_000, "aac": 128_000, "libopus": 96_000}
+"""Bits a second and channel: the most that mp3 has, and what aac and opus need not to be told from the song.
 
 It is constant for mp3, because browsers jump to a moment of it by its place in the file: stems then stay in step.
 """
 
-CONTAINERS = {"m4a": "mp4"}
+CONTAINERS = {"m4a": "mp4", "mka": "matroska", "mkv": "matroska"}
 """FFmpeg's name of a format, where it is another."""
+
+OPUS_RATE = 48_000
+"""The sample rate of Opus, in hertz."""
 
 
 class EncodingError(Exception):
@@ -56,7 +43,7 @@ class EncodingError(Exception):
 
 
 class SoundFileEncoder:
-    """A wav or ogg, of one stream. Raises `ValueError` when the format cannot hold such audio."""
+    """A wav or ogg, of one track. Raises `ValueError` when the format cannot hold such audio."""
 
     def __init__(
         self,
@@ -69,17 +56,17 @@ class SoundFileEncoder:
         tags: Mapping[str, str],
         compression: float | None = None,
     ):
-        if format == "wav" and samples * channels * 4 > WAV_LIMIT:
-            format = "rf64"
+        self.format = "rf64" if format == "wav" and samples * channels * 4 > WAV_LIMIT else format
         try:
             self._file = soundfile.SoundFile(
-                path, "w", sample_rate, channels, coding.codec, format=format, compression_level=compression
+                path, "w", sample_rate, channels, coding.codec, format=self.format, compression_level=compression
             )
         except soundfile.LibsndfileError as error:
             raise ValueError(error.error_string) from error
-        for tag, text in tags.items():
-            with suppress(soundfile.LibsndfileError):
-                setattr(self._file, tag, text)
+        if format == "wav":  # as INFO, which Windows shows; mutagen adds ID3, which has a place for all of them
+            for tag, text in tags.items():
+                with suppress(soundfile.LibsndfileError):
+                    setattr(self._file, tag, text)
 
     def write(self, block: np.ndarray) -> None:
         samples = np.empty(block.shape[::-1], block.dtype)
@@ -98,9 +85,10 @@ class SoundFileEncoder:
 
 
 class FFmpegEncoder:
-    """An mp3, flac or m4a, of one stream or, for m4a, of several, with a picture if there is one.
+    """An mp3, flac, m4a or mka, of one track or, for the last two, of several, the first of which is the default.
 
-    Raises `ValueError` when the format cannot hold such audio.
+    `names` are those of the tracks; `tags` and `cover` go into Matroska, which mutagen does not know. Raises
+    `ValueError` when the format cannot hold such audio.
     """
 
     def __init__(
@@ -110,69 +98,173 @@ class FFmpegEncoder:
         coding: Coding,
         sample_rate: int,
         channels: int,
-        tags: Mapping[str, str],
+        names: Sequence[str] = ("",),
+        tags: Mapping[str, str] | None = None,
         cover: bytes | None = None,
-        streams: int = 1,
     ):
         import av
 
-        self.errors = (av.FFmpegError, OSError)
+        self.errors, self.format = (av.FFmpegError, OSError), format
         self.rate, self.layout = sample_rate, {1: "mono", 2: "stereo"}.get(channels, f"{channels}c")
-        self.samples = SAMPLES[coding.codec][coding.full_scale > 1 << 15] if coding.full_scale else "fltp"
+        kinds = SAMPLES.get(coding.codec, ("fltp", "fltp"))
+        self.samples = kinds[(coding.full_scale or 0) > 1 << 15]
+        self.resampler = None
+        if coding.codec == "libopus":
+            self.resampler = av.AudioResampler(self.samples, self.layout, OPUS_RATE)
         # Lengths in an mp4 are told in ticks of this clock, by default of a millisecond.
-        options = {"movie_timescale": str(sample_rate)} if format == "m4a" else {}
+        options = {"movie_timescale": str(sample_rate)} if format in ("m4a", "mp4", "mov") else {}
         try:
             self.container = av.open(path, "w", format=CONTAINERS.get(format, format), options=options)
-            self.streams = [self._add_stream(coding.codec, channels) for _ in range(streams)]
-            for stream in self.streams:
-                stream.codec_context.open(strict=False)
+            self._add_others()
+            self.tracks = [self._add_track(coding.codec, channels, name) for name in names]
+            for track in self.tracks:
+                track.codec_context.open(strict=False)
         except (av.FFmpegError, ValueError) as error:
             raise ValueError(str(error)) from error
-        names = {name: key for key, name in TAGS.items()}
-        self.container.metadata.update({names[tag]: text for tag, text in tags.items() if tag in names})
-        self.written = [0] * streams
-        self._add_cover(cover)
+        if format == "mka":
+            self.container.metadata.update({tag.upper(): text for tag, text in (tags or {}).items()})
+            if cover:
+                kind = "png" if cover.startswith(b"\x89PNG") else "jpeg"
+                self.container.add_attachment(f"cover.{kind.replace('e', '')}", f"image/{kind}", cover)
+        self.written = [0] * len(self.tracks)
 
-    def _add_stream(self, codec: str, channels: int):
-        stream = self.container.add_stream(codec, rate=self.rate, layout=self.layout, format=self.samples)
-        if codec in BIT_RATE:
-            stream.bit_rate = BIT_RATE[codec] * channels
-        return stream
+    def _add_others(self) -> None:
+        """Add what comes before the sound."""
 
-    def _add_cover(self, cover: bytes | None) -> None:
-        import av
+    def _add_track(self, codec: str, channels: int, name: str) -> Any:
         from av.stream import Disposition
 
-        if cover is None:
-            return
-        with suppress(*self.errors, ValueError, IndexError), av.open(io.BytesIO(cover)) as picture:
-            packet = next(packet for packet in picture.demux(video=0) if packet.size)
-            stream = self.container.add_stream_from_template(picture.streams.video[0])
-            stream.disposition = Disposition.attached_pic
-            packet.stream, packet.pts, packet.dts = stream, 0, 0
-            self._mux([packet])
+        is_first = not self.container.streams.audio
+        rate = self.resampler.rate if self.resampler else self.rate
+        track: Any = self.container.add_stream(codec, rate=rate, layout=self.layout, format=self.samples)
+        if codec in BIT_RATE:
+            track.bit_rate = BIT_RATE[codec] * channels
+        if name:
+            track.metadata["title"] = name
+        # PyAV 18.1 flags nothing in Matroska by itself. Players start with the default track.
+        track.disposition = Disposition.default if is_first else Disposition(0)
+        return track
 
     def write(self, *blocks: np.ndarray) -> None:
         import av
 
-        for number, (stream, block) in enumerate(zip(self.streams, blocks, strict=True)):
+        for number, (track, block) in enumerate(zip(self.tracks, blocks, strict=True)):
             if not self.samples.endswith("p"):
                 block = block.T.reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), self.samples, self.layout)
             frame.sample_rate, frame.pts = self.rate, self.written[number]
             self.written[number] += frame.samples
-            self._mux(stream.encode(frame))
+            for part in self.resampler.resample(frame) if self.resampler else [frame]:
+                self._mux(track.encode(part))
 
     def close(self) -> None:
         try:
-            for stream in self.streams:
-                self._mux(stream.encode(None))
+            for track in self.tracks:
+                for part in self.resampler.resample(None) if self.resampler else []:
+                    self._mux(track.encode(part))
+                self._mux(track.encode(None))
             self.container.close()
         except self.errors as error:
             raise EncodingError from error
 
-    def _mux(self, packets) -> None:
+    def _mux(self, packets: Sequence[Any]) -> None:
         try:
             self.container.mux(packets)
         except self.errors as error:
             raise EncodingError from error
+
+
+KEPT = ("video", "subtitle", "attachment")
+"""The kinds of tracks that are copied from a video."""
+
+BRAND = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
+"""What of a file's metadata tells about the file alone."""
+
+TRACK_TAGS = ("title", "language", "filename", "mimetype", "handler_name")
+"""What is kept of the tags of a copied track: others state its length and its bit rate as they were."""
+
+
+class VideoEncoder(FFmpegEncoder):
+    """A video whose sound is `name`: picture, subtitles, chapters and attachments are copied from a song, bit for bit.
+
+    Args:
+        source: the song, as an `AudioReader` that has begun to be read by the first `write`: its first sample lies at
+            `source.start` on the song's clock, and that is time 0 of the new file.
+        keep_original: add the sound of the song itself as the second track, copied as well.
+
+    Raises `ValueError` when the format cannot hold what there is, and when the song has no picture.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        format: str,
+        coding: Coding,
+        sample_rate: int,
+        channels: int,
+        source: Any,
+        name: str = "",
+        keep_original: bool = False,
+    ):
+        from av.stream import Disposition
+
+        self.source, self.video = source, open_container(source.path)
+        self.copies: dict[int, Any] = {}
+        self.waiting: list[Any] = []
+        try:
+            super().__init__(path, format, coding, sample_rate, channels, (name,))
+            if keep_original:
+                self._copy(self.video.streams.audio[source.track]).disposition = Disposition(0)
+            self.packets = self.video.demux([self.video.streams[index] for index in self.copies])
+        except BaseException:
+            self.video.close()
+            raise
+
+    def _add_others(self) -> None:
+        """Add what is copied, the picture first, before the sound."""
+        if not any(not has_flag(stream, "attached_pic") for stream in self.video.streams.video):
+            raise ValueError("the song has no picture")
+        for stream in sorted(self.video.streams, key=lambda stream: stream.type != "video"):
+            if stream.type in KEPT:
+                self._copy(stream).disposition = stream.disposition
+        names = {name: text for name, text in self.video.metadata.items() if name.lower() not in BRAND}
+        self.container.metadata.update(names)
+
+    def _copy(self, stream: Any) -> Any:
+        copy = self.copies[stream.index] = self.container.add_stream_from_template(stream)
+        copy.metadata.update({key: stream.metadata[key] for key in TRACK_TAGS if key in stream.metadata})
+        return copy
+
+    def write(self, *blocks: np.ndarray) -> None:
+        if not self.written[0]:  # the header is yet to be written
+            chapters = self.video.chapters()
+            for chapter in chapters:
+                shift = round(self.source.start / chapter["time_base"])
+                chapter["start"], chapter["end"] = max(0, chapter["start"] - shift), chapter["end"] - shift
+            self.container.set_chapters([chapter for chapter in chapters if chapter["end"] > 0])
+        super().write(*blocks)
+        self._copy_packets(self.written[0] / self.rate)
+
+    def _copy_packets(self, until: float) -> None:
+        """Copy what lies before a time, in seconds: a muxer holds what one track has and another has not yet."""
+        for packet in chain(self.waiting, self.packets):
+            self.waiting = []
+            # The last packet of a track is an empty one. Key frames in Matroska may come without dts (PyAV 18.1).
+            if not packet.size:
+                continue
+            shift = round(self.source.start / packet.time_base)
+            stamp = packet.pts if packet.dts is None else packet.dts
+            if stamp is not None and (stamp - shift) * packet.time_base > until:
+                self.waiting = [packet]
+                return
+            packet.pts = None if packet.pts is None else packet.pts - shift
+            packet.dts = None if packet.dts is None else packet.dts - shift
+            packet.stream = self.copies[packet.stream.index]
+            self._mux([packet])
+
+    def close(self) -> None:
+        try:
+            self._copy_packets(math.inf)
+        finally:
+            super().close()
+            self.video.close()

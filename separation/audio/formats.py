@@ -1,17 +1,82 @@
-"""What audio files are called, and where one signal of theirs lies."""
+"""File formats: which names are audio, and what is written in which coding. Needs no other package."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".aiff", ".aif", ".ogg", ".opus", ".m4a", ".aac", ".mp3", ".wma")
-"""What a file of a plain folder may end with; of two files for the same part the earlier suffix here is taken."""
+from separation.errors import UserError
+
+AUDIO_SUFFIXES = tuple(
+    ".wav .flac .aiff .aif .ogg .opus .m4a .aac .mp3 .wma .wv .tta .ape .mac .tak .shn .caf .aifc .au .snd .w64 .rf64 "
+    ".bwf .dsf .dff .mka .weba .oga .spx .m4b .m4r .3ga .adts .mp2 .mpa .mp+ .mpc .ac3 .eac3 .ec3 .dts .dtshd .mlp "
+    ".thd .amr .ra .oma .aa3 .xwma .voc .qoa".split()  # noqa: SIM905
+)
+"""What the names of audio files end with, as far as FFmpeg or libsndfile decode them; earlier ones take precedence."""
+
+VIDEO_SUFFIXES = tuple(
+    ".mp4 .m4v .mov .qt .mkv .mk3d .webm .avi .divx .ts .m2ts .mts .mpg .mpeg .vob .3gp .3g2 .flv .f4v .wmv .asf .wtv "
+    ".ogv .ogm .rm .rmvb .mxf .nut .dv".split()  # noqa: SIM905
+)
+"""What the names of videos end with."""
+
+SONG_SUFFIXES = (*AUDIO_SUFFIXES, *VIDEO_SUFFIXES)
+"""What the name of a file in a folder ends with if it counts as a song."""
+
+STEM_SUFFIXES = (".stem.mp4", ".stem.m4a")
+"""What the names of files end with that hold a song and its stems, the song first."""
 
 
 @dataclass(frozen=True)
 class AudioFile:
-    """Where one signal lies: a file, and which of its audio tracks, counted from 0; None: the one that players choose."""
+    """Where one signal lies: a file, and its audio track, counted from 0; None: the one that players choose."""
 
     path: Path
     track: int | None = None
+
+
+@dataclass(frozen=True)
+class Coding:
+    """One way to encode samples: libsndfile's subtype or FFmpeg's codec, and its steps from silence to full scale."""
+
+    codec: str
+    full_scale: int | None = None
+
+
+FORMATS = {
+    "wav": {"16": Coding("PCM_16", 1 << 15), "24": Coding("PCM_24", 1 << 23), "32f": Coding("FLOAT")},
+    "flac": {"16": Coding("flac", 1 << 15), "24": Coding("flac", 1 << 23)},
+    "ogg": {"": Coding("VORBIS")},
+    "mp3": {"": Coding("libmp3lame")},
+    "m4a": {"": Coding("aac"), "16": Coding("alac", 1 << 15), "24": Coding("alac", 1 << 23)},
+}
+"""The formats of stems in files of their own, and the bits of a sample in each: the first is the default."""
+
+SHARED = {
+    "mka": FORMATS["flac"],
+    "mkv": FORMATS["flac"],
+    "mp4": FORMATS["m4a"],
+    "mov": FORMATS["m4a"],
+    "webm": {"": Coding("libopus")},
+}
+"""The formats of files that hold several tracks or a picture as well, in the same form."""
+
+
+def find_format(path: Path, bits: str | None = None) -> tuple[str, Coding]:
+    """The format and the coding for a file name and a number of bits. Raises `UserError` when there is none."""
+    format, known = path.suffix[1:].lower(), FORMATS | SHARED
+    if format not in known:
+        message = f"{path} can't be written: its name should end with one of .{', .'.join(known)}."
+        raise UserError(message, code="unknown_format")
+    choices = known[format]
+    bits = next(iter(choices)) if bits is None else bits
+    if bits not in choices:
+        allowed = " or ".join(filter(None, choices)) or "no number of"
+        raise UserError(f"{format} is written with {allowed} bits, not with {bits}.", code="unknown_bits")
+    return format, choices[bits]
+
+
+def video_suffix(path: Path) -> str:
+    """What the name of a video ends with that takes its picture from the video `path`: the same kind, else Matroska."""
+    suffix = {".m4v": ".mp4", ".qt": ".mov"}.get(path.suffix.lower(), path.suffix.lower())
+    return suffix if suffix[1:] in SHARED and suffix != ".mka" else ".mkv"

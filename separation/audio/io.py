@@ -1,18 +1,22 @@
-"""An audio file is read, resampled, written: always float32 `[channels, samples]`, full scale at 1."""
+"""Read, resample and write audio files: always float32 `[channels, samples]`, full scale at 1."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from mutagen import MutagenError
 
-from separation.audio.boxes import add_user_data
+from separation.audio.containers import add_user_data
 from separation.audio.decoders import BLOCK, AudioInfo, open_decoder
-from separation.audio.encoders import FORMATS, Coding, EncodingError, FFmpegEncoder, SoundFileEncoder
+from separation.audio.encoders import EncodingError, FFmpegEncoder, SoundFileEncoder, VideoEncoder
+from separation.audio.formats import find_format
 from separation.audio.resample import resample
+from separation.audio.tags import TAGS, read_tags, write_tags
 from separation.errors import UserError, cannot_write
 from separation.files import drop_partial, finish_partial, make_partial
 
@@ -21,9 +25,6 @@ if TYPE_CHECKING:
 
 LIBSNDFILE = ("wav", "ogg")
 """The formats that libsndfile writes; FFmpeg writes the others."""
-
-TOLERANCE = 0.25
-"""Seconds by which a file may be shorter than it says: encoders do not agree on how to count their padding."""
 
 
 def probe(path: str | Path, track: int | None = None) -> AudioInfo:
@@ -46,19 +47,22 @@ def read(path: str | Path, sample_rate: int | None = None, track: int | None = N
 
 def write(path: str | Path, waveform: Tensor | np.ndarray, sample_rate: int, bits: str | None = None) -> None:
     """Write `[channels, samples]` to `path`, all of it or nothing. Raises `UserError` as `AudioWriter` does."""
-    with AudioWriter(path, sample_rate, *waveform.shape, bits=bits) as writer:
+    channels, samples = waveform.shape
+    with AudioWriter(path, sample_rate, channels, samples, bits) as writer:
         writer.write(waveform)
 
 
 class AudioReader:
-    """An audio file, opened: iterate over it, inside `with`, for float32 blocks `[channels, n]` at the file's own rate.
+    """An audio file, opened: iterate over it, inside `with`, for float32 blocks `[1 or 2 channels, n]` at its own rate.
 
     `track` counts the audio tracks of a file with several from 0 (MUSDB18's stem.mp4: mixture, drums, bass, other,
-    vocals); None stands for the one that players choose.
-    `info` is what the header says; `tags` holds the title, the artist and the like; `remarks` what was passed over.
+    vocals); None stands for the one that players choose. More than two channels are mixed down to stereo. Sound stays
+    in step: where it starts after the picture or has a hole, there is silence.
 
-    Raises `UserError` when the file is missing, unreadable, empty, no audio, damaged or cut short, or has samples that
-    are not numbers: when it is opened if its header tells, else when it is read.
+    `info` is what the header says, `remarks` what is odd about the file, so far, in words.
+
+    Raises `UserError` when the file is missing, unreadable, empty, no audio, encrypted, damaged or cut short, or has
+    samples that are not numbers: when it is opened if its header tells, else when it is read.
     """
 
     def __init__(self, path: str | Path, track: int | None = None):
@@ -66,12 +70,25 @@ class AudioReader:
         with self._blamed():
             self._decoder = open_decoder(self.path, track)
         self.info: AudioInfo = self._decoder.info
-        self.tags: dict[str, str] = self._decoder.tags
 
     @property
     def remarks(self) -> list[str]:
-        """What was passed over so far, in words."""
         return self._decoder.remarks
+
+    @property
+    def track(self) -> int:
+        """The number of the track that is read."""
+        return getattr(self._decoder, "track", 0)
+
+    @property
+    def start(self) -> float:
+        """When the first sample is heard, in seconds on the file's clock: known once a block was read."""
+        return self._decoder.start
+
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        """Title, artist and the like, by the names in `separation.audio.tags.TAGS`."""
+        return read_tags(self.path)
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:
@@ -82,9 +99,8 @@ class AudioReader:
             raise
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"{self.path} cannot be decoded ({reason}): it is damaged; copy or export it anew."
-            ) from error
+            message = f"{self.path} cannot be decoded ({reason}): it is damaged; copy or export it again."
+            raise UserError(message, code="damaged") from error
 
     def __enter__(self) -> AudioReader:
         return self
@@ -98,46 +114,43 @@ class AudioReader:
         return map(torch.from_numpy, self.arrays())
 
     def arrays(self) -> Iterator[np.ndarray]:
-        """The same blocks as arrays, for which torch need not be there."""
-        samples, rate, stated = 0, self.info.sample_rate, self._decoder.stated_samples
-        blocks = self._decoder.blocks()
+        """The same blocks as arrays, without torch."""
+        samples, blocks = 0, self._decoder.blocks()
         while True:
             with self._blamed():
                 block = next(blocks, None)
             if block is None:
                 break
             if not np.isfinite(block).all():
-                raise UserError(
-                    f"{self.path} has samples that are no numbers near {samples / rate:.1f} s: export it anew."
-                )
+                second = samples / self.info.sample_rate
+                message = f"{self.path} has samples that are not numbers near {second:.1f} s: export it again."
+                raise UserError(message, code="not_finite")
             samples += block.shape[1]
             yield block
-        if samples + TOLERANCE * rate < stated:
-            raise UserError(
-                f"{self.path} is cut short: {samples / rate:.1f} s of {stated / rate:.1f} s are there; copy it anew."
-            )
         if not samples:
-            raise UserError(f"{self.path} has no samples: there is nothing to hear in it.")
+            raise UserError(f"{self.path} contains no audio samples.", code="no_samples")
 
 
 class AudioWriter:
     """An audio file that is being written: inside `with`, `write` it block by block.
 
     What is written goes to a temporary file beside `path`, which takes its place when the block ends without an error;
-    after an error there is no file. In 16 and 24 bits, samples are rounded, and those beyond full scale are cut off
-    there. Tags that the format cannot hold are left out, and so is the picture.
+    after an error there is no file. In 16 and 24 bits, samples are rounded, and those beyond full scale are clipped.
+    Tags that the format cannot hold are left out, and so is the picture.
 
     Args:
-        path: the file; its suffix is one of `FORMATS`.
+        path: the file; its suffix is one of `FORMATS` or `SHARED` in `separation.audio.formats`.
         sample_rate: in hertz.
-        channels: of each stream.
+        channels: of each track.
         samples: the expected length.
-        bits: a sample; one of the choices of the format.
+        bits: per sample; one of the choices of the format.
         tags: title, artist and the like, as `AudioReader` has them.
         cover: a picture, as the bytes of a jpeg or png.
-        streams: how many signals the file holds; several in m4a only.
+        names: of the tracks, one for each; several in m4a, mp4 and mka only. The first is the default track.
         user_data: boxes that go into `moov/udta` of an m4a, by their type.
         compression: of an ogg, from 0 (largest) to 1 (smallest); libsndfile's own by default.
+        video: the song that is read, a video: its picture, subtitles and chapters are copied, in step with the sound.
+        keep_original: copy the song's own sound into the video as well, as its second track.
 
     Raises `UserError` when the folder, the disk or the format cannot take the file.
     """
@@ -151,34 +164,48 @@ class AudioWriter:
         bits: str | None = None,
         tags: Mapping[str, str] | None = None,
         cover: bytes | None = None,
-        streams: int = 1,
+        names: Sequence[str] = ("",),
         user_data: Mapping[bytes, bytes] | None = None,
         compression: float | None = None,
+        video: AudioReader | None = None,
+        keep_original: bool = False,
     ):
         self.path, self.user_data = Path(path), user_data or {}
-        format, self.coding = find_format(self.path, bits)
+        self.tags = {tag: text for tag, text in (tags or {}).items() if tag in TAGS}
+        self.cover = cover
+        self.format, self.coding = find_format(self.path, bits)
+        self._encoder: SoundFileEncoder | FFmpegEncoder
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.partial = make_partial(self.path.parent)
-            kind = (self.partial, format, self.coding, sample_rate, channels)
-            if format in LIBSNDFILE:
-                self._encoder = SoundFileEncoder(*kind, samples, tags or {}, compression)
+            kind = (self.partial, self.format, self.coding, sample_rate, channels)
+            if video:
+                self._encoder = VideoEncoder(*kind, video, names[0], keep_original)
+            elif self.format in LIBSNDFILE:
+                self._encoder = SoundFileEncoder(*kind, samples, self.tags, compression)
             else:
-                self._encoder = FFmpegEncoder(*kind, tags or {}, cover, streams)
+                self._encoder = FFmpegEncoder(*kind, names, self.tags, cover)
         except OSError as error:
             raise cannot_write(self.path, error) from error
         except ValueError as error:
             drop_partial(self.partial)
-            raise UserError(f"{self.path} can't hold {channels} channels at {sample_rate} Hz: choose wav.") from error
+            if video:
+                message = f"{self.path} can't be written as a video ({error}): choose another --format."
+            else:
+                message = f"{self.path} can't hold {channels} channels at {sample_rate} Hz: choose wav."
+            raise UserError(message, code="format") from error
 
     def write(self, *waveforms: Tensor | np.ndarray) -> None:
-        """Append `[channels, n]` to each stream."""
+        """Append `[channels, n]` to each track."""
         signals = [np.asarray(waveform) for waveform in waveforms]
         for start in range(0, signals[0].shape[1], BLOCK):
             try:
                 self._encoder.write(*(self._encode(signal[:, start : start + BLOCK]) for signal in signals))
             except EncodingError as error:
-                raise UserError(f"{self.path} can't be written to its end: is the disk full?") from error
+                raise self._cut_off() from error
+
+    def _cut_off(self) -> UserError:
+        return UserError(f"{self.path} can't be written to its end: is the disk full?", code="disk_full")
 
     def _encode(self, block: np.ndarray) -> np.ndarray:
         # libsndfile would scale by one step less than it reads with, and a copy would not be the same.
@@ -199,36 +226,15 @@ class AudioWriter:
         try:
             self._encoder.close()
             if kind is None:
+                if self._encoder.format != "rf64":  # mutagen 1.48 knows no RF64
+                    write_tags(self.partial, self.format, self.tags, self.cover)
                 for box, content in self.user_data.items():
                     add_user_data(self.partial, box, content)
                 finish_partial(self.partial, self.path)
-        except (EncodingError, OSError) as error:
+        except (EncodingError, OSError, MutagenError) as error:
+            if isinstance(error, OSError) and kind is None:
+                raise cannot_write(self.path, error) from error
             if kind is None:
-                raise UserError(
-                    f"{self.path} can't be written to its end: is the disk full, or is it a folder?"
-                ) from error
+                raise self._cut_off() from error
         finally:
             drop_partial(self.partial)
-
-
-def find_format(path: Path, bits: str | None = None) -> tuple[str, Coding]:
-    """The format and the coding for a file name and a number of bits. Raises `UserError` when there is none."""
-    format = path.suffix[1:].lower()
-    if format not in FORMATS:
-        raise UserError(f"{path} can't be written: its name should end with one of .{', .'.join(FORMATS)}.")
-    choices = FORMATS[format]
-    bits = next(iter(choices)) if bits is None else bits
-    if bits not in choices:
-        allowed = " or ".join(filter(None, choices)) or "no number of"
-        raise UserError(f"{format} is written with {allowed} bits, not with {bits}.")
-    return format, choices[bits]
-
-
-def read_cover(path: Path) -> bytes | None:
-    """The picture in an audio file, as the bytes of a jpeg or png; None where there is none that can be read."""
-    import av
-
-    with suppress(av.FFmpegError, OSError, ValueError, IndexError, StopIteration), av.open(path) as container:
-        stream = next(stream for stream in container.streams.video if stream.codec_context.name in ("mjpeg", "png"))
-        return bytes(next(packet for packet in container.demux(stream) if packet.size))
-    return None

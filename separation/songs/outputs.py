@@ -15,8 +15,9 @@ from string import Formatter
 
 import numpy as np
 
-from separation.audio.encoders import FORMATS
-from separation.audio.io import AudioInfo, AudioReader, AudioWriter, find_format, read_cover
+from separation.audio.formats import FORMATS, find_format
+from separation.audio.io import AudioInfo, AudioReader, AudioWriter
+from separation.audio.tags import read_cover
 from separation.errors import UserError
 from separation.songs.find import Song
 from separation.stems import FOUR
@@ -171,7 +172,7 @@ def open_stem_file(
     """A function that writes the four stems of a song into one stem file, piece by piece; the song is their sum."""
     with AudioWriter(
         path, info.sample_rate, 2, info.samples, form.bits, tags, cover,
-        streams=1 + len(COLOURS), user_data={b"stem": manifest()},
+        names=["mixture", *COLOURS], user_data={b"stem": manifest()},
     ) as writer:  # fmt: skip
 
         def write(stems: Stems) -> None:

@@ -11,7 +11,8 @@ from urllib.parse import quote, unquote
 
 from PIL import Image
 
-from separation.audio.io import AudioReader, read_cover
+from separation.audio.io import AudioReader
+from separation.audio.tags import read_cover
 from separation.errors import UserError
 from separation.files import replacing
 from separation.songs.outputs import song_title

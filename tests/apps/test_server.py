@@ -24,7 +24,8 @@ from music import cover_art
 from networks import random_weights
 from PIL import Image
 
-from separation.audio.io import AudioReader, AudioWriter, read, read_cover, write
+from separation.audio.io import AudioReader, AudioWriter, read, write
+from separation.audio.tags import read_cover
 from separation.songs.page import Page
 from separation.stems import STEMS
 

@@ -16,10 +16,11 @@ from networks import random_network
 from PIL import Image
 from torch import Tensor
 
-from separation.audio.boxes import boxes
+from separation.audio.containers import boxes
 from separation.audio.ffmpeg import provide_ffmpeg
 from separation.audio.formats import AudioFile
-from separation.audio.io import AudioWriter, read, read_cover
+from separation.audio.io import AudioWriter, read
+from separation.audio.tags import read_cover
 from separation.errors import UserError
 from separation.inference.separator import Separator
 from separation.songs.outputs import StemFormat

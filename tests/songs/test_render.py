@@ -12,7 +12,8 @@ from networks import BandSplit, random_network
 from torch import Tensor
 
 from separation.audio.formats import AudioFile
-from separation.audio.io import AudioReader, AudioWriter, probe, read, read_cover, write
+from separation.audio.io import AudioReader, AudioWriter, probe, read, write
+from separation.audio.tags import read_cover
 from separation.errors import UserError
 from separation.inference.separator import Separator
 from separation.songs.outputs import StemFormat

@@ -8,7 +8,7 @@ import socket
 import threading
 import webbrowser
 
-from separation.audio.encoders import FORMATS
+from separation.audio.formats import FORMATS
 from separation.errors import UserError
 from separation.files import user_path
 from separation.inference.weights import find_weights
