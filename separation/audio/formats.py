@@ -7,17 +7,19 @@ from pathlib import Path
 
 from separation.errors import UserError
 
-AUDIO_SUFFIXES = tuple(
-    ".wav .flac .aiff .aif .ogg .opus .m4a .aac .mp3 .wma .wv .tta .ape .mac .tak .shn .caf .aifc .au .snd .w64 .rf64 "
-    ".bwf .dsf .dff .mka .weba .oga .spx .m4b .m4r .3ga .adts .mp2 .mpa .mp+ .mpc .ac3 .eac3 .ec3 .dts .dtshd .mlp "
-    ".thd .amr .ra .oma .aa3 .xwma .voc .qoa".split()  # noqa: SIM905
-)
+AUDIO_SUFFIXES = (
+    ".wav", ".flac", ".aiff", ".aif", ".ogg", ".opus", ".m4a", ".aac", ".mp3", ".wma", ".wv", ".tta", ".ape", ".mac",
+    ".tak", ".shn", ".caf", ".aifc", ".au", ".snd", ".w64", ".rf64", ".bwf", ".dsf", ".dff", ".mka", ".weba", ".oga",
+    ".spx", ".m4b", ".m4r", ".3ga", ".adts", ".mp2", ".mpa", ".mp+", ".mpc", ".ac3", ".eac3", ".ec3", ".dts", ".dtshd",
+    ".mlp", ".thd", ".amr", ".ra", ".oma", ".aa3", ".xwma", ".voc", ".qoa",
+)  # fmt: skip
 """What the names of audio files end with, as far as FFmpeg or libsndfile decode them; earlier ones take precedence."""
 
-VIDEO_SUFFIXES = tuple(
-    ".mp4 .m4v .mov .qt .mkv .mk3d .webm .avi .divx .ts .m2ts .mts .mpg .mpeg .vob .3gp .3g2 .flv .f4v .wmv .asf .wtv "
-    ".ogv .ogm .rm .rmvb .mxf .nut .dv".split()  # noqa: SIM905
-)
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg",
+    ".vob", ".3gp", ".3g2", ".flv", ".f4v", ".wmv", ".asf", ".wtv", ".ogv", ".ogm", ".rm", ".rmvb", ".mxf", ".nut",
+    ".dv",
+)  # fmt: skip
 """What the names of videos end with."""
 
 SONG_SUFFIXES = (*AUDIO_SUFFIXES, *VIDEO_SUFFIXES)

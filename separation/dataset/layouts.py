@@ -93,13 +93,9 @@ class Track:
 
         They are resampled to `sample_rate`, by default the lowest, and as long as the longest file: the others end in
         silence, and the third value says of those how many seconds of it. No file is decoded twice. Raises `UserError`
-        when a file cannot be decoded, or has more than two channels.
+        when a file cannot be decoded.
         """
-        decoded = {}
-        for name, file in self.files_of(parts).items():
-            waveform, _ = decoded[name] = read(file.path, track=file.track)
-            if len(waveform) > 2:
-                raise UserError(f"{file.path} has {len(waveform)} channels: mix it down to stereo.")
+        decoded = {name: read(file.path, track=file.track) for name, file in self.files_of(parts).items()}
         lowest = min(rate for _, rate in decoded.values())
         target = sample_rate or lowest
         waveforms = {name: resample(waveform, rate, target) for name, (waveform, rate) in decoded.items()}

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from separation.audio.formats import AUDIO_SUFFIXES, AudioFile
+from separation.audio.formats import SONG_SUFFIXES, AudioFile
 from separation.errors import UserError
 from separation.files import is_hidden, portable_name, user_path, visible_files
 from separation.stems import MIXTURE
@@ -20,10 +20,6 @@ DATASETS = {
     "DSD100": ("Mixtures/Test/*/mixture.wav",),
 }
 """Where the test songs of a dataset lie in `data/<DATASET>`."""
-
-SONG_SUFFIXES = (*AUDIO_SUFFIXES, ".aifc", ".au", ".caf", ".m4b", ".mka", ".mkv", ".mov", ".mp4", ".w64", ".webm")
-SONG_SUFFIXES += (".ac3", ".avi", ".mp2", ".oga", ".wv")
-"""What a file in a folder ends with, if it is to count as a song."""
 
 LONGEST = 200
 """Bytes that the name of a song may have: file systems take 255, and something is added."""

@@ -75,11 +75,13 @@ def test_mono_and_lower_rates_are_mixed_with_stereo(tmp_path, song):
     assert (waveforms["mixture"] - expected).abs().max() < 1e-5
 
 
-def test_more_than_two_channels_are_refused_by_name(tmp_path):
-    write_files(tmp_path / "surround", {"mixture": torch.randn(6, 4410) * 0.1})
+def test_surround_sound_is_mixed_down_to_stereo(tmp_path):
+    surround = torch.randn(6, 4410) * 0.1
+    write_files(tmp_path / "surround", {"mixture": surround})
     (track,) = find_tracks("FOLDER", tmp_path)
-    with pytest.raises(UserError, match=r"mixture\.wav has 6 channels"):
-        track.read(["mixture"])
+    waveforms, _ = track.read(["mixture"])
+    expected = surround[:2] + 0.5**0.5 * (surround[2] + surround[4:])
+    torch.testing.assert_close(waveforms["mixture"], expected, atol=1e-4, rtol=0)
 
 
 def test_folders_hold_whichever_parts_exist(tmp_path, song):

@@ -192,9 +192,10 @@ def test_folders_that_were_there_stay_when_a_song_fails(tmp_path):
     assert (tmp_path / "stems").exists()
 
 
-def test_six_channels_are_refused(tmp_path):
-    write(tmp_path / "song.wav", noise(1000, channels=6), 44100)
-    with pytest.raises(UserError, match="6 channels"):
-        paths = in_folder(tmp_path / "stems", format="mp3")
-        render(Separator(BandSplit(2000)), AudioFile(tmp_path / "song.wav"), paths, StemFormat("mp3"))
-    assert not (tmp_path / "stems").exists()
+def test_surround_sound_becomes_stereo_stems_that_sum_to_its_mix(tmp_path):
+    write(tmp_path / "song.wav", noise(20_000, channels=6), 44100)
+    paths = in_folder(tmp_path / "stems")
+    report = render(Separator(BandSplit(2000)), AudioFile(tmp_path / "song.wav"), paths, StemFormat("wav", "32f"))
+    stems = [read(path)[0] for path in paths.values()]
+    torch.testing.assert_close(sum(stems), read(tmp_path / "song.wav")[0], atol=1e-5, rtol=0)
+    assert any("mixed down" in remark for remark in report.remarks)
