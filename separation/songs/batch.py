@@ -169,7 +169,7 @@ def is_of(record: Mapping[str, Any], song: Song) -> bool:
         size, changed = path.stat().st_size, path.stat().st_mtime_ns
     except OSError:
         return False
-    if not isinstance(known, dict) or (known.get("size"), known.get("stream")) != (size, song.file.stream):
+    if not isinstance(known, dict) or (known.get("size"), known.get("stream")) != (size, song.file.track or 0):
         return False
     is_same_file = (known.get("path"), known.get("changed")) == (str(path.resolve()), changed)
     return is_same_file or known.get("digest") == digest(path, size, changed)
@@ -190,7 +190,7 @@ def recording(job: Job, made_with: Mapping[str, Any]) -> Iterator[None]:
     """Record what a song's stems are of while they are written; after an error, everything is as before."""
     path, status = job.song.file.path, job.song.file.path.stat()
     song = {"path": str(path.resolve()), "size": status.st_size, "changed": status.st_mtime_ns}
-    song |= {"stream": job.song.file.stream, "digest": digest(path, status.st_size, status.st_mtime_ns)}
+    song |= {"stream": job.song.file.track or 0, "digest": digest(path, status.st_size, status.st_mtime_ns)}
     files = [stem.name for stem in job.paths.values() if stem.parent == job.record.parent]
     record = {"song": song, "made_with": dict(made_with), "files": files}
     before, former = read_record(job.record), recorded(job.record)

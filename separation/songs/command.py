@@ -155,7 +155,7 @@ def length(song: Song) -> float:
     from separation.audio.io import probe
 
     try:
-        info = probe(song.file.path, song.file.stream)
+        info = probe(song.file.path, song.file.track)
     except UserError:
         return 0.0
     return info.samples / info.sample_rate
