@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import torch
 from music import make_song
 from torch import Tensor
 
+from separation.errors import UserError
 from separation.stems import STEMS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -38,6 +40,15 @@ def write_files(folder: Path, signals: Mapping[str, Tensor], sample_rate: int = 
         subtype = "FLOAT" if suffix == ".wav" else None  # the sum of the stems may go beyond full scale
         soundfile.write(folder / f"{name}{suffix}", waveform.T.numpy(), sample_rate, subtype)
     return folder
+
+
+@contextmanager
+def refused(code: str) -> Iterator[pytest.ExceptionInfo[UserError]]:
+    """A block that must raise a `UserError` with this code, in one sentence without line breaks."""
+    with pytest.raises(UserError) as error:
+        yield error
+    assert error.value.code == code, str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.fixture

@@ -1,108 +1,113 @@
-"""The terms of the method, each a pure function by its name. All but the adversarial ones are on complex spectrograms.
+"""The loss terms of a training step, and the objective that computes those with a weight.
 
-Labelled music is compared in decibels, unlabelled music by an L1 distance.
-
-Notation of the paper (Michelashvili, Benaim, Wolf 2019): b is a mixture, a is a rest (music without the target) of
-another song, g(x) is the rest that the generator leaves of x, and x - g(x) the target it takes out. Masks multiply
-complex spectrograms, so sums and differences are exact. Every term is a mean, of shape `[]`.
+Labelled music is compared in decibels. Unlabelled music learns by `exchange` or by the terms of the paper (`paper.py`).
+All signals are complex `[batch, 2 channels, bins, frames]`, all terms `[]`. Under DDP each is a share of one mean over
+the examples of all processes, so that the average of the processes' gradients is the gradient of the whole batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
 
+from separation.inference.masking import MaskingNetwork
+from separation.training.batches import Batch
+from separation.training.config import DataSettings, LossWeights
+from separation.training.paper import Discriminators, Estimates, paper_terms
 
-def l1(estimate: Tensor, reference: Tensor) -> Tensor:
-    """Mean magnitude of the difference of two complex spectrograms of the same shape."""
-    return (estimate - reference).abs().mean()
-
-
-QUIET = 1e-3
+ERROR_FLOOR = 1e-3
 """An error this far below its mixture in energy (-30 dB) is nearly as good as none."""
 
 
-def error_level(estimate: Tensor, reference: Tensor, mixture: Tensor, quiet: Tensor | float = QUIET) -> Tensor:
-    """Energy of the error against that of the mixture, in dB: complex `[..., 2 channels, bins, frames]` to `[...]`.
+def error_level(estimate: Tensor, reference: Tensor, mixture: Tensor, floor: Tensor | float = ERROR_FLOOR) -> Tensor:
+    """Energy of the error relative to that of the mixture, in dB: complex `[..., 2 channels, bins, frames]` to `[...]`.
 
-    Its mean is the negative SDR that evaluation measures, but for a constant and a soft floor, which keeps it finite
-    where a source is silent (Wisdom et al., "What's all the fuss about free universal sound separation data?", ICASSP
-    2021). Unlike an L1 loss it asks for masks that admit their doubts: the expected share, not the likelier side.
+    Its mean is the negative SDR, up to a constant and a soft floor that keeps it finite where a source is silent
+    (Wisdom et al., "What's all the fuss about free universal sound separation data?", ICASSP 2021). Unlike an L1 loss
+    its optimum is a mask of the expected share, not of the likelier side.
 
-    `quiet`, `[...]`, is that floor, as a share of the mixture's energy. Where a network has made the labels, it must be
-    as high as the network's own error: another soon finds its labels again, with errors so small that in dB they would
-    outweigh all that true labels have to say.
+    `floor`, `[...]`, is a share of the mixture's energy. For pseudo-labels it must be as high as their own error: a
+    network soon reproduces them with errors so small that in dB they outweigh all that true labels have to say.
     """
-    energy = _energy(mixture) + 1e-8
-    return 10 * torch.log10(_energy(estimate - reference) / energy + quiet)
+    return 10 * torch.log10(_energy(estimate - reference) / (_energy(mixture) + 1e-8) + floor)
 
 
 def _energy(spectrogram: Tensor) -> Tensor:
     return torch.view_as_real(spectrogram).square().sum(dim=(-4, -3, -2, -1))
 
 
-def supervised_target(
-    target_estimate: Tensor, target: Tensor, mixture: Tensor, labelled: Tensor, quiet: Tensor | float = QUIET
-) -> Tensor:
-    """The targets taken out of a labelled mixture are the true ones, as far as these are `labelled` (1, or else 0)."""
-    return _mean_of_labelled(error_level(target_estimate, target, mixture, quiet), labelled)
+def mean_of_labelled(levels: Tensor, labelled: Tensor) -> Tensor:
+    """This process's share of the mean of `levels` over what is `labelled` (1, else 0) in all processes, `[]`.
 
-
-def supervised_rest(rest_estimate: Tensor, rest: Tensor, mixture: Tensor, labelled: Tensor) -> Tensor:
-    """What is left of a labelled mixture is its true rest, as far as that is `labelled` (1, or else 0)."""
-    return _mean_of_labelled(error_level(rest_estimate, rest, mixture), labelled)
-
-
-def _mean_of_labelled(levels: Tensor, labelled: Tensor) -> Tensor:
-    return (levels * labelled).sum() / labelled.sum().clamp_min(1)
-
-
-def identity(rest_of_rest: Tensor, rest: Tensor) -> Tensor:
-    """|g(a) - a|: a rest is left alone."""
-    return l1(rest_of_rest, rest)
-
-
-def idempotence(rest_of_estimate: Tensor, rest_estimate: Tensor) -> Tensor:
-    """|g(g(b)) - g(b)|: what has been left once is left again."""
-    return l1(rest_of_estimate, rest_estimate)
-
-
-def remix_rest(rest_of_remix: Tensor, rest: Tensor) -> Tensor:
-    """|g(m) - a| for the synthetic mixture m = (b - g(b)) + a: the rest that went in comes out."""
-    return l1(rest_of_remix, rest)
-
-
-def remix_target(target_of_remix: Tensor, target_estimate: Tensor) -> Tensor:
-    """|(m - g(m)) - (b - g(b))|: the target that went in comes out."""
-    return l1(target_of_remix, target_estimate)
+    Processes may have different numbers of labels, and a mean of means is not the mean: each divides its sum by the
+    average number, and the average of all is then the sum over all divided by the number of all.
+    """
+    count = labelled.sum()
+    if distributed.is_initialized():
+        distributed.all_reduce(count)
+        count = count / distributed.get_world_size()
+    return (levels * labelled).sum() / count.clamp_min(1e-6)
 
 
 def exchange(target_of_sum: Tensor, mixture: Tensor, rest: Tensor) -> Tensor:
     """|t - (b - a)|^2 / |b + a|^2 for what is taken out of b + a: t is, on average, as much as b is more than a.
 
-    The rest of b and the rest a of another song may be exchanged without anyone noticing: given their sum, each is
-    expected to be the same. So b - a, which is the target and the difference of two rests, is expected to be the
-    target, and that is what the least squares over many pairs come to: separation learned without a target, and
-    without an adversary. It takes mixtures and rests of the same kind of music, at the same levels (Moran et al.,
-    "Noisier2Noise: Learning to denoise from unpaired noisy data", CVPR 2020). Only squares have this property.
-
-    All three complex `[..., 2 channels, bins, frames]`.
+    The rest of b and the rest a of another song may be exchanged without anyone noticing: given their sum, each has the
+    same expectation. So b - a, the target plus the difference of two rests, has the expectation of the target, which
+    least squares over many pairs finds: separation learned without a target, and without an adversary. It takes
+    mixtures and rests of the same kind of music, at the same levels (Moran et al., "Noisier2Noise: Learning to denoise
+    from unpaired noisy data", CVPR 2020). Only squares have this property.
     """
     error = _energy(target_of_sum - (mixture - rest))
     return (error / (_energy(mixture + rest) + 1e-8)).mean()
 
 
-def adversarial(judgements: Sequence[Tensor]) -> Tensor:
-    """Least-squares GAN (LSGAN), the generator's side: estimates should be judged real (1), at every scale."""
-    return torch.stack([(judgement.float() - 1).square().mean() for judgement in judgements]).mean()
+class GeneratorObjective(nn.Module):
+    """The losses of the network on a batch: one module with one forward pass per step, as DDP needs."""
 
+    def __init__(
+        self,
+        network: MaskingNetwork,
+        weights: LossWeights,
+        pseudo_label_floor: float = DataSettings.pseudo_label_floor,
+    ):
+        super().__init__()
+        self.network, self.weights = network, weights
+        self.pseudo_label_floor = 10 ** (pseudo_label_floor / 10)
 
-def discrimination(real: Sequence[Tensor], estimated: Sequence[Tensor]) -> Tensor:
-    """LSGAN, the discriminator's side: real music should be judged 1 and estimates 0, at every scale."""
-    scales = [
-        (judged_real.float() - 1).square().mean() + judged_estimate.float().square().mean()
-        for judged_real, judged_estimate in zip(real, estimated, strict=True)
-    ]
-    return torch.stack(scales).mean()
+    def forward(
+        self, batch: Batch, discriminators: Discriminators | None = None
+    ) -> tuple[dict[str, Tensor], Estimates | None]:
+        """Named losses, and the estimates that the discriminators have to judge, if any.
+
+        `discriminators` is None at steps without adversarial terms.
+        """
+        terms: dict[str, Tensor] = {}
+        estimates = None
+        if "sources" in batch:
+            terms |= self._supervised(batch)
+        if "mixtures" in batch:
+            index = int(batch["target"])
+
+            def take_out(mixture: Tensor) -> Tensor:
+                return self.network(mixture)[:, index]
+
+            if self.weights.exchange:
+                mixture, rest = batch["mixtures"], batch["rests"]
+                terms["exchange"] = exchange(take_out(mixture + rest), mixture, rest)
+            if self.weights.circular or discriminators:
+                more, estimates = paper_terms(take_out, batch, self.weights, discriminators)
+                terms |= more
+        return terms, estimates
+
+    def _supervised(self, batch: Batch) -> dict[str, Tensor]:
+        sources, labelled, count = batch["sources"], batch["labelled"], len(self.network.targets)
+        mixture, targets, rest = sources.sum(dim=1), sources[:, :count], sources[:, count:]
+        floor = torch.where(batch["pseudo_labelled"].bool(), self.pseudo_label_floor, ERROR_FLOOR)
+        estimates = self.network(mixture)
+        levels = error_level(estimates, targets, mixture[:, None], floor[:, None])
+        terms = {"supervised_target": mean_of_labelled(levels, labelled)}
+        if rest.shape[1] and self.weights.supervised_rest:
+            levels = error_level(mixture - estimates.sum(dim=1), rest[:, 0], mixture, floor)
+            terms["supervised_rest"] = mean_of_labelled(levels, labelled.amin(dim=1))
+        return terms

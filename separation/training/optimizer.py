@@ -1,4 +1,4 @@
-"""How the generator's weights follow their gradient: Muon for its hidden layers, AdamW for all else.
+"""Updates of the network's weights: Muon for its hidden layers, AdamW for all else.
 
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024: momentum made orthogonal, so that a
 layer learns in all directions alike. With few songs and short runs it needs half the steps of AdamW.
@@ -17,14 +17,12 @@ from torch.optim import AdamW, Optimizer
 
 from separation.training.config import ScheduleSettings
 
-State = list[dict[str, Any]]
-
 
 class Muon(Optimizer):
-    """Steps of matrices along their momentum made orthogonal, as large as AdamW's: one learning rate does for both.
+    """Steps of matrices along their orthogonalised momentum, as large as AdamW's: one learning rate serves both.
 
-    `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, but for the precision: that one always computes in bf16,
-    which a CPU that has to imitate it does ten times slower than in fp32.
+    `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, except for the precision: that of torch 2.9 to 2.14 always
+    computes in bf16, which takes ten times as long as fp32 on a CPU that emulates it.
     """
 
     def __init__(
@@ -39,13 +37,13 @@ class Muon(Optimizer):
         self.dtype = dtype
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
             alike: dict[torch.Size, list[Tensor]] = {}
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     alike.setdefault(matrix.shape, []).append(matrix)
-            for matrices in alike.values():  # together: a GPU would take most of its time to begin each alone
+            for matrices in alike.values():  # together: a GPU would spend most of its time on starting each alone
                 self._step(matrices, group)
 
     def _step(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
@@ -64,7 +62,7 @@ class Muon(Optimizer):
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
     """Matrices `[matrices, rows, columns]` with their singular values brought near 1, by Newton-Schulz iterations.
 
-    They come to lie between 0.7 and 1.2: the coefficients, those of Muon's authors, raise small ones fast.
+    They end between 0.7 and 1.2: the coefficients, those of Muon's authors, raise small ones fast.
     """
     upright = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if upright else matrices
@@ -76,19 +74,20 @@ def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class GeneratorOptimizer:
-    """One step of both optimizers at a time, at one learning rate; Muon computes in `dtype`."""
+    """Both optimizers, stepped together at one learning rate; Muon computes in `dtype`."""
 
     def __init__(self, generator: nn.Module, schedule: ScheduleSettings, dtype: torch.dtype = torch.float32):
         kernels = hidden_kernels(generator)
         others = [parameter for parameter in generator.parameters() if parameter not in set(kernels)]
-        # Muon knows matrices alone: these are the same memory, with a row for every first index of a kernel.
+        # Muon takes matrices alone: these share the kernels' memory, with a row for every first index of a kernel.
         self.matrices = [(kernel, kernel.detach().flatten(1)) for kernel in kernels]
         assert all(kernel.data_ptr() == matrix.data_ptr() for kernel, matrix in self.matrices), "a kernel was copied"
         rates = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay}
-        self.parts = [
-            Muon([matrix for _, matrix in self.matrices], dtype=dtype, **rates),
-            AdamW(others, betas=schedule.betas, fused=True, **rates),
-        ]
+        self.parts: list[Muon | AdamW] = []
+        if kernels:
+            self.parts.append(Muon([matrix for _, matrix in self.matrices], dtype=dtype, **rates))
+        if others:
+            self.parts.append(AdamW(others, betas=schedule.betas, fused=True, **rates))
 
     def set_learning_rate(self, rate: float) -> None:
         for part in self.parts:
@@ -101,10 +100,10 @@ class GeneratorOptimizer:
         for part in self.parts:
             part.step()
 
-    def state_dict(self) -> State:
+    def state_dict(self) -> list[dict[str, Any]]:
         return [part.state_dict() for part in self.parts]
 
-    def load_state_dict(self, state: State) -> None:
+    def load_state_dict(self, state: list[dict[str, Any]]) -> None:
         for part, values in zip(self.parts, state, strict=True):
             part.load_state_dict(values)
 
@@ -112,9 +111,9 @@ class GeneratorOptimizer:
 def hidden_kernels(generator: nn.Module) -> list[Parameter]:
     """Weights of the layers between the first and the last: convolutions and matrices, neither biases nor scales.
 
-    A network that does not call these `inlet` and `outlet` has them first and last.
+    The first and last layers of a network that does not call them `inlet` and `outlet` are those it defines so.
     """
-    kernels = [parameter for parameter in generator.parameters() if parameter[0].numel() > 1]
+    kernels = [parameter for parameter in generator.parameters() if parameter.dim() > 1 and parameter[0].numel() > 1]
     if not hasattr(generator, "inlet"):
         return kernels[1:-1]
     outer = {*generator.inlet.parameters(), *generator.outlet.parameters()}
@@ -122,7 +121,7 @@ def hidden_kernels(generator: nn.Module) -> list[Parameter]:
 
 
 def learning_rate_factor(step: int, schedule: ScheduleSettings, minutes: float = 0) -> float:
-    """What the learning rate is multiplied with at a step, or after so many minutes: a warm-up, then the decay."""
+    """What the learning rate is multiplied by at a step, or after so many minutes: a warm-up, then the decay."""
     warmup = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
     if schedule.decay == "cosine":
         done = min(1.0, max(step / schedule.steps, minutes / schedule.minutes if schedule.minutes else 0))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
@@ -21,27 +23,31 @@ from separation.errors import UserError
 from separation.files import sweep_partials
 from separation.inference.device import choose_precision
 from separation.inference.weights import build_network, load_weights, save_weights
-from separation.models import Discriminator
-from separation.training import words
-from separation.training.batches import Batch, Batches
-from separation.training.calibration import soften
+from separation.runtime import STOP_SIGNALS, Stopped
+from separation.training.batches import Batch, Batches, load, worker_failures_reported
+from separation.training.checkpoints import BEST, LAST, fit_input, init_from_weights, read_run, restore, save_state
 from separation.training.config import Config
-from separation.training.loading import load
-from separation.training.objective import DiscriminatorObjective, GeneratorObjective
+from separation.training.gpu_batches import resident_waveforms
+from separation.training.logging import (
+    RunLog,
+    describe_music,
+    describe_network,
+    describe_result,
+    warnings_about,
+)
+from separation.training.losses import GeneratorObjective
 from separation.training.optimizer import GeneratorOptimizer, learning_rate_factor
-from separation.training.pools import open_pools
-from separation.training.report import TrainingReport
-from separation.training.resume import BEST, LAST, read_run, restore
-from separation.training.start import grown_from, measure_input
-from separation.training.state import save_state
-from separation.training.validation import mean_of, medians, validate, validation_tracks
-from separation.training.waveforms import waveforms_of
+from separation.training.paper import Discriminators
+from separation.training.sources import open_pools
+from separation.training.validation import fit_temperature, mean_of, medians, validate, validation_tracks
 
 
 class Trainer:
-    """A training run in the folder `output`: `last.pt` to take it up again, `best.safetensors` to separate with.
+    """A training run in the folder `output`: `last.pt` to resume it, `best.safetensors` to separate with.
 
-    Under torchrun every process has one trainer, and shares the batches out with the others.
+    Under torchrun every process has a trainer, and they divide each batch among them.
+
+    Raises `UserError` when the music, the weights or a stopped run do not fit the config. Writes nothing yet.
     """
 
     def __init__(self, config: Config, output: Path, device: torch.device, resume: bool = False):
@@ -49,17 +55,19 @@ class Trainer:
         self.schedule = config.schedule
         self.dtype = choose_precision(self.schedule.precision, device)
         self.rank, self.processes = processes()
-        self.step, self.best = 0, -math.inf
-        self.minutes = 0.0  # counted where the schedule has a number of them
+        self.step, self.best, self.minutes = 0, -math.inf, 0.0
+        self.validated = -1  # the last step whose validation is done
+        self.in_step = False
         if output.exists() and not output.is_dir():
-            raise UserError(f"--output {output} cannot be made a folder: it is a file.")
+            raise UserError(f"--output {output} cannot be made a folder: it is a file.", code="not_a_folder")
         state = read_run(output, config, resume)
         band = config.used_bins * config.spectral.sample_rate / config.spectral.n_fft
-        self.pools = open_pools(config.targets, config.data, config.spectral, min(band, 16_000))
-        self.waveforms = waveforms_of(self.pools, config, device)
-        clerk = self.waveforms.clerk if self.waveforms else None
-        self.batches = Batches(config, self.pools, self.rank, self.processes, clerk)
-        self.songs = self.pools.held_out or validation_tracks(config.data.stores)
+        band = min(band, 16_000, config.spectral.sample_rate / 2)
+        self.pools = open_pools(config.targets, config.data, config.spectral, band)
+        self.resident = resident_waveforms(self.pools, config, device)
+        plan = self.resident.planner if self.resident else None
+        self.batches = Batches(config, self.pools, self.rank, self.processes, plan)
+        self.songs = self.pools.held_out or validation_tracks(config.data.stores, config.spectral)
 
         torch.manual_seed(config.seed)
         self.network = build_network(config).to(device)
@@ -67,45 +75,47 @@ class Trainer:
             self.network, multi_avg_fn=get_ema_multi_avg_fn(self.schedule.average), use_buffers=True
         )
         self.optimizer = GeneratorOptimizer(self.network.generator, self.schedule, self.dtype)
-        # What a run is taken up again with.
-        self.parts = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
+        # What a run is resumed with.
+        self.parts: dict[str, Any] = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
+        self.discriminators = None
         if config.losses.adversarial:
-            self.critics = DiscriminatorObjective(self._discriminator(len(config.targets)), self._discriminator(1))
-            self.critics.to(device)
-            self.critics_optimizer = torch.optim.Adam(
-                self.critics.parameters(), config.discriminator.learning_rate, betas=(0.5, 0.999)
+            self.discriminators = Discriminators(len(config.targets), config.discriminator).to(device)
+            self.discriminators_optimizer = torch.optim.Adam(
+                self.discriminators.parameters(), config.discriminator.learning_rate, betas=(0.5, 0.999)
             )
-            self.parts |= {"critics": self.critics, "critics_optimizer": self.critics_optimizer}
+            self.parts["discriminators"] = self.discriminators
+            self.parts["discriminators_optimizer"] = self.discriminators_optimizer
         if state:
-            self.step, self.best = restore(state, self.parts, self.schedule.steps, output / LAST)
-            self.minutes = float(state.get("minutes", 0.0))  # older runs had no clock
+            values = restore(state, self.parts, self.schedule.steps, output / LAST)
+            self.step, self.validated, self.best, self.minutes = values
             self.best = self.best if (output / BEST).is_file() else -math.inf
         elif config.weights:
-            self.network.load_state_dict(grown_from(config.weights, config, self.network.state_dict(), device))
+            tensors = init_from_weights(config.weights, config, self.network.state_dict(), device)
+            self.network.load_state_dict(tensors)
         else:
-            measure_input(self.network, self._first_batches())
+            fit_input(self.network, self.first_batches())
         if not state:
             self.average.module.load_state_dict(self.network.state_dict())
-        self.objective = self._share(GeneratorObjective(self.network, config.losses, config.data.taught_floor))
-        self.judging = self._share(self.critics) if config.losses.adversarial else None
-        self.begun_at, self.finished_before = self.step, self.is_over
+        self.objective = self._distributed(
+            GeneratorObjective(self.network, config.losses, config.data.pseudo_label_floor)
+        )
+        self.discrimination = self._distributed(self.discriminators) if self.discriminators else None
+        self.finished_before = self.is_over
         if self.schedule.compiled:
             self.network.generator.compile()
-        try:
-            output.mkdir(parents=True, exist_ok=True)  # not before all else is in order
-            sweep_partials(output)
-        except OSError as error:
-            raise UserError(f"--output {output} cannot be made a folder: {error.strerror}.") from error
 
-    def opening(self) -> str:
-        """What the run has found and will do, in words, and what is amiss."""
-        return words.opening(
-            self.config, self.batches, self.songs, self.network, self.device, self.dtype, self.begun_at
-        )
+    def describe(self) -> str:
+        """What the run has found and will do, a line each, and what is amiss."""
+        lines = [
+            f"songs: {describe_music(self.batches, self.songs)}",
+            f"network: {describe_network(self.config, self.network, self.dtype)}",
+            f"steps: {self.step} of {self.schedule.steps} are done" if self.step else f"steps: {self.schedule.steps}",
+        ]
+        return "\n".join(lines + [f"warning: {w}" for w in warnings_about(self.config, self.batches, self.songs)])
 
-    def closing(self) -> str:
+    def describe_result(self) -> str:
         """What the run has made, in words."""
-        return words.closing(self.output, self.config.network, finished_before=self.finished_before)
+        return describe_result(self.output, self.config.network, self.finished_before)
 
     @property
     def is_over(self) -> bool:
@@ -113,130 +123,178 @@ class Trainer:
         return self.step == self.schedule.steps or self.minutes >= (self.schedule.minutes or math.inf)
 
     def run(self) -> None:
-        """Train to the end. Raises `UserError` when a loss is not finite, or music cannot be read any more."""
-        report = TrainingReport(self.output, self.config, self.step) if self.rank == 0 else None
-        bar = tqdm(total=self.schedule.steps, initial=self.step, disable=self.rank > 0, dynamic_ncols=True, unit="step")
+        """Train to the end. A signal to stop leaves a state to resume from, whenever it comes.
+
+        Raises `UserError` when a loss is not finite, or music cannot be read any more.
+        """
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+            sweep_partials(self.output)
+        except OSError as error:
+            raise UserError(
+                f"--output {self.output} cannot be made a folder: {error.strerror}.", code="not_a_folder"
+            ) from error
+        log = RunLog(self.output, self.config, self.step) if self.rank == 0 else None
+        try:
+            with closing(log) if log else nullcontext(), worker_failures_reported():
+                self._run(log)
+        except (KeyboardInterrupt, Stopped):
+            if log and not self.in_step:
+                self._save_state()
+            raise
+
+    def _run(self, log: RunLog | None) -> None:
+        bar = tqdm(total=self.schedule.steps, initial=self.step, disable=not log, dynamic_ncols=True, unit="step")
         shown: dict[str, str] = {}  # the latest value of each loss: not every step has them all
-        scores: dict[str, str] = {}
-        with bar, closing(report) if report else nullcontext():
-            if report and self.config.weights and self.step == 0:
-                scores = in_words(self._validate(report))  # the best will be no worse than what it went on from
-            batches = [] if self.is_over else load(self.batches, self.step, self.device, self.waveforms)
+        finish = self.resident.finish if self.resident else None
+        batches = load(self.batches, self.schedule.steps if self.is_over else self.step, self.device, finish)
+        with bar, closing(batches):
+            if log and self._validation_is_due():
+                shown |= self._validate(log, bar)
             clock = Clock(self.minutes, self.device)
-            for batch in report.timed(batches) if report else batches:
-                terms = self.train_step(batch)
-                self.step += 1
-                if self.schedule.minutes:
-                    self.minutes = clock.minutes()
+            for batch in log.timed(batches) if log else batches:
+                with stops_deferred() as stops:
+                    self.in_step = True
+                    terms = self.train_step(batch)
+                    self.step, self.in_step = self.step + 1, False
+                    if self.schedule.minutes:
+                        self.minutes = clock.minutes()
+                    stopping = over_processes(float(bool(stops)), self.device) > 0
+                if stopping:  # another process has been told to
+                    raise Stopped(signal.SIGTERM)
                 bar.update()
                 shown |= {name: f"{value:.3g}" for name, value in terms.items()}
-                bar.set_postfix(shown | scores, refresh=False)
-                last = self.is_over
-                if report:
-                    report.losses(self.step, terms)
-                    if self.step % self.schedule.validate_every == 0 or last:
-                        scores = in_words(self._validate(report))
-                    if self.step % self.schedule.checkpoint_every == 0 or last:
-                        save_state(self.output / LAST, self._state())
-                if last:
+                bar.set_postfix(shown, refresh=False)
+                if log:
+                    log.losses(self.step, terms)
+                    if self._validation_is_due():
+                        shown |= self._validate(log, bar)
+                    if self.step % self.schedule.checkpoint_every == 0 or self.is_over:
+                        self._save_state()
+                if self.is_over:
                     break
-            if report:
-                self._finish(report)
+            if log:
+                self._finish(log, bar)
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """Update the generator, then the discriminators, on one batch; the losses by name."""
+        """Update the network, then the discriminators, on one batch; the losses by name, as means over processes."""
         self._set_learning_rate()
-        unlabelled = "mixtures" in batch
-        adversarial = unlabelled and self.config.adversarial_at(self.step)
+        # Dropout depends on the seed and the step alone, so that a resumed run goes on as it would have.
+        torch.manual_seed((self.config.seed + self.step * self.processes + self.rank) % 2**63)
+        adversarial = "mixtures" in batch and self.config.adversarial_at(self.step)
 
-        # Generator. Its gradient passes through the discriminators, which stand still meanwhile.
-        if adversarial:
-            self.critics.requires_grad_(False)
+        # The network. Its gradient passes through the discriminators, which stand still meanwhile.
+        discriminators = self.discriminators if adversarial else None
+        if discriminators:
+            discriminators.requires_grad_(False)
         with self._precision():
-            terms, estimates = self.objective(batch, self.critics if adversarial else None)
-        self._check(terms)
-        total = self.config.losses.total(terms)
+            terms, estimates = self.objective(batch, discriminators)
+        values = self._values(terms)
+        weights = asdict(self.config.losses)
+        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         self.network.zero_grad()
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip)
-        self._check({"gradient": norm})
+        self._values({"gradient": norm})
         self.optimizer.step()
         self.average.update_parameters(self.network)
 
-        # Discriminators.
-        if adversarial:
-            self.critics.requires_grad_(True)
+        if discriminators and self.discrimination:
+            discriminators.requires_grad_(True)
             with self._precision():
-                judged = self.judging(batch, estimates)
-            self._check(judged)
-            self.critics_optimizer.zero_grad(set_to_none=True)
-            sum(judged.values()).backward()
-            self.critics_optimizer.step()
-            terms |= judged
-        return {name: float(term.detach()) for name, term in terms.items()}
+                terms = self.discrimination(batch, estimates)
+            values |= self._values(terms)
+            self.discriminators_optimizer.zero_grad(set_to_none=True)
+            torch.stack([*terms.values()]).sum().backward()
+            self.discriminators_optimizer.step()
+        return values
 
-    def _discriminator(self, targets: int) -> Discriminator:
-        settings = self.config.discriminator
-        return Discriminator(targets=targets, widths=settings.widths, scales=settings.scales)
-
-    def _first_batches(self) -> Iterator[Batch]:
+    def first_batches(self) -> Iterator[Batch]:
         """The first 16 batches that have all that batches can have, of all processes together."""
-        whole, every = Batches(self.config, self.pools, clerk=self.batches.clerk), self.schedule.unlabelled_every
+        whole, every = Batches(self.config, self.pools, plan=self.batches.plan), self.schedule.unlabelled_every
         for step in range(0, min(16 * every, len(whole)), every):
-            yield whole.finished(whole[step], self.waveforms) if self.waveforms else whole[step]
+            yield self.resident.finish(whole[step]) if self.resident else whole[step]
 
-    def _share(self, module: nn.Module) -> nn.Module:
-        """Let gradients be averaged over the processes of torchrun, if there are several."""
+    def _distributed(self, module: nn.Module) -> nn.Module:
+        """The module, with its gradients averaged over the processes of torchrun, if there are several."""
         return DistributedDataParallel(module) if self.processes > 1 else module
 
     @contextmanager
-    def _precision(self):
+    def _precision(self) -> Iterator[None]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
             yield
 
     def _set_learning_rate(self) -> None:
         factor = learning_rate_factor(self.step, self.schedule, self.minutes)
         self.optimizer.set_learning_rate(self.schedule.learning_rate * factor)
-        if self.config.losses.adversarial:
-            for group in self.critics_optimizer.param_groups:
+        if self.discriminators:
+            for group in self.discriminators_optimizer.param_groups:
                 group["lr"] = self.config.discriminator.learning_rate * factor
 
-    def _check(self, terms: dict[str, torch.Tensor]) -> None:
-        for name, term in terms.items():
-            if not torch.isfinite(term):
+    def _values(self, terms: dict[str, Tensor]) -> dict[str, float]:
+        """The values of named losses, as means over processes. Raises `UserError` naming one that is not finite."""
+        stacked = torch.stack([term.detach().float() for term in terms.values()])
+        if self.processes > 1:
+            distributed.all_reduce(stacked)
+        values = dict(zip(terms, (stacked / self.processes).tolist(), strict=True))
+        for name, value in values.items():
+            if not math.isfinite(value):
                 last = self.output / LAST
                 good = f"the last good checkpoint is {last}; " if last.exists() else ""
                 raise UserError(
                     f"{name} is not finite at step {self.step}: {good}lower schedule.learning_rate, "
-                    "or try schedule.precision=fp32."
+                    "or try schedule.precision=fp32.",
+                    code="not_finite",
                 )
+        return values
 
-    def _validate(self, report: TrainingReport) -> dict[str, float]:
-        """Score the averaged weights on the validation songs, and keep them if they are the best."""
+    def _validation_is_due(self) -> bool:
+        if self.validated == self.step:
+            return False
+        if self.step == 0:  # the best will be no worse than the weights that the run starts from
+            return bool(self.config.weights)
+        return self.step % self.schedule.validate_every == 0 or self.is_over
+
+    def _validate(self, log: RunLog, bar: tqdm) -> dict[str, str]:
+        """Score the averaged weights on the validation songs, and keep the best; the scores in words."""
         network = self.average.module.eval() if self.schedule.average else self.network.eval()
-        songs = validate(network, self.songs)
+        songs = validate(
+            network, self.songs, lambda n: bar.set_description(f"validation, song {n + 1}/{len(self.songs)}")
+        )
+        bar.set_description("")
         scores, mean = medians(songs), mean_of(self.config.targets, songs)
-        report.validation(self.step, scores, network, self.songs)
         merit = self.step if mean is None else mean  # with nothing to compare, the latest is the best
-        if merit > self.best:
-            self.best = merit
-            self._save(network, step=self.step, validation_sdr=scores)
+        with stops_deferred():
+            if merit > self.best:
+                self._save(network, step=self.step, validation_sdr=scores)
+                self.best = merit
+            log.validation(self.step, scores, network, self.songs)
+            self.validated = self.step
         self.network.train()
-        return scores
+        return {source: f"{value:.2f} dB" for source, value in scores.items()}
 
-    def _finish(self, report: TrainingReport) -> None:
-        """Make the masks of the best weights as soft as scores best: once, however often the end is taken up again."""
-        if self.best == -math.inf:  # the best weights were taken away
-            self._validate(report)
+    def _finish(self, log: RunLog, bar: tqdm) -> None:
+        """Fit the temperature of the best weights: once, however often the end is resumed."""
+        if self.best == -math.inf:  # the best weights were removed
+            self._validate(log, bar)
         best = load_weights(self.output / BEST, self.device, self.config.network)
         facts = {name: value for name, value in best.provenance.items() if name != "config"}
+        temperatures = self.schedule.temperatures
         if (
             self.songs
-            and self.schedule.soften
-            and "softened" not in facts
+            and temperatures
+            and "temperature" not in facts
             and hasattr(best.network.generator, "scale_logits")
         ):
-            facts["softened"], songs = soften(best.network, self.songs, self.schedule.soften)
+            facts["temperature"], songs = fit_temperature(
+                best.network,
+                self.songs,
+                temperatures,
+                lambda number, song: bar.set_description(
+                    f"temperature {number + 1}/{len(temperatures)}, song {song + 1}/{len(self.songs)}"
+                ),
+            )
+            bar.set_description("")
             facts["validation_sdr"] = medians(songs)
             self._save(best.network, **facts)
 
@@ -244,36 +302,54 @@ class Trainer:
         provenance = {"config": asdict(self.config), **facts}
         save_weights(self.output / BEST, network, self.config, provenance, self.config.licence)
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "config": asdict(self.config),
-            "step": self.step,
-            "best": self.best,
-            "minutes": self.minutes,
-            **{name: part.state_dict() for name, part in self.parts.items()},
-        }
+    def _save_state(self) -> None:
+        values = {name: getattr(self, name) for name in ("step", "best", "minutes", "validated")}
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        save_state(self.output / LAST, {"config": asdict(self.config), **values, **parts})
 
 
 class Clock:
-    """Minutes that a run has taken, all its sittings together; the same for all processes of torchrun."""
+    """Minutes that a run has taken, over all its sessions; the same in all processes of torchrun."""
 
     def __init__(self, minutes: float, device: torch.device):
         self.start, self.device = time.monotonic() - 60 * minutes, device
 
     def minutes(self) -> float:
-        spent = (time.monotonic() - self.start) / 60
-        if processes()[1] == 1:
-            return spent
-        longest = torch.tensor(spent, device=self.device)
-        torch.distributed.all_reduce(longest, torch.distributed.ReduceOp.MAX)
-        return float(longest)
+        return over_processes((time.monotonic() - self.start) / 60, self.device)
 
 
-def in_words(scores: dict[str, float]) -> dict[str, str]:
-    """SDR by source, in dB, as the progress bar shows it."""
-    return {source: f"{value:.2f} dB" for source, value in scores.items()}
+@contextmanager
+def stops_deferred() -> Iterator[list[int]]:
+    """Hold signals that stop the program until the end of the block, so that no half-made step is saved.
+
+    Yields the signals that have come so far.
+    """
+    received: list[int] = []
+    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}  # only the main thread receives signals
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if received:
+        signal.raise_signal(received[0])
+
+
+def over_processes(value: float, device: torch.device) -> float:
+    """The largest value among the processes of torchrun."""
+    if processes()[1] == 1:
+        return value
+    largest = torch.tensor(value, device=device)
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    return float(largest)
 
 
 def processes() -> tuple[int, int]:
-    """This process's rank and how many there are; torchrun says so in the environment."""
+    """This process's rank and the number of processes; torchrun says so in the environment."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

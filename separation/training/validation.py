@@ -1,37 +1,50 @@
-"""How good a network is in the middle of its training: energy-ratio SDR on the validation songs of the stores."""
+"""How good a network is during training: its validation songs, their SDR, and the temperature of its masks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
 
 import torch
 from torch import Tensor
 
-from separation.audio.stft import Spectral
-from separation.dataset.store import Store, StoredTrack, mixture_of, rest_of, target_of
+from separation.audio.stft import Spectral, SpectralSettings
+from separation.dataset.layouts import artist_of, is_named
+from separation.dataset.store import Signal, Store, StoredTrack, mixture_of, rest_of, target_of
+from separation.errors import UserError
 from separation.inference.masking import MaskingNetwork
 from separation.inference.separator import Separator
+from separation.stems import MIXTURE
+from separation.training.config import DataSettings
 
 Scores = dict[str, dict[str, float]]
-"""SDR in decibels by song and source."""
+"""SDR in dB by song and source. Songs go by the folders of their tracks: two may have one name."""
 
 
-def sdr(reference: Tensor, estimate: Tensor) -> float:
-    """10 log10 of the energy of `reference` against that of the error, in dB, over a whole signal of any shape."""
-    floor = 1e-10
-    error = (reference - estimate).square().sum() + floor
-    return float(10 * torch.log10((reference.square().sum() + floor) / error))
+def open_store(folder: str, spectral: SpectralSettings | None = None) -> Store:
+    """A store, with these spectral settings if they are given. Raises `UserError` when it is missing, or has others."""
+    store = Store(Path(folder))
+    if spectral and store.settings != spectral:
+        built = store.settings
+        raise UserError(
+            f"the store {folder} was built with n_fft {built.n_fft} and hop {built.hop} at {built.sample_rate} Hz, the "
+            f"config asks for {spectral.n_fft} and {spectral.hop} at {spectral.sample_rate} Hz: build another with "
+            f"dataset.py --n-fft {spectral.n_fft} --hop {spectral.hop} --output OTHER, or "
+            f"--set spectral.n_fft={built.n_fft} spectral.hop={built.hop} spectral.sample_rate={built.sample_rate}.",
+            code="other_stft",
+        )
+    return store
 
 
-def validation_tracks(stores: Iterable[str]) -> list[StoredTrack]:
+def validation_tracks(stores: Iterable[str], spectral: SpectralSettings | None = None) -> list[StoredTrack]:
     """The validation songs of the stores that have a mixture, and something else to compare with.
 
-    Raises `UserError` when one is damaged.
+    Raises `UserError` when one is damaged, or a store as `open_store` does.
     """
     found = []
-    for store in (Store(Path(folder)) for folder in stores):
+    for store in (open_store(folder, spectral) for folder in stores):
         for track in store.tracks("valid"):
             if len(track.parts) > 1 and mixture_of(track):
                 track.check(store.settings.bins)
@@ -39,25 +52,104 @@ def validation_tracks(stores: Iterable[str]) -> list[StoredTrack]:
     return found
 
 
-def validate(network: MaskingNetwork, tracks: Iterable[StoredTrack]) -> Scores:
-    """SDR of each source of each song; a source that a song lacks or that is silent has none."""
-    return scores_of(Separator(network), tracks)
+def seeded(name: str, seed: int) -> str:
+    """A random key of a name that does not depend on other names, so that subsets are nested."""
+    return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
 
 
-def scores_of(separator: Separator, tracks: Iterable[StoredTrack]) -> Scores:
+def hold_out(
+    tracks: Sequence[StoredTrack], targets: Sequence[str], data: DataSettings
+) -> tuple[set[str], list[StoredTrack]]:
+    """The songs that `data.valid` excludes from training, and the tracks among them to validate on.
+
+    A number of songs is drawn by `labelled_seed`, artist by artist: all songs of these artists are excluded, and an
+    artist with more songs than are wanted stays in while others suffice. Songs with a target are validated on, at their
+    own speed.
+
+    Raises `UserError` when there are fewer such songs, or none of a name that `data.valid` lists.
+    """
+    scored = [
+        track
+        for track in tracks
+        if track.name == track.song and MIXTURE in track.parts and not track.teacher and {*targets} & {*track.parts}
+    ]
+    if isinstance(data.valid, int):
+        excluded = _drawn({track.song for track in scored}, {track.song for track in tracks}, data.valid, data)
+    else:
+        excluded = set()
+        for name in data.valid or ():
+            found = {track.song for track in tracks if is_named(track.song, name)}
+            if not found:
+                raise UserError(
+                    f"data.valid: no store has a training song or an artist called {name!r}.", code="no_such_song"
+                )
+            excluded |= found
+    songs = [track for track in scored if track.song in excluded]
+    if excluded and not songs:
+        raise UserError(
+            f"data.valid: none of these songs has a mixture and isolated {' or '.join(targets)} beside it.",
+            code="no_such_song",
+        )
+    return excluded, songs
+
+
+def _drawn(candidates: set[str], songs: set[str], wanted: int, data: DataSettings) -> set[str]:
+    if wanted and wanted >= len(candidates):
+        raise UserError(
+            f"data.valid: {wanted} songs cannot be held out, only {len(candidates)} have stems.", code="too_few_songs"
+        )
+
+    def by_seed(name: str) -> str:
+        return seeded(name, data.labelled_seed + 2)
+
+    artists: dict[str, list[str]] = {}
+    for song in sorted(candidates, key=by_seed):
+        artists.setdefault(artist_of(song), []).append(song)
+    drawn: set[str] = set()
+    for artist in sorted(artists, key=by_seed):
+        if len(drawn) + len(artists[artist]) <= wanted:
+            drawn |= {*artists[artist]}
+    excluded = {artist_of(song) for song in drawn}
+    # Where a few artists have all songs, some of theirs are taken.
+    drawn |= {*sorted(candidates - drawn, key=by_seed)[: wanted - len(drawn)]}
+    return drawn | {song for song in songs if artist_of(song) in excluded}
+
+
+def sdr(reference: Tensor, estimate: Tensor) -> float:
+    """10 log10 of the energy of `reference` over that of the error, in dB, over a whole signal of any shape."""
+    floor = 1e-10
+    error = (reference - estimate).square().sum() + floor
+    return float(10 * torch.log10((reference.square().sum() + floor) / error))
+
+
+def validate(
+    network: MaskingNetwork, tracks: Sequence[StoredTrack], progress: Callable[[int], None] | None = None
+) -> Scores:
+    """SDR of each source of each song; a source that a song lacks or that is silent has none.
+
+    `progress` is told the number of each song before it is separated.
+    """
+    return scores_of(Separator(network), tracks, progress)
+
+
+def scores_of(
+    separator: Separator, tracks: Sequence[StoredTrack], progress: Callable[[int], None] | None = None
+) -> Scores:
     """The same, of a separator."""
     network, scores = separator.network, {}
     spectral = Spectral(network.settings)
-    for track in tracks:
+    for number, track in enumerate(tracks):
+        if progress:
+            progress(number)
         references = {target: target_of(track, target) for target in network.targets}
         if len(network.sources) > len(network.targets):
             references[network.sources[-1]] = rest_of(track, network.targets)
 
-        def waveform(signal, track: StoredTrack = track) -> Tensor:
+        def waveform(signal: Signal, track: StoredTrack = track) -> Tensor:
             return spectral.inverse(signal.crop(0, track.frames, network.settings.bins), track.samples)
 
         estimates = separator(waveform(mixture_of(track)), network.settings.sample_rate)
-        scores[track.name] = {
+        scores[str(track.folder)] = {
             source: sdr(reference, estimates[source])
             for source, signal in references.items()
             if signal and (reference := waveform(signal)).square().mean() > 1e-8
@@ -74,7 +166,36 @@ def medians(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 def mean_of(targets: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> float | None:
     """The mean SDR of the targets over all songs, in dB; None when no song has any of them.
 
-    What to choose by: with few songs medians move by several times as much as the songs do.
+    This chooses the best step: medians over few songs vary several times as much.
     """
     values = [song[target] for song in scores.values() for target in targets if target in song]
     return fmean(values) if values else None
+
+
+def fit_temperature(
+    network: MaskingNetwork,
+    tracks: Sequence[StoredTrack],
+    temperatures: Sequence[float],
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[float, Scores]:
+    """Divide the network's logits by the temperature with the best mean SDR of its targets on `tracks`.
+
+    An L1 loss makes masks nearly binary, while SDR rewards masks that express uncertainty. Guo et al., "On calibration
+    of modern neural networks", ICML 2017. Returns the temperature and the scores with it; without anything to score the
+    network stays as it is.
+    """
+    tried = {}
+    for number, temperature in enumerate(temperatures):
+        network.generator.scale_logits(1 / temperature)
+        tried[temperature] = validate(
+            network, tracks, progress and (lambda song, number=number: progress(number, song))
+        )
+        network.generator.scale_logits(temperature)
+
+    def merit(temperature: float) -> float:
+        mean = mean_of(network.targets, tried[temperature])
+        return -abs(temperature - 1) if mean is None else mean
+
+    best = max(tried, key=merit)
+    network.generator.scale_logits(1 / best)
+    return best, tried[best]

@@ -6,7 +6,7 @@ import pytest
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("script", ["dataset", "train"])
+@pytest.mark.parametrize("script", ["dataset", "train", "train_stops"])
 def test_a_script_that_is_killed_anywhere_makes_the_same_in_the_end(run, script):
     """The whole of it is `python -m benchmarks.kills`."""
     result = run("-m", "benchmarks.kills", script, "--kills", "3", "--seed", "1")

@@ -29,7 +29,7 @@ def test_a_run_leaves_out_what_its_column_says(labels, unlabelled):
     assert (config.data.labelled, config.data.labelled_seed, config.seed) == (labels, 2, 2)
     assert config.losses.semi_supervised == unlabelled and bool(config.losses.supervised_target) == bool(labels)
     assert config.data.valid == ("a", "b")
-    assert len(config.data.stores) == (3 if unlabelled else 1) and not config.schedule.soften
+    assert len(config.data.stores) == (3 if unlabelled else 1) and not config.schedule.temperatures
 
 
 def test_a_cell_is_trained_scored_and_not_done_twice(tmp_path):

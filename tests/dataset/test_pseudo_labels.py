@@ -20,7 +20,7 @@ from separation.dataset.store import Store, silence_of
 from separation.errors import UserError
 from separation.training.batches import Batches
 from separation.training.config import parse_config
-from separation.training.pools import open_pools
+from separation.training.sources import open_pools
 
 SETTINGS = SpectralSettings()
 RATE = SETTINGS.sample_rate
@@ -75,13 +75,14 @@ def test_weights_that_have_not_learned_a_stem_are_refused():
 
 
 def test_labels_of_a_teacher_are_never_taken_for_true_ones(labelled):
-    config = parse_config({"data": {"crop_frames": 64, "taught": 1.0, "stores": {str(labelled / "store"): 1.0}}}, "")
+    stores = {str(labelled / "store"): 1.0}
+    config = parse_config({"data": {"crop_frames": 64, "pseudo_labelled": 1.0, "stores": stores}}, "")
     pools = open_pools(["vocals"], config.data, SETTINGS, 15_000)
-    assert pools.labelled_songs == ["whole"] and pools.labelled.songs == {"whole"}
+    assert pools.labelled_songs == ["whole"] and pools.whole.songs == {"whole"}
     assert pools.targets["vocals"].songs == pools.rests.songs - {"mixed"} == {"whole"}
-    assert pools.taught.songs == {"mixed"} and pools.mixtures.songs == {"whole", "mixed"}
+    assert pools.pseudo_labelled.songs == {"mixed"} and pools.mixtures.songs == {"whole", "mixed"}
     config = parse_config({"data": {"crop_frames": 64, "labelled": 0, "stores": {str(labelled / "store"): 1.0}}}, "")
-    assert open_pools(["vocals"], config.data, SETTINGS, 15_000).taught.songs == {"mixed"}
+    assert open_pools(["vocals"], config.data, SETTINGS, 15_000).pseudo_labelled.songs == {"mixed"}
 
 
 def is_crop_of(source, whole) -> bool:
@@ -95,7 +96,7 @@ def is_crop_of(source, whole) -> bool:
 @pytest.mark.parametrize(("remix", "labels"), [(0.0, None), (1.0, None), (0.0, 0)])
 def test_examples_that_a_teacher_labelled_are_its_stems_with_new_gains(labelled, remix, labels):
     """A remix has a true rest beside them; without labels there are no other examples."""
-    data = {"crop_frames": 64, "taught": 0.5 if labels == 0 else 1.0, "remix": remix, "labelled": labels}
+    data = {"crop_frames": 64, "pseudo_labelled": 0.5 if labels == 0 else 1.0, "remix": remix, "labelled": labels}
     data |= {"mute": 0, "gain": [0.5, 0.5], "swap": 0, "flip": 0, "stores": {str(labelled / "store"): 1.0}}
     config = parse_config({"data": data}, "")
     batches = Batches(config, open_pools(["vocals"], config.data, SETTINGS, 15_000))

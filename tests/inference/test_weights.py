@@ -17,7 +17,6 @@ from separation.errors import UserError
 from separation.inference import weights as weights_module
 from separation.inference.config import NetworkSettings
 from separation.inference.weights import build_network, load_network, load_weights, save_weights
-from separation.training.state import load_state, save_state
 
 
 @pytest.fixture
@@ -193,22 +192,8 @@ def test_sizes_that_do_not_fit_together_are_a_sentence():
         build_network(huge)
 
 
-STATE = {
-    "config": {"targets": ("vocals",), "data": {"labelled": None, "stores": {"a": 1.0}}},
-    "step": 3,
-    "best": -torch.inf,
-    "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"betas": (0.5, 0.9), "params": [0]}]},
-}
-
-
-def test_training_state_is_loaded_as_it_was_saved(tmp_path):
-    save_state(tmp_path / "run" / "last.pt", STATE)
-    assert load_state(tmp_path / "run" / "last.pt") == STATE
-
-
 def test_a_failed_save_keeps_the_file_that_was_there(tmp_path, monkeypatch, network):
-    state, weights = tmp_path / "last.pt", tmp_path / "best.safetensors"
-    save_state(state, STATE)
+    weights = tmp_path / "best.safetensors"
     save_weights(weights, network, tiny_config(("drums",)), {"step": 1})
 
     def fail_half_way(path: Path, content: bytes = b"half") -> None:
@@ -218,62 +203,6 @@ def test_a_failed_save_keeps_the_file_that_was_there(tmp_path, monkeypatch, netw
 
     monkeypatch.setattr(Path, "write_bytes", fail_half_way)
     with pytest.raises(UserError, match="cannot be written"):
-        save_state(state, {**STATE, "step": 4})
-    with pytest.raises(UserError, match="cannot be written"):
         save_weights(weights, network, tiny_config(("drums",)), {"step": 2})
-    assert load_state(state)["step"] == 3
     assert load_weights(weights).provenance == {"step": 1}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "last.pt"]
-
-
-class Foreign:
-    """Something that loading would have to unpickle."""
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (None, "there is no training to take up at"),
-        (b"nonsense", "is damaged"),
-        ({"config": Foreign()}, "is damaged"),
-        ({"weights": torch.zeros(2)}, "is no training state of this program"),
-        ([1, 2], "is no training state of this program"),
-    ],
-)
-def test_training_state_that_cannot_be_taken_up_is_named(tmp_path, content, sentence):
-    path = tmp_path / "last.pt"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        torch.save(content, path)
-    with pytest.raises(UserError, match=sentence) as error:
-        load_state(path)
-    assert str(path) in str(error.value)
-
-
-@pytest.mark.parametrize("place", [0.02, 0.3, 0.6, 0.9, 0.999])
-def test_any_damage_to_the_training_state_is_noticed(tmp_path, place):
-    path = tmp_path / "last.pt"
-    save_state(path, {**STATE, "weights": torch.arange(20_000.0) + 1})
-    content = bytearray(path.read_bytes())
-    start = int(place * len(content))
-    content[start : start + 3000] = bytes(len(content[start : start + 3000]))
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"last\.pt is damaged: delete it and start without --resume"):
-        load_state(path)
-
-
-def test_training_state_from_before_there_were_checksums_is_loaded(tmp_path):
-    torch.save(STATE, tmp_path / "last.pt")
-    assert load_state(tmp_path / "last.pt") == STATE
-
-
-def test_no_good_file_is_to_be_deleted_for_want_of_memory(tmp_path, monkeypatch):
-    def fail(*_, **__):
-        raise MemoryError
-
-    save_state(tmp_path / "last.pt", STATE)
-    monkeypatch.setattr(torch, "load", fail)
-    with pytest.raises(UserError, match="too little memory to read the training state") as error:
-        load_state(tmp_path / "last.pt")
-    assert "delete" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["best.safetensors"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,16 +18,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY, environment
+from conftest import REPOSITORY, environment, hear_signals
 from music import TINY, make_song, make_store
 from networks import PAPER, read_facts
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import train
 from separation.audio.stft import SpectralSettings
 from separation.inference.weights import load_network
+from separation.training import command
+from separation.training.checkpoints import load_state
 from separation.training.config import LossWeights
-from separation.training.state import load_state
 from separation.training.validation import medians, sdr, validate, validation_tracks
 
 LOSSES = {*vars(LossWeights()), "discriminator_rest", "discriminator_mixture"}
@@ -64,7 +66,7 @@ def test_training_says_what_it_does_and_where_the_weights_are(smoke):
     config, facts = read_facts(smoke.output / "best.safetensors")
     assert config.data.stores == {str(smoke.store): 1.0}
     assert facts["step"] in (50, 100) and facts["validation_sdr"].keys() == {"vocals", "accompaniment"}
-    assert facts["softened"] in config.schedule.soften
+    assert facts["temperature"] in config.schedule.temperatures
     assert load_state(smoke.output / "last.pt")["step"] == 100
     assert {path.name for path in smoke.output.iterdir()} == {
         "best.safetensors",
@@ -117,7 +119,9 @@ def tiny(tmp_path_factory) -> Path:
 def weights_of(output: Path) -> dict[str, torch.Tensor]:
     state = load_state(output / "last.pt")
     return {
-        f"{part} {name}": tensor for part in ("network", "average", "critics") for name, tensor in state[part].items()
+        f"{part} {name}": tensor
+        for part in ("network", "average", "discriminators")
+        for name, tensor in state[part].items()
     }
 
 
@@ -141,6 +145,88 @@ def test_a_killed_run_taken_up_again_ends_with_the_same_weights(tiny, run, tmp_p
     expected, found = weights_of(whole), weights_of(killed)
     assert expected.keys() == found.keys()
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no process groups")
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_stopped_group_of_processes_leaves_a_state_and_no_trace(tiny, run, tmp_path, number):
+    """Ctrl-C, Slurm and systemd, and a terminal that closes: all of them long before the first checkpoint."""
+    number, output = getattr(signal, number), tmp_path / "run"
+    changes = ["schedule.steps=100000", "schedule.checkpoint_every=100000", "data.workers=2"]
+    command = [sys.executable, "train.py", "--config", tiny, "--device", "cpu", "--output", output, "--set", *changes]
+    process = subprocess.Popen(
+        [*map(str, command)], cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True, preexec_fn=hear_signals,
+    )  # fmt: skip
+    while not ((output / "history.jsonl").exists() and (output / "history.jsonl").stat().st_size):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, errors
+    assert "Traceback" not in errors and "Error" not in errors
+    hint = re.search(r"stopped after step (\d+); to continue: python (train\.py .* --resume)$", errors, re.MULTILINE)
+    assert hint and load_state(output / "last.pt")["step"] == int(hint[1]) > 0
+    assert "there is no run" not in run(*shlex.split(hint[2]), "--check").stdout  # which trains no further
+
+
+def test_a_check_tries_everything_and_writes_nothing(tiny, run, tmp_path):
+    result = run("train.py", "--check", "--config", tiny, "--device", "cpu", "--output", tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    rows = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
+    found = {line.split("  ")[0] for status, line in rows if status == "ok"}
+    assert found >= {"config", "songs", "network", "one batch", "one step", "memory", "time to the end"}
+    assert any(status == "warning" and "no songs to validate on" in line for status, line in rows)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_check_of_what_cannot_run_fails(tiny, run, tmp_path):
+    changes = ["--set", "data.batch_size=4", "data.stores={nowhere: 1}"]
+    result = run("train.py", "--check", "--config", tiny, "--device", "cpu", "--output", tmp_path / "run", *changes)
+    assert result.returncode == 1 and result.stdout.splitlines()[-1].startswith("error")
+    assert "nowhere" in result.stdout and "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+NETWORK = '''
+import torch
+from torch import nn
+
+
+class Small(nn.Module):
+    """Two layers over the bins of a frame, alone."""
+
+    context = 0
+
+    def __init__(self, targets, bins, complete, hidden: int = 8):
+        super().__init__()
+        self.targets = targets
+        self.layers = nn.Sequential(nn.Linear(2 * bins, hidden), nn.ReLU(), nn.Linear(hidden, targets * 2 * bins))
+
+    def forward(self, mixture):
+        frames = mixture.abs().sqrt().flatten(1, 2).transpose(1, 2)  # [batch, frames, channels * bins]
+        masks = torch.sigmoid(self.layers(frames)).transpose(1, 2)
+        return masks.unflatten(1, (self.targets, 2, mixture.shape[-2])).float()
+'''
+
+
+def test_a_network_of_the_users_is_trained(tiny, tmp_path, monkeypatch):
+    (tmp_path / "theirs.py").write_text(NETWORK, encoding="utf-8")
+    settings = yaml.safe_load(tiny.read_text(encoding="utf-8"))
+    settings |= {"network": "theirs:Small", "generator": {"hidden": 12}, "losses": {"exchange": 1.0}}
+    settings["schedule"] |= {"steps": 30}
+    settings["data"] |= {"valid": 1}
+    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    command = [sys.executable, "train.py", "--config", tmp_path / "theirs.yaml", "--output", tmp_path / "run"]
+    result = subprocess.run(
+        [*map(str, command)], cwd=REPOSITORY, env=environment() | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"done: \S+best.safetensors, vocals -?\d", result.stdout)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    losses = [line["losses"]["supervised_target"] for line in lines if "losses" in line]
+    assert losses[-1] < losses[0]
 
 
 def test_two_processes_or_two_machines_end_with_the_weights_of_one(tiny, run, tmp_path):
@@ -190,9 +276,9 @@ def test_a_missing_gpu_is_a_sentence(run, tmp_path):
 @pytest.mark.parametrize("rank", [0, 3])
 def test_every_process_of_torchrun_takes_a_device_of_its_own(monkeypatch, rank):
     taken = []
-    monkeypatch.setattr(train, "choose_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(command, "choose_device", lambda _: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setenv("LOCAL_RANK", str(rank))
-    device = train.training_device("auto")
+    device = command.training_device("auto")
     assert device == torch.device("cuda", rank)
     assert taken == [device]

@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 
 from separation.errors import UserError
 from separation.inference.weights import build_network
-from separation.training.config import Config, load_config, parse_config
+from separation.training.config import RENAMED, Config, load_config, parse_config
 
 
 def complaint(path: Path, *overrides: str) -> str:
@@ -157,7 +157,7 @@ BROKEN = ("data.remix", "data.equalise", "losses.exchange", "schedule.learning_r
         "schedule.decay=linear",
         "schedule.unlabelled_every=0",
         "schedule.average=1",
-        "schedule.soften=[1, 0]",
+        "schedule.temperatures=[1, 0]",
         "schedule.precision=fp16",
         "seed=18446744073709551616",
         *(f"{key}=100000000000000000000" for key in WHOLE),
@@ -167,7 +167,7 @@ BROKEN = ("data.remix", "data.equalise", "losses.exchange", "schedule.learning_r
         "data.gain=[1, .inf]",
         "generator.blocks=[1000000000]",
         "generator.widths=[1000000000]",
-        "schedule.soften=[.inf]",
+        "schedule.temperatures=[.inf]",
         "discriminator.widths=[1000000000]",
     ],
 )
@@ -224,7 +224,7 @@ def test_what_has_no_weight_is_not_asked_for(write):
 
     def asked_for(*weights: str) -> tuple[bool, bool, bool]:
         losses = load_config(path, weights).losses
-        return losses.supervised, losses.semi_supervised, losses.adversarial
+        return losses.supervised, losses.unlabelled, losses.adversarial
 
     assert asked_for() == (False, False, False)
     assert asked_for("losses.supervised_rest=1") == (True, False, False)
@@ -232,6 +232,19 @@ def test_what_has_no_weight_is_not_asked_for(write):
     assert asked_for("losses.adversarial_mixture=1") == (False, True, True)
 
 
-def test_the_total_weighs_the_losses_that_are_there():
-    losses = parse_config({"losses": {"identity": 2, "adversarial_rest": 0.5}}, "here").losses
-    assert losses.total({"identity": 3.0, "adversarial_rest": 4.0}) == 8.0
+@pytest.mark.parametrize("old", ["data.taught=0.4", "data.taught_floor=-12", "schedule.soften=[0.5]"])
+def test_a_key_of_an_earlier_version_names_the_new_one(write, old):
+    key = old.partition("=")[0]
+    message = complaint(write(""), old)
+    assert f"unknown key {key}: it is called {RENAMED[key]} now" in message
+
+
+def test_a_config_is_built_on_another(write):
+    write("targets: [vocals]\ndata: {remix: 0.5, stores: {a: 1}}\nseed: 3\n", "base.yaml")
+    config = load_config(write("base: base.yaml\ntargets: [drums]\ndata: {stores: {b: 2}}\n"), ["seed=4"])
+    assert (config.targets, config.data.remix, config.data.stores, config.seed) == (("drums",), 0.5, {"b": 2.0}, 4)
+
+
+@pytest.mark.parametrize("text", ["base: my.yaml", "base: 3", "base: [a]", "base: none.yaml"])
+def test_a_base_that_is_none_is_refused(write, text):
+    assert "\n" not in complaint(write(text))

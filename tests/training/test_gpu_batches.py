@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import refused
 from music import TINY, add_track, make_song, make_store
 from networks import PAPER
 
-from separation.errors import UserError
 from separation.stems import STEMS
-from separation.training.batches import Batches
+from separation.training.batches import Batches, load
 from separation.training.config import Config, parse_config
-from separation.training.loading import load
-from separation.training.pools import open_pools
-from separation.training.waveforms import waveforms_of
+from separation.training.gpu_batches import resident_waveforms
+from separation.training.sources import open_pools
 
 CPU = torch.device("cpu")
 FRAMES, BINS = 24, 96
@@ -33,7 +32,7 @@ def folder(tmp_path_factory) -> Path:
     lone = {"accompaniment": song["accompaniment"]}
     add_track(folder, TINY, "dull", lone, compact=True, bandwidth=2000.0)
     taught = {"teacher": ["all"], "silent": {"vocals": [[3, 90]]}}
-    add_track(folder, TINY, "taught", {part: song[part] for part in WHOLE}, compact=True, **taught)
+    add_track(folder, TINY, "pseudo_labelled", {part: song[part] for part in WHOLE}, compact=True, **taught)
     return folder
 
 
@@ -56,7 +55,7 @@ DRAWN = {
     "remixes": {"remix": 1, "mute": 0.3},
     "equalised": {"remix": 1, "equalise": 12},
     "pairs": {"targets": STEMS, "pairs": {"vocals": 0.5, "drums": 0.2}},
-    "taught": {"targets": STEMS, "taught": 0.8},
+    "pseudo_labelled": {"targets": STEMS, "pseudo_labelled": 0.8},
     "unlabelled": {"losses": PAPER, "unlabelled_batch_size": 3},
 }
 
@@ -66,11 +65,11 @@ DRAWN = {
 def test_batches_from_memory_are_those_of_the_store(folder, drawn, workers):
     config = make_config(folder, workers=workers, **DRAWN[drawn])
     pools = open_pools(config.targets, config.data, config.spectral, 1000.0)
-    waveforms = waveforms_of(pools, replace(config, data=replace(config.data, in_memory=True)), CPU)
-    ordered = load(Batches(config, pools, clerk=waveforms.clerk), 2, CPU, waveforms)
+    waveforms = resident_waveforms(pools, replace(config, data=replace(config.data, in_memory=True)), CPU)
+    planned = load(Batches(config, pools, plan=waveforms.planner), 2, CPU, waveforms.finish)
     stored = Batches(config, pools)
     count = 0
-    for step, batch in enumerate(ordered, start=2):
+    for step, batch in enumerate(planned, start=2):
         expected = stored[step]
         assert batch.keys() == expected.keys()
         for name, value in expected.items():
@@ -81,24 +80,24 @@ def test_batches_from_memory_are_those_of_the_store(folder, drawn, workers):
     assert any(batch["sources"].abs().max() > 0.1 for batch in (stored[step] for step in range(3)))
 
 
-def test_orders_are_small(folder):
+def test_plans_are_small(folder):
     """A worker sends numbers and no music."""
     config = make_config(folder, targets=STEMS)
     pools = open_pools(config.targets, config.data, config.spectral, 1000.0)
-    waveforms = waveforms_of(pools, replace(config, data=replace(config.data, in_memory=True)), CPU)
-    orders = Batches(config, pools, clerk=waveforms.clerk)[0]["sources"]
-    numbers = [value for value in vars(orders).values() if isinstance(value, torch.Tensor)]
+    waveforms = resident_waveforms(pools, replace(config, data=replace(config.data, in_memory=True)), CPU)
+    plan = Batches(config, pools, plan=waveforms.planner)[0]["sources"]
+    numbers = [value for value in vars(plan).values() if isinstance(value, torch.Tensor)]
     assert sum(value.numel() for value in numbers) < 20 * 5 * len(STEMS)
 
 
 def test_only_a_gpu_takes_waveforms_into_its_memory_unasked(folder):
     config = make_config(folder)
     pools = open_pools(config.targets, config.data, config.spectral, 1000.0)
-    assert waveforms_of(pools, config, CPU) is None
+    assert resident_waveforms(pools, config, CPU) is None
 
 
 def test_stores_of_spectrograms_cannot_be_taken_into_memory(tmp_path):
     config = make_config(make_store(tmp_path / "spectra"), in_memory=True)
     pools = open_pools(config.targets, config.data, config.spectral, 1000.0)
-    with pytest.raises(UserError, match="--compact"):
-        waveforms_of(pools, config, CPU)
+    with refused("not_compact"):
+        resident_waveforms(pools, config, CPU)

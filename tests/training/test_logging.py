@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import time
 
@@ -9,9 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from separation.audio.stft import Spectral, SpectralSettings
-from separation.training import report
+from separation.training import logging
 from separation.training.config import Config
-from separation.training.report import TrainingReport, picture
+from separation.training.logging import RunLog, picture
 
 
 def scalars(output) -> dict[str, list[tuple[int, float]]]:
@@ -23,8 +24,9 @@ def scalars(output) -> dict[str, list[tuple[int, float]]]:
 def clock(monkeypatch):
     """A clock that tests set, in place of the machine's."""
     now = [0.0]
-    monkeypatch.setattr(report.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(TrainingReport, "every", 2)
+    monkeypatch.setattr(logging.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(RunLog, "every", 2)
+    monkeypatch.setattr(logging, "FIRST_POINTS", ())
     return now
 
 
@@ -34,7 +36,7 @@ def test_the_share_of_time_spent_waiting_for_data_is_reported(tmp_path, clock):
             clock[0] += 1.0
             yield batch
 
-    writer = TrainingReport(tmp_path, Config(), 0)
+    writer = RunLog(tmp_path, Config(), 0)
     for step, batch in enumerate(writer.timed(batches()), start=1):
         assert batch == step - 1
         clock[0] += 3.0
@@ -47,7 +49,7 @@ def test_the_share_of_time_spent_waiting_for_data_is_reported(tmp_path, clock):
 
 
 def test_losses_are_means_over_the_steps_that_had_them(tmp_path, clock):
-    writer = TrainingReport(tmp_path, Config(), 0)
+    writer = RunLog(tmp_path, Config(), 0)
     for step, terms in enumerate([{"a": 1.0, "b": 5.0}, {"a": 2.0}, {"a": 4.0}, {"a": 6.0}], start=1):
         writer.losses(step, terms)
     writer.close()
@@ -56,9 +58,20 @@ def test_losses_are_means_over_the_steps_that_had_them(tmp_path, clock):
     assert found["loss/b"] == [(2, 5.0)]
 
 
+def test_the_first_losses_come_soon(tmp_path, monkeypatch):
+    """Nobody should wait fifty steps to see whether a run learns."""
+    log = RunLog(tmp_path, Config(), 0)
+    for step in range(1, 101):
+        log.losses(step, {"a": float(step)})
+    log.close()
+    points = [json.loads(line) for line in (tmp_path / logging.HISTORY).read_text().splitlines()]
+    assert [point["step"] for point in points] == [1, 2, 5, 10, 20, 50, 100]
+    assert points[2]["losses"] == {"a": 4.0}  # the mean of 3, 4 and 5
+
+
 def test_a_run_taken_up_again_writes_over_what_came_after_its_checkpoint(tmp_path, clock):
     for first, last, value in ((1, 6, 1.0), (5, 8, 2.0)):  # stopped after 6 steps, taken up after 4
-        writer = TrainingReport(tmp_path, Config(), first - 1)
+        writer = RunLog(tmp_path, Config(), first - 1)
         for step in range(first, last + 1):
             writer.losses(step, {"a": value})
         writer.close()
@@ -88,7 +101,7 @@ def test_a_full_disk_says_so_once_and_without_a_trace(tmp_path, clock, capsys, m
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    writer = TrainingReport(tmp_path, Config(), 0)
+    writer = RunLog(tmp_path, Config(), 0)
     monkeypatch.setattr(RecordWriter, "write", full)
     for step in range(1, 200):
         writer.losses(step, {"a": 1.0})

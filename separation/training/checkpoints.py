@@ -1,0 +1,209 @@
+"""What a run starts from: the state of a stopped run, finished weights, or statistics of the training music.
+
+A state file is what `torch.save` writes, tensors and plain values that are never unpickled, and a line with its
+SHA-256: torch does not notice every damage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from separation.errors import UserError
+from separation.files import replacing
+from separation.inference.masking import MaskingNetwork
+from separation.inference.weights import load_weights
+from separation.models import compress
+from separation.training.batches import Batch, mixtures_in
+from separation.training.config import Config, changed_keys, parse_config
+from separation.training.optimizer import GeneratorOptimizer
+
+LAST, BEST = "last.pt", "best.safetensors"
+MARK = b"\nsha256 "
+
+OPTIMIZER_STATE = ({"momentum_buffer"}, {"step", "exp_avg", "exp_avg_sq"})
+"""What Muon and AdamW remember of a parameter."""
+
+GROWING = ("blocks", "decoder_levels", "frequency_levels")
+"""Arguments of the U-Net that may differ from those of the weights that a run starts from."""
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write training state, all or nothing: nested dicts and lists of tensors and plain values."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    with replacing(path) as partial:
+        partial.write_bytes(payload + _seal(payload))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read training state onto the CPU. Raises `UserError` when there is none or it is damaged."""
+    if not path.is_file():
+        raise UserError(
+            f"there is no run to resume at {path}: start it without --resume, or give its --output.", code="no_run"
+        )
+    try:
+        content = path.read_bytes()
+        payload = memoryview(content)[: -len(_seal(b""))]
+        if content[len(payload) :] != _seal(payload):
+            raise ValueError("its checksum does not match")
+        state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"the state {path} cannot be read: {error.strerror}.", code="unreadable") from error
+    except MemoryError as error:
+        raise UserError(f"not enough memory to read the state {path}.", code="out_of_memory") from error
+    except Exception as error:  # torch raises half a dozen kinds for damaged files
+        raise _damaged(path) from error
+    if not isinstance(state, dict) or "config" not in state:
+        raise UserError(f"{path} is no training state of this program: name another --output.", code="foreign_state")
+    return state
+
+
+def _seal(payload: bytes | memoryview) -> bytes:
+    return MARK + hashlib.sha256(payload).hexdigest().encode() + b"\n"
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(
+        f"the state {path} is damaged or incomplete: delete it and start without --resume.", code="damaged_state"
+    )
+
+
+def finetune_hint(output: Path) -> str:
+    """How a finished run is trained further, in words."""
+    return (
+        "to train further, start another run from its weights: "
+        f"--set weights={output / BEST} schedule.steps=MORE --output ANOTHER"
+    )
+
+
+def read_run(output: Path, config: Config, resume: bool) -> dict[str, Any] | None:
+    """The state to resume from, or None for a new run.
+
+    Raises `UserError` when there is none to resume, it is damaged or has other settings; and, without `resume`, when
+    the folder holds a run already.
+    """
+    path = output / LAST
+    if not resume:
+        if path.exists():
+            raise UserError(
+                f"{output} holds a training run already: continue it with --resume, or name another --output.",
+                code="run_exists",
+            )
+        return None
+    state = load_state(path)
+    before = parse_config(state["config"], str(path))
+    changed = changed_keys(before, config)
+    if changed == ["schedule.steps"] and state.get("step") == before.schedule.steps:
+        raise UserError(
+            f"the run in {output} has finished its {before.schedule.steps} steps: {finetune_hint(output)}.",
+            code="run_finished",
+        )
+    if changed:
+        raise UserError(
+            f"{path} was trained with other settings ({', '.join(changed)}): "
+            "resume with the same config, or name another --output.",
+            code="other_settings",
+        )
+    return state
+
+
+def restore(
+    state: Mapping[str, Any], parts: Mapping[str, Any], steps: int, path: Path
+) -> tuple[int, int, float, float]:
+    """Give `parts` their state. Returns the step, the last one that was validated, the best score and the minutes.
+
+    Raises `UserError` when the state is not whole.
+    """
+    try:
+        step, best, minutes = state["step"], state["best"], float(state.get("minutes", 0))
+        validated = state.get("validated", step)
+        if any(type(number) is not int or not -1 <= number <= steps for number in (step, validated)) or step < 0:
+            raise ValueError("no such step")
+        if not isinstance(best, int | float) or math.isnan(best) or not minutes >= 0:
+            raise ValueError("no such score or time")
+        for name, part in parts.items():
+            options = _options(part)
+            part.load_state_dict(state[name])
+            _check(part, step)
+            if _options(part) != options:
+                raise ValueError("it has other settings")
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        raise _damaged(path) from error
+    return step, validated, best, minutes
+
+
+def _check(part: Any, step: int) -> None:
+    """Raises ValueError when a network has values that are not finite, or an optimizer lacks some of its state."""
+    if isinstance(part, GeneratorOptimizer):
+        if step and not all(inner.state for inner in part.parts):
+            raise ValueError("an optimizer has no state")
+        for inner in part.parts:
+            _check(inner, step)
+    elif isinstance(part, Optimizer):
+        for parameter, values in part.state.items():
+            shapes = {name: value.shape for name, value in values.items() if name != "step"}
+            if values.keys() not in OPTIMIZER_STATE or any(shape != parameter.shape for shape in shapes.values()):
+                raise ValueError("it is of other parameters")
+            if not 0 < float(values.get("step", 1)) <= max(step, 1):
+                raise ValueError("its number of steps is wrong")
+            if not all(bool(value.isfinite().all()) for name, value in values.items() if name != "step"):
+                raise ValueError("it is not finite")
+    elif not all(bool(tensor.isfinite().all()) for tensor in part.state_dict().values()):
+        raise ValueError("it is not finite")
+
+
+def _options(part: Any) -> list[dict[str, Any]]:
+    """Settings of an optimizer that the schedule does not change: the config decides them, whatever the state says."""
+    inner = part.parts if isinstance(part, GeneratorOptimizer) else [part] if isinstance(part, Optimizer) else []
+    groups = [group for optimizer in inner for group in optimizer.param_groups]
+    return [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in groups]
+
+
+def init_from_weights(
+    paths: Sequence[str], config: Config, own: dict[str, Tensor], device: torch.device
+) -> dict[str, Tensor]:
+    """The tensors `own` of a new network, replaced by those of finished weights: of several, by their mean.
+
+    Blocks and TDFs that the config leaves out are dropped, and those that it adds are silent at first, so the network
+    continues from where it was. Raises `UserError` when the weights are of another kind of network.
+    """
+    states = [_fitting(path, config, device) for path in paths]
+    known = {name: [state[name] for state in states if name in state] for name in own}
+    return {name: torch.stack(known[name]).mean(dim=0) if known[name] else own[name] for name in own}
+
+
+def _fitting(path: str, config: Config, device: torch.device) -> dict[str, Tensor]:
+    start = load_weights(path, device, config.network)
+    sizes = {key: config.generator[key] for key in GROWING if key in config.generator}
+    fitting = replace(start.settings, generator={**start.settings.generator, **sizes})
+    for key in ("targets", "spectral", "network", "generator"):
+        if getattr(fitting, key) != (ours := getattr(config, key)):
+            theirs = getattr(start.settings, key)
+            raise UserError(
+                f"weights: {path} has {key}: {theirs}, but the config asks for {ours}.", code="other_network"
+            )
+    return start.network.state_dict()
+
+
+@torch.no_grad()
+def fit_input(network: MaskingNetwork, batches: Iterable[Batch]) -> None:
+    """Let every bin reach a network that offers `fit_input` with mean 0 and variance 1 over these batches."""
+    if not hasattr(network.generator, "fit_input"):
+        return
+    moments = []
+    for batch in batches:
+        views = compress(mixtures_in(batch))
+        moments.append(torch.stack([views.mean(dim=(0, 3)), views.square().mean(dim=(0, 3))]))
+    mean, square = torch.stack(moments).mean(dim=0)
+    network.generator.fit_input(mean, 1 / ((square - mean.square()).clamp_min(0).sqrt() + 0.01))

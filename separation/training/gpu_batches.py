@@ -1,0 +1,164 @@
+"""Batches made on a device: the waveforms of compact stores stay in its memory, and only plans are sent to it.
+
+A plan says which samples to take and what to do with them. The batches are those of `batches.read_examples` up to
+rounding. A GPU that waited for batches made on the CPU would be idle most of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from separation.audio.stft import Spectral, SpectralSettings
+from separation.dataset.store import StoredTrack
+from separation.errors import UserError
+from separation.training.batches import Batch, Example, assemble, equaliser_factors
+from separation.training.config import Config
+from separation.training.sources import SourcePools
+
+
+@dataclass
+class BatchPlan:
+    """Examples as numbers, for pieces of waveforms and for the sources that they are summed to.
+
+    Of each piece: the `position` of its first sample, `first` and `end` of the part that it lies in, `source`, `scale`.
+    Of each source: `swap`, `mono`, `limit` in bins, and the factors of its `equaliser` by bin.
+    """
+
+    position: Tensor
+    first: Tensor
+    end: Tensor
+    source: Tensor
+    scale: Tensor
+    swap: Tensor
+    mono: Tensor
+    limit: Tensor
+    equaliser: Tensor
+    examples: int
+
+    def pin_memory(self) -> BatchPlan:
+        return self._each(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> BatchPlan:
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> BatchPlan:
+        values = (getattr(self, field.name) for field in fields(self))
+        return BatchPlan(*(change(value) if isinstance(value, Tensor) else value for value in values))
+
+
+@dataclass(frozen=True)
+class BatchPlanner:
+    """Writes plans. It knows where each part lies in memory, first sample and end, but needs no waveform itself."""
+
+    places: dict[tuple[Path, str], tuple[int, int]]
+    settings: SpectralSettings
+    bins: int
+
+    def __call__(self, examples: Sequence[Example]) -> BatchPlan:
+        """The plan of examples that have the same number of sources."""
+        draws = [(draw, example.limit(self.settings)) for example in examples for draw in example.draws]
+        pieces = []
+        for index, (draw, _) in enumerate(draws):
+            if not (draw and draw.gain):
+                continue
+            track, start = draw.signal.track, draw.start * self.settings.hop - self.settings.padding
+            for part, sign in draw.signal.parts:
+                first, end = self.places[track.folder, part]
+                pieces.append((first + start, first, end, index, sign * draw.signal.gain * draw.gain * track.step))
+        position, first, end, source, scale = zip(*pieces, strict=True) if pieces else ((),) * 5
+        equalisers = [draw.equaliser if draw and draw.gain else () for draw, _ in draws]
+        flat = torch.ones(self.bins)
+        factors = [equaliser_factors(gains, self.bins) if gains else flat for gains in equalisers]
+        return BatchPlan(
+            *(torch.tensor(values, dtype=torch.int64) for values in (position, first, end, source)),
+            torch.tensor(scale, dtype=torch.float32),
+            *(torch.tensor([bool(draw and getattr(draw, name)) for draw, _ in draws]) for name in ("swap", "mono")),
+            torch.tensor([limit for _, limit in draws]),
+            torch.stack(factors) if any(equalisers) else torch.ones(0),
+            len(examples),
+        )
+
+
+class ResidentWaveforms:
+    """The waveforms of `parts`, each of a compact track, on a device.
+
+    Raises `UserError` when a track is not compact or is damaged.
+    """
+
+    def __init__(
+        self,
+        parts: Iterable[tuple[StoredTrack, str]],
+        settings: SpectralSettings,
+        bins: int,
+        frames: int,
+        device: torch.device,
+    ):
+        self.settings, self.bins, self.frames, self.device = settings, bins, frames, device
+        self.spectral = Spectral(settings)
+        places, pieces, length = {}, [], 0
+        for track, part in parts:
+            if (track.folder, part) not in places:
+                piece = track.waveform(part).to(device)
+                places[track.folder, part] = (length, length + len(piece))
+                pieces.append(piece.expand(-1, 2))
+                length += len(piece)
+        self.samples = torch.cat(pieces) if pieces else torch.zeros(0, 2, dtype=torch.int16, device=device)
+        self.planner = BatchPlanner(places, settings, bins)
+
+    def finish(self, planned: dict[str, Any]) -> Batch:
+        """The batch of such plans."""
+        return assemble(
+            {
+                name: self.render(value) if isinstance(value, BatchPlan) else value.to(self.device)
+                for name, value in planned.items()
+            }
+        )
+
+    @torch.no_grad()
+    def render(self, plan: BatchPlan) -> Tensor:
+        """The sources of examples: complex `[examples, sources, 2 channels, bins, frames]`."""
+        plan = plan.to(self.device)
+        waveforms = self._crops(plan, (self.frames - 1) * self.settings.hop + self.settings.n_fft)
+        waveforms = torch.where(plan.swap[:, None, None], waveforms.flip(1), waveforms)
+        waveforms = torch.where(plan.mono[:, None, None], waveforms.mean(1, keepdim=True), waveforms)
+        spectrograms = self.spectral.analyse(waveforms)[:, :, : self.bins]
+        kept = (torch.arange(self.bins, device=self.device) < plan.limit[:, None]).float()
+        if len(plan.equaliser):
+            kept = kept * plan.equaliser
+        return (spectrograms * kept[:, None, :, None]).unflatten(0, (plan.examples, -1))
+
+    def _crops(self, plan: BatchPlan, length: int) -> Tensor:
+        """The summed pieces of each source, `[sources, 2 channels, length]`, silent outside their parts."""
+        crops = torch.zeros(len(plan.swap), length, 2, device=self.device)
+        if len(plan.position):
+            index = plan.position[:, None] + torch.arange(length, device=self.device)
+            inside = (index >= plan.first[:, None]) & (index < plan.end[:, None])
+            index = torch.minimum(torch.maximum(index, plan.first[:, None]), plan.end[:, None] - 1)
+            pieces = self.samples[index] * (inside * plan.scale[:, None])[..., None]
+            crops.index_add_(0, plan.source, pieces)
+        return crops.transpose(1, 2)
+
+
+def resident_waveforms(pools: SourcePools, config: Config, device: torch.device) -> ResidentWaveforms | None:
+    """The waveforms that batches are made of, where `data.in_memory` asks for it or, by default, on a GPU.
+
+    Raises `UserError` when it asks for it and a track is not compact.
+    """
+    signals = [*pools.signals(config.targets)]
+    spectra = [signal.track.folder for signal in signals if signal.track.step is None]
+    wanted = device.type == "cuda" and not spectra if config.data.in_memory is None else config.data.in_memory
+    if not wanted:
+        return None
+    if spectra:
+        raise UserError(
+            f"data.in_memory needs waveforms, and {spectra[0]} has none: build its store with --compact.",
+            code="not_compact",
+        )
+    parts = ((signal.track, part) for signal in signals for part, _ in signal.parts)
+    return ResidentWaveforms(parts, config.spectral, config.used_bins, config.data.crop_frames, device)

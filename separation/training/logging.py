@@ -1,0 +1,229 @@
+"""What a run says of itself: lines when it starts and ends, a text file of its curves, and TensorBoard's events."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from separation.audio.stft import Spectral
+from separation.dataset.layouts import artist_of
+from separation.dataset.store import StoredTrack, mixture_of
+from separation.files import replacing
+from separation.inference.masking import MaskingNetwork
+from separation.inference.separator import Separator
+from separation.inference.weights import load_weights
+from separation.training.batches import Batches
+from separation.training.checkpoints import BEST, finetune_hint
+from separation.training.config import Config
+
+HISTORY = "history.jsonl"
+
+FIRST_POINTS = (1, 2, 5, 10, 20)
+"""Steps with a point of their own, before there is one every `RunLog.every` steps."""
+
+FEW_LABELS = 40
+"""Labelled songs beside which the exchange helps: 1.6 dB with 5 songs, 0.2 with 20, and it costs 0.2 with 80."""
+
+
+class RunLog:
+    """Writes `<output>/history.jsonl`, a line of JSON for every point, and TensorBoard's events in `<output>/events`.
+
+    A resumed run continues both after its `step`: later points will come again. Without TensorBoard, or what draws its
+    pictures, no events are written; once the disk refuses a write neither are, and the training goes on.
+    """
+
+    every = 50
+    """Steps between two points of a loss."""
+
+    def __init__(self, output: Path, config: Config, step: int):
+        self.writer, self.history = None, output / HISTORY
+        lines = self.history.read_text(encoding="utf-8").splitlines() if step and self.history.is_file() else []
+        with replacing(self.history) as partial_file:
+            kept = [f"{line}\n" for line in lines if _step_of(line) <= step]
+            partial_file.write_text("".join(kept), encoding="utf-8")
+        try:
+            import librosa  # noqa: F401
+            import matplotlib  # noqa: F401
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            print(f"{error.name} is not installed: this run writes nothing for TensorBoard")
+        else:
+            threading.excepthook = partial(_report_elsewhere, threading.excepthook)
+            with self._until_disk_is_full():
+                self.writer = SummaryWriter(str(output / "events"), purge_step=step + 1 if step else None)
+                self.writer.add_text("config", f"```json\n{json.dumps(asdict(config), indent=2)}\n```", step)
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+        self.waited, self.worked, self.steps = 0.0, 0.0, 0
+
+    def timed(self, batches: Iterable) -> Iterator:
+        """The same batches; notes how long the step waited for each and how long it worked on it."""
+        iterator = iter(batches)
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            arrived = time.perf_counter()
+            self.waited += arrived - start
+            yield batch
+            self.worked += time.perf_counter() - arrived
+
+    def losses(self, step: int, terms: Mapping[str, float]) -> None:
+        """Note the losses of a step. Points are means over the steps since the last one that had the term."""
+        self.steps += 1
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+        if step % self.every and step not in FIRST_POINTS:
+            return
+        means = {name: value / self.counts[name] for name, value in self.sums.items()}
+        took = self.waited + self.worked
+        times = {"share waiting for data": self.waited / (took + 1e-9), "seconds per step": took / self.steps}
+        self.sums, self.counts, self.waited, self.worked, self.steps = {}, {}, 0.0, 0.0, 0
+        self._write(step, losses=means, time=times)
+        with self._until_disk_is_full():
+            if self.writer:
+                for kind, values in (("loss", means), ("time", times)):
+                    for name, value in values.items():
+                        self.writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def validation(
+        self, step: int, scores: Mapping[str, float], network: MaskingNetwork, songs: Sequence[StoredTrack]
+    ) -> None:
+        """Write validation SDR, and how the first validation song is separated: pictures, sound and energies."""
+        if scores:
+            self._write(step, validation_sdr=scores)
+        with self._until_disk_is_full():
+            if self.writer:
+                for source, value in scores.items():
+                    self.writer.add_scalar(f"validation SDR/{source}", value, step)
+                if songs and songs[0].samples > 1:  # TensorBoard 2.20 takes a single sample for none
+                    self._show(step, network, songs[0])
+
+    def _write(self, step: int, **values: Mapping[str, float]) -> None:
+        with self._until_disk_is_full():
+            if self.history:
+                with self.history.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def _show(self, step: int, network: MaskingNetwork, song: StoredTrack) -> None:
+        spectral, rate = Spectral(network.settings), network.settings.sample_rate
+        mixture = mixture_of(song).crop(0, song.frames, network.settings.bins)
+        waveform = spectral.inverse(mixture, song.samples)[:, : 10 * rate]
+        sources = Separator(network)(waveform, rate)
+        for name, signal in {"mixture": waveform, **sources}.items():
+            self.writer.add_image(f"spectrogram/{name}", picture(spectral(signal), rate), step)
+            self.writer.add_audio(f"audio/{name}", signal.mean(dim=0).clamp(-1, 1), step, rate)
+        # A network that takes nothing out has collapsed: every L1 term is then zero, and only this shows it.
+        for name, signal in sources.items():
+            share = float(signal.square().sum() / waveform.square().sum().clamp_min(1e-10))
+            self.writer.add_scalar(f"share of the song's energy/{name}", share, step)
+
+    @contextmanager
+    def _until_disk_is_full(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            print(f"neither history nor events are written from here on ({error}); the training goes on", flush=True)
+            self.writer = self.history = None
+
+    def close(self) -> None:
+        with self._until_disk_is_full():
+            if self.writer:
+                self.writer.close()
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the history; one that was cut short comes after all others."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def _report_elsewhere(others: Callable[..., Any], failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread repeats an error of the disk to its next caller, so no trace of it is printed."""
+    if not issubclass(failure.exc_type, OSError):
+        others(failure)
+
+
+def picture(spectrogram: Tensor, sample_rate: int) -> Tensor:
+    """A spectrogram as an image: complex `[channels, bins, frames]` to `[3, height, frames]` in [0, 1].
+
+    Height is mel frequency, upwards; brightness spans the 80 dB below full scale.
+    """
+    import librosa
+    from matplotlib import colormaps
+
+    power = spectrogram.abs().square().mean(dim=0).numpy()
+    mel = librosa.feature.melspectrogram(S=power, sr=sample_rate, n_mels=128)
+    level = librosa.power_to_db(mel, ref=1.0, amin=1e-8, top_db=None) / 80 + 1
+    return torch.from_numpy(colormaps["magma"](level[::-1].clip(0, 1))[..., :3].copy()).permute(2, 0, 1)
+
+
+def describe_music(batches: Batches, validated: Sequence[StoredTrack]) -> str:
+    """The numbers of songs of a run, in words."""
+    labelled, unlabelled = batches.pools.counts()
+    return f"{labelled} labelled, {unlabelled} unlabelled, {len(validated)} to validate on"
+
+
+def describe_network(config: Config, network: MaskingNetwork, dtype: torch.dtype) -> str:
+    """What a run trains, in words."""
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    precision = "bf16" if dtype == torch.bfloat16 else "fp32"
+    return f"{', '.join(config.targets)}; {parameters:,} parameters; on {network.device} in {precision}"
+
+
+def warnings_about(config: Config, batches: Batches, validated: Sequence[StoredTrack]) -> list[str]:
+    """What is likely to be a mistake, a sentence each."""
+    labelled, warnings = batches.pools.counts()[0], []
+    if config.losses.supervised and not batches.supervised:
+        warnings.append(
+            f"no song has isolated {' and '.join(config.targets)} and a rest, so the supervised losses are left out: "
+            "check data.stores and data.labelled, or set losses.supervised_target and supervised_rest to 0."
+        )
+    if config.losses.exchange and batches.supervised and labelled > FEW_LABELS:
+        warnings.append(
+            f"losses.exchange costs quality beside {labelled} labelled songs: set it to 0. It helps beside few."
+        )
+    if not validated:
+        warnings.append(
+            "there are no songs to validate on, so the weights of the last step will be kept, good or not: "
+            "data.valid=5 holds 5 training songs out for it."
+        )
+    return warnings
+
+
+def shared_artists(batches: Batches, validated: Sequence[StoredTrack]) -> list[str]:
+    """Artists of both training and validation songs: validation then rewards a network that knows the singer."""
+    trained = {artist_of(signal.track.song) for signal in batches.pools.signals(batches.config.targets)}
+    return sorted(trained & {artist_of(track.song) for track in validated})
+
+
+def describe_result(output: Path, network: str, finished_before: bool = False) -> str:
+    """What a run has made, in words: read from the weights themselves."""
+    facts = load_weights(output / BEST, network=network).provenance
+    scores: Mapping[str, float] = facts.get("validation_sdr") or {}
+    sdr, step = "".join(f", {source} {value:.2f} dB" for source, value in scores.items()), facts.get("step")
+    chosen = f"step {step}, the best on the validation songs"
+    if not scores:
+        chosen = f"step {step}, the last, without songs to choose by"
+    elif step == 0:
+        chosen = "the weights it started from, which no later step has beaten"
+    temperature = facts.get("temperature", 1)
+    lines = [f"done: {output / BEST}{sdr} ({chosen}{f', temperature {temperature:g}' if temperature != 1 else ''})"]
+    if finished_before:
+        lines.append(f"it had finished before; {finetune_hint(output)}")
+    return "\n".join(lines)
