@@ -20,7 +20,7 @@ from separation.dataset.store import Store
 from separation.runtime import run_script
 from separation.training.batches import Batches
 from separation.training.config import load_config
-from separation.training.pools import open_pools
+from separation.training.sources import open_pools
 
 
 def bytes_a_minute(store: Store) -> float:

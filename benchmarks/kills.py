@@ -5,7 +5,8 @@
 Half of the kills come after a random time, the others right before a random one of the script's file operations (opened
 for writing, renamed, removed, folders made). A few kills in a row hit the same work, which then is finished and
 compared with what an undisturbed run made: bit for bit, with nothing left behind and the user's files as they were.
-Needs `fork`, so Linux or macOS.
+`train_stops` sends Ctrl-C, SIGTERM and SIGHUP instead, to a run that has no checkpoint before its end: each must leave
+a state to resume from, no earlier than the one before. Needs `fork`, so Linux or macOS.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,10 +32,11 @@ from benchmarks.mutations.weights import Weights
 from separation.audio.io import read, write
 from separation.dataset.store import Store
 from separation.inference.weights import load_weights
-from separation.training.state import load_state
+from separation.training.checkpoints import load_state
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 IN_A_ROW = 5
+STOPPED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 
 
@@ -58,11 +61,13 @@ class Dataset:
 
 
 class Train:
-    """train.py trains for a few steps, validates, keeps the best weights, and softens them at the end."""
+    """train.py trains for a few steps, validates, keeps the best weights, and fits their temperature at the end."""
+
+    checkpoint_every = 2
 
     def __init__(self, folder: Path):
         self.inputs = make_store(folder / "store")
-        every = {"steps": 9, "validate_every": 4, "checkpoint_every": 2}
+        every = {"steps": 9, "validate_every": 4, "checkpoint_every": self.checkpoint_every}
         self.config = write_config(folder / "config.yaml", self.inputs, **every)
 
     def command(self, output: Path) -> list[str]:
@@ -84,6 +89,27 @@ class Train:
             load_state(output / "last.pt")
         if (output / "best.safetensors").exists():
             load_weights(output / "best.safetensors")
+
+
+class TrainStops(Train):
+    """The same without a checkpoint before the end, told to stop instead of killed."""
+
+    checkpoint_every = 1000
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self.steps: dict[Path, int] = {}
+
+    def check(self, output: Path) -> None:
+        super().check(output)
+        step = load_state(output / "last.pt")["step"] if (output / "last.pt").exists() else 0
+        begun = (output / "history.jsonl").exists() and "losses" in (output / "history.jsonl").read_text(
+            encoding="utf-8"
+        )
+        if step < self.steps.get(output, 0) or (begun and not step):
+            raise SystemExit(f"train_stops: {output} has lost the steps that it had taken")
+        self.steps[output] = step
 
 
 class Songs:
@@ -108,9 +134,10 @@ class Songs:
             read(path)
 
 
-SCRIPTS: dict[str, Callable[[Path], Dataset | Train | Songs]] = {
+SCRIPTS: dict[str, Callable[[Path], Any]] = {
     "dataset": Dataset,
     "train": Train,
+    "train_stops": TrainStops,
     "create_songs": Songs,
 }
 
@@ -169,8 +196,8 @@ def kill_at_write(output: Path, number: int) -> None:
     sys.addaudithook(watch)
 
 
-def wait(process: int, seconds: float | None = None) -> bool:
-    """Let a process run, for so many seconds at most, then kill it; whether it was killed, by us or by itself."""
+def wait(process: int, seconds: float | None = None, number: int = signal.SIGKILL) -> bool:
+    """Let a process run, for so many seconds at most, then send it a signal; whether one ended it."""
     if seconds is not None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -178,12 +205,12 @@ def wait(process: int, seconds: float | None = None) -> bool:
             if ended:
                 return judge(status)
             time.sleep(0.001)
-        os.kill(process, signal.SIGKILL)
+        os.kill(process, number)
     return judge(os.waitpid(process, 0)[1])
 
 
 def judge(status: int) -> bool:
-    if os.WIFSIGNALED(status):
+    if os.WIFSIGNALED(status) or os.WEXITSTATUS(status) in STOPPED:
         return True
     if os.WEXITSTATUS(status):
         raise SystemExit("a script failed after a kill: see its log")
@@ -200,7 +227,10 @@ def torment(name: str, kills: int, rng: random.Random, folder: Path) -> str:
     while killed < kills:
         output = folder / f"run {finished}"
         for _ in range(min(IN_A_ROW, kills - killed)):
-            if rng.random() < 0.5:
+            if stops := getattr(script, "signals", ()):
+                number = rng.choice(stops)
+                killed += wait(start(script.command(output), output, log), rng.uniform(0, took), number)
+            elif rng.random() < 0.5:
                 killed += wait(start(script.command(output), output, log, at_write=rng.randrange(60)))
             else:
                 killed += wait(start(script.command(output), output, log), rng.uniform(0, took))

@@ -24,15 +24,15 @@ from separation.dataset.layouts import DATASETS
 from separation.errors import UserError
 from separation.runtime import run_script
 from separation.training.config import Config, load_config
-from separation.training.held_out import hold_out
-from separation.training.pools import training_tracks
+from separation.training.sources import training_tracks
+from separation.training.validation import hold_out
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def settings(labels: int, unlabelled: bool, seed: int, store: str, songs: list[str]) -> list[str]:
-    """What a run changes in the config. No step is chosen on the songs that are scored, and no mask is softened."""
-    changed = [f"seed={seed}", f"data.labelled={labels}", f"data.labelled_seed={seed}", "schedule.soften=[]"]
+    """What a run changes in the config. No step or temperature is chosen on the songs that are scored."""
+    changed = [f"seed={seed}", f"data.labelled={labels}", f"data.labelled_seed={seed}", "schedule.temperatures=[]"]
     changed.append(f"data.valid={json.dumps(songs)}")  # or the official ones, where all others are labelled
     if not unlabelled:
         changed += [f"data.stores={{{store}: 1}}", "data.remaining=drop", "losses.exchange=0"]

@@ -60,7 +60,14 @@ def write_config(path: Path, store: Path, **schedule: object) -> Path:
         "generator": {"band_layout": [[32, 2], [96, 8]], "widths": [6, 8]},
         "discriminator": {"widths": [4, 8], "scales": 2},
         "losses": {"identity": 1.0, "exchange": 1.0, "adversarial_rest": 1.0},
-        "schedule": {"steps": 2, "warmup": 0, "precision": "fp32", "average": 0.9, "soften": [1.0, 0.5], **schedule},
+        "schedule": {
+            "steps": 2,
+            "warmup": 0,
+            "precision": "fp32",
+            "average": 0.9,
+            "temperatures": [1.0, 2.0],
+            **schedule,
+        },
     }
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path

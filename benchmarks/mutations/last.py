@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.made_up import make_store, write_config
 from benchmarks.mutations.damage import NONSENSE, damage
+from separation.training.checkpoints import load_state, save_state
 from separation.training.config import load_config
-from separation.training.state import load_state, save_state
 from separation.training.trainer import Trainer
 
 
