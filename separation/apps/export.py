@@ -24,8 +24,11 @@ import json
 import warnings
 from contextlib import redirect_stdout
 from io import BytesIO, StringIO
+from math import prod
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -59,11 +62,32 @@ def export(weights: str | Path, path: str | Path) -> dict[str, str]:
     onnx.helper.set_model_props(model, said)
     for state, following in zip(model.graph.input[1:], model.graph.output[1:], strict=True):
         following.type.CopyFrom(state.type)  # the tracer lost the shapes of these
+    halve(model.graph)
     model.producer_name, model.producer_version = "separation", separation.__version__
     onnx.checker.check_model(model)
     with replacing(Path(path)) as partial:
         partial.write_bytes(model.SerializeToString())
     return said
+
+
+def halve(graph: Any) -> None:
+    """Store large constants in half precision, as weights files do, each with a cast: half the bytes of the file."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = []
+    for node in graph.node:
+        nodes.append(node)
+        value = node.attribute[0].t if node.op_type == "Constant" else None
+        if value is None or value.data_type != TensorProto.FLOAT or prod(value.dims) <= 64:
+            continue
+        halved = numpy_helper.to_array(value).astype(np.float16)
+        if np.isfinite(halved).all():
+            name = node.output[0]
+            node.output[0] = f"{name}_half"
+            value.CopyFrom(numpy_helper.from_array(halved))
+            nodes.append(helper.make_node("Cast", [node.output[0]], [name], to=TensorProto.FLOAT))
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 class Step(nn.Module):

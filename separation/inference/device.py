@@ -1,14 +1,73 @@
-"""Where networks run, and in which precision."""
+"""What networks run on: which engine, which device, and in which precision. Importing this needs no torch."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
+import ctypes
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from separation.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+ENGINES = ("torch", "onnx")
+"""What computes networks: torch, or ONNX Runtime, which takes a fifth of the memory and of the time to start."""
+
+ENGINE_HELP = "what computes the network: torch or onnx (default: torch where a GPU or bfloat16 makes it faster)"
+
+NOISE = -30.0
+"""In dB: bfloat16 that differs from float32 by more than this has not been rounded, but is wrong."""
+
+
+def choose_engine(name: str = "auto", device: object = "auto") -> str:
+    """`torch` or `onnx`; `auto` is torch where it is installed and faster: on a GPU, and with bfloat16 in hardware.
+
+    Without that, ONNX Runtime is as fast, starts sooner and needs less memory. Raises `UserError` when what is asked
+    for is not installed, or no engine is.
+    """
+    installed = [
+        engine for engine, package in zip(ENGINES, ("torch", "onnxruntime"), strict=True) if find_spec(package)
+    ]
+    if name == "auto":
+        if not installed:
+            raise UserError("neither torch nor ONNX Runtime is installed: pip install onnxruntime.", code="no_engine")
+        wanted = str(device) not in ("auto", "cpu") or (str(device) == "auto" and has_gpu()) or has_bf16()
+        return "torch" if "torch" in installed and (wanted or "onnx" not in installed) else "onnx"
+    if name not in ENGINES:
+        raise UserError(f"--engine {name}: choose torch or onnx.", code="no_engine")
+    if name not in installed:
+        raise UserError(
+            f"--engine {name} is not installed here: pip install {packages[name]}.",
+            code="no_engine",
+        )
+    return name
+
+
+@cache
+def has_gpu() -> bool:
+    """Whether the driver of an NVIDIA GPU finds one, told in milliseconds: torch would take seconds to load."""
+    with suppress(OSError, AttributeError):
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int()
+        return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    return False
+
+
+@cache
+def has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 itself, as Linux tells: there torch takes half the time."""
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        flags = next((line.split() for line in lines if line.startswith("flags")), [])
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
 
 
 def choose_device(name: str | torch.device) -> torch.device:
@@ -16,24 +75,30 @@ def choose_device(name: str | torch.device) -> torch.device:
 
     Raises `UserError` when there is no such device here.
     """
+    import torch
+
     if str(name) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    problem = "only the CPU, CUDA and Apple GPUs are supported"
     try:
         device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"--device {name}: there is no such device; use auto, cpu, cuda, cuda:1 or mps.") from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if not count:
-            raise UserError(f"--device {name}: no CUDA device is available here; use --device cpu or auto.")
-        if (device.index or 0) >= count:
-            raise UserError(f"--device {name}: there are {count} CUDA devices here, and the first is cuda:0.")
-    elif device.type == "mps":
-        if not torch.backends.mps.is_available():
-            raise UserError(f"--device {name}: no Apple GPU is available here; use --device cpu or auto.")
-    elif device.type != "cpu":
-        raise UserError(f"--device {name}: only the CPU, CUDA and Apple GPUs are supported.")
-    return device
+    except (RuntimeError, TypeError):
+        problem = "there is no such device; use auto, cpu, cuda, cuda:1 or mps"
+    else:
+        if device.type == "cpu":
+            return device
+        if device.type == "cuda":
+            count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+            if (device.index or 0) < count:
+                return device
+            problem = "no CUDA device is available here; use --device cpu or auto"
+            if count:
+                problem = f"there are {count} CUDA devices here, and the first is cuda:0"
+        elif device.type == "mps":
+            if torch.backends.mps.is_available():
+                return device
+            problem = "no Apple GPU is available here; use --device cpu or auto"
+    raise UserError(f"--device {name}: {problem}.", code="no_device")
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -41,6 +106,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
     Others only imitate it: a step of training on a CPU without it takes ten times as long as in fp32.
     """
+    import torch
+
     if name == "auto":
         name = "bf16" if is_bf16_native(device) else "fp32"
     kinds = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -50,6 +117,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def is_bf16_native(device: torch.device) -> bool:
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
@@ -60,22 +129,41 @@ def is_bf16_native(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def use_huge_pages() -> None:
-    """Let torch ask for pages of 2 MB for large tensors (on Linux), unless the environment says otherwise.
+def trusted_precision(
+    dtype: torch.dtype, device: torch.device, compute: Callable[[torch.dtype], Iterable[torch.Tensor]]
+) -> torch.dtype:
+    """`dtype`, or float32 where this processor's bfloat16 turns out to be noise, of which a line is logged.
 
-    A step of training makes hundreds of large tensors, and waits for every page of each. Torch reads this variable at
-    its first large tensor, as do processes that are started later.
+    oneDNN computes some convolutions wrong with AMX: those of few channels whose kernel width times input channels is
+    64 or more, such as `Conv2d(24, 32, 4, 4)` (torch 2.13.0 and 2.14.1; right with
+    `ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16`). `compute(dtype)` gives tensors of a network's results, in training its
+    gradients too, as one vector; each is compared on its own.
     """
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    import torch
+
+    if dtype != torch.bfloat16 or device.type != "cpu":
+        return dtype
+    errors = [
+        float(10 * torch.log10((rounded - exact).abs().square().sum() / exact.abs().square().sum().clamp_min(1e-30)))
+        for exact, rounded in zip(compute(torch.float32), compute(torch.bfloat16), strict=True)
+    ]
+    if all(error < NOISE for error in errors):  # which NaN is not
+        return dtype
+    logging.getLogger("separation").warning(
+        "bfloat16 gives noise on this processor (%.0f dB of what float32 gives): computing in float32 instead.",
+        max(errors),
+    )
+    return torch.float32
 
 
 @contextmanager
-def memory_is_told(advice: str) -> Iterator[None]:
-    """Tell of too little memory in a sentence with this advice: a `UserError`."""
+def report_out_of_memory(advice: str) -> Iterator[None]:
+    """Report too little memory as a `UserError` of one sentence with this advice."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch has an error of its own for CUDA, and none for the CPU
-        told = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)
-        if not told:
+        torch = sys.modules.get("torch")
+        kinds = (MemoryError, torch.cuda.OutOfMemoryError) if torch else (MemoryError,)
+        if not (isinstance(error, kinds) or "can't allocate memory" in str(error)):
             raise
-        raise UserError(f"there is too little memory: {advice}.") from error
+        raise UserError(f"there is too little memory: {advice}.", code="out_of_memory") from error

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from separation.audio.stft import Spectral, SpectralSettings
-from separation.inference.device import choose_precision
+from separation.inference.device import choose_precision, trusted_precision
 from separation.inference.stream import whole_strides
 from separation.models.unet_stream import Memory
 from separation.runtime import count
@@ -35,6 +35,7 @@ class MaskingNetwork(nn.Module):
         self.settings = settings
         self.spectral = Spectral(settings)
         self.generator = generator
+        self.trusted: torch.dtype | None = None  # until bfloat16 is first used
 
     @property
     def device(self) -> torch.device:
@@ -43,8 +44,8 @@ class MaskingNetwork(nn.Module):
     @property
     def place(self) -> str:
         if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return f"{self.device.type.upper()}, {count(torch.get_num_threads(), 'thread')}"
+            return f"torch, {torch.cuda.get_device_name(self.device)}"
+        return f"torch, {self.device.type.upper()}, {count(torch.get_num_threads(), 'thread')}"
 
     @property
     def stride(self) -> int:
@@ -80,7 +81,24 @@ class MaskingNetwork(nn.Module):
 
     def begin(self, targets: Sequence[str], precision: str) -> TorchStep:
         """The network at the beginning of a song, for some of its targets; `precision` as of `choose_precision`."""
-        return TorchStep(self, targets, choose_precision(precision, self.device))
+        dtype = choose_precision(precision, self.device)
+        if self.trusted is None and dtype == torch.bfloat16:
+            self.trusted = trusted_precision(dtype, self.device, self._noise)
+        return TorchStep(self, targets, self.trusted if dtype == torch.bfloat16 and self.trusted else dtype)
+
+    def masks(self, dtype: torch.dtype) -> Masks:
+        """The masks of a song in pieces, computed in `dtype`."""
+        if hasattr(self.generator, "stream"):
+            return self.generator.stream(dtype)
+        return SegmentedMasks(self, dtype) if self.segment else ChunkedMasks(self, dtype)
+
+    @torch.no_grad()
+    def _noise(self, dtype: torch.dtype) -> list[Tensor]:
+        """The masks of a short piece of pink noise."""
+        frames = whole_strides(16, self.stride)
+        noise = torch.randn(2, frames, self.settings.bins, 2, generator=torch.Generator().manual_seed(0))
+        slope = 1 + torch.arange(self.settings.bins)[:, None] / 50
+        return [self.masks(dtype)(torch.view_as_complex(noise / slope).transpose(1, 2).to(self.device))]
 
 
 class Masks(Protocol):
@@ -98,13 +116,7 @@ class TorchStep:
     def __init__(self, network: MaskingNetwork, targets: Sequence[str], dtype: torch.dtype):
         self.spectral, self.device = network.spectral, network.device
         self.masked = [network.targets.index(target) for target in targets]
-        self.masks: Masks
-        if hasattr(network.generator, "stream"):
-            self.masks = network.generator.stream(dtype)
-        elif network.segment:
-            self.masks = SegmentedMasks(network, dtype)
-        else:
-            self.masks = ChunkedMasks(network, dtype)
+        self.masks = network.masks(dtype)
         self.lag = self.masks.lag
         self.mixture = Memory(self.lag, dim=-2)
 

@@ -90,6 +90,7 @@ def open_session(path: Path) -> Any:
         raise UserError(f"{path} needs ONNX Runtime: pip install onnxruntime.") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it has a class of its own for each trouble

@@ -70,7 +70,6 @@ class Separator(StreamSeparator):
         self.settings, self.precision = network.settings, precision
         self.masked = masked_targets(network, self.stems)
         self.chunk = network.chunk(chunk_frames)
-        network.begin(self.masked, precision)
 
     @classmethod
     def load(

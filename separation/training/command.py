@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from separation.errors import UserError
-from separation.inference.device import choose_device, memory_is_told
+from separation.inference.device import choose_device, report_out_of_memory
 from separation.runtime import DEVICE_HELP, Stopped, clock
 from separation.training.checkpoints import LAST
 from separation.training.config import Config, load_config
@@ -34,7 +34,7 @@ def main() -> int:
     rank, count = processes()
     if count > 1:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    with memory_is_told(MEMORY_HINT):
+    with report_out_of_memory(MEMORY_HINT):
         trainer = Trainer(config, output, device, arguments.resume)
         if rank == 0:
             print(trainer.describe(), flush=True)
@@ -99,7 +99,7 @@ def check(arguments: argparse.Namespace, output: Path) -> int:
     """Try all parts of a run and print what was found, a row each; 1 where the run would fail, 0 otherwise."""
     rows: list[tuple[str, str, str]] = []
     try:
-        with memory_is_told(MEMORY_HINT):
+        with report_out_of_memory(MEMORY_HINT):
             _check(arguments, output, rows)
     except UserError as error:
         rows.append(("error", error.code.replace("_", " "), str(error)))
