@@ -14,7 +14,7 @@ from statistics import fmean, stdev
 
 from separation import Separator
 from separation.errors import UserError
-from separation.inference.passes import SPEEDS, Passes
+from separation.inference.passes import SPEEDS
 from separation.runtime import run_script
 from separation.training.validation import Scores, scores_of, validation_tracks
 
@@ -46,7 +46,7 @@ def main() -> None:
         raise UserError(f"{options.store} has no song to validate on.")
 
     def heard(speeds: list[float]) -> Scores:
-        return scores_of(Passes([separator.network] * len(speeds), speeds=speeds), tracks)
+        return scores_of(Separator([separator.network] * len(speeds), speeds=speeds), tracks)
 
     alone = {speed: heard([speed]) for speed in options.speeds}
     first = alone[options.speeds[0]]

@@ -17,7 +17,7 @@ from separation.runtime import count, threads
 FORMAT = "separation onnx 1"
 """What the metadata of our files begins with; see `separation.apps.export`."""
 
-CHUNK = 64
+CHUNK = 32
 """Frames separated at a time."""
 
 

@@ -1,122 +1,98 @@
-"""Test-time augmentation: a song is separated several times at different speeds, and each stem is the mean.
+"""Passes of networks over one song, side by side: test-time augmentation, of which one pass is the plain case.
 
-A network errs differently when a song is played faster, and higher: so even one network alone gains from it.
+A network errs differently when a song is played faster, and higher, so the mean of several passes errs less than each:
+even one network alone gains from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
-from itertools import cycle
-from math import gcd, lcm
 
 import numpy as np
 
-from separation.inference.stream import (
-    HIGHEST_RATE,
-    Network,
-    NetworkSong,
-    Queue,
-    Song,
-    StreamSeparator,
-    check_stems,
-    grid_of,
-    masked_targets,
-    names,
-    surroundings_of,
-)
+from separation.audio.resample import Resampler
+from separation.inference.stream import HIGHEST_RATE, SILENCE, Network, Queue, TargetsStream
 
 SPEEDS = (1.0, 1.12, 1.06, 0.94, 0.89)
 """How fast the song is played to the networks, in turn: faster first, which takes less time."""
 
 
-class Passes(StreamSeparator):
-    """A separator that runs several networks, or one several times, whose mean errs less than each of them.
-
-    A network counts for the targets that it has. The last source of the network with the most sources is what the means
-    of the others leave of the song. Networks that none of the stems needs are left out. What is played at another speed
-    does not begin at the same samples everywhere, so a part of a song gives nearly what it is within the whole.
+class Pass:
+    """One network over one song `[1 or 2 channels, n]`, for some of its targets.
 
     Args:
-        networks: trained networks, each as often as it is to be run.
-        stems: name or names of the stems to give, by default the sources of the network with the most.
-        speeds: how fast the song is played to the networks, in turn.
-        chunk_frames, precision: as of `Separator`.
-
-    Raises:
-        UserError: the networks have no such stem.
+        network: the trained network.
+        targets: the targets to give.
+        sample_rate: of the song, in hertz.
+        speed: how fast it is played to the network.
+        chunk_frames: frames separated at a time, or what suits the network.
+        precision: of the network.
     """
 
     def __init__(
         self,
-        networks: Sequence[Network],
-        stems: str | Sequence[str] | None = None,
-        speeds: Sequence[float] = SPEEDS,
-        chunk_frames: int | None = None,
-        precision: str = "auto",
+        network: Network,
+        targets: Sequence[str],
+        sample_rate: int,
+        speed: float,
+        chunk_frames: int | None,
+        precision: str,
     ):
-        self.network: Network = max(networks, key=lambda network: len(network.sources))
-        self.settings, self.chunk_frames, self.precision = self.network.settings, chunk_frames, precision
-        self.stems = names(stems) or self.network.sources
-        check_stems(self.network, self.stems)
-        self.masked = masked_targets(self.network, self.stems)
-        shared = [tuple(target for target in self.masked if target in network.targets) for network in networks]
-        passes = zip(networks, cycle(speeds), shared, strict=False)
-        self.passes = [(network, speed, targets) for network, speed, targets in passes if targets]
+        self.targets = targets
+        # Declaring a higher sample rate makes the network process the song sped up.
+        self.speed, self.rate = speed, min(round(sample_rate * speed), HIGHEST_RATE)
+        own_rate = network.settings.sample_rate
+        self._inward, self._outward = (
+            Resampler(self.rate, own_rate, 2),
+            Resampler(own_rate, self.rate, 2 * len(targets)),
+        )
+        self._stream = TargetsStream(network, network.begin(targets, precision), network.chunk(chunk_frames))
+        self.delay = self._stream.delay / own_rate + self._inward.delay() + self._outward.delay()
+        self.waiting = Queue()  # what is ready, all targets one after the other
 
-    @property
-    def grid(self) -> Fraction:
-        """A time that is whole strides of every network."""
-        grids = [grid_of(network) for network, _, _ in self.passes]
-        return Fraction(lcm(*(grid.numerator for grid in grids)), gcd(*(grid.denominator for grid in grids)))
+    def push(self, block: np.ndarray | None, channels: int, missing: int) -> None:
+        """Take a block, or None for the end of the song, of which `missing` samples have not been given yet."""
+        if block is None:
+            audible = self._inward.flush()
+        else:
+            block = np.where(abs(block) < SILENCE, np.float32(0), block)
+            audible = self._inward.push(np.broadcast_to(block, (2, block.shape[1])))
+        for piece in self._stream.push(audible, last=block is None):
+            self._put(self._outward.push(piece.reshape(2 * len(piece), -1)), channels)
+        if block is None:
+            self._put(self._outward.flush(), channels)
+            # Resampled back, a song can have lost a sample at its end.
+            self._put(np.zeros((2 * len(self.targets), max(0, missing - len(self.waiting))), np.float32), channels)
 
-    @property
-    def surroundings(self) -> float:
-        return max(speed * surroundings_of(network) for network, speed, _ in self.passes)
-
-    def open(self, sample_rate: int, live: bool = False) -> PassesSong:
-        return PassesSong(self, sample_rate, live)
+    def _put(self, targets: np.ndarray, channels: int) -> None:
+        if channels == 1:
+            targets = targets.reshape(-1, 2, targets.shape[1]).mean(axis=1)
+        self.waiting.put(targets)
 
 
-class PassesSong(Song):
-    """A song that several passes separate side by side: each gets every block when it comes, so none runs ahead."""
+class Passes:
+    """Passes over one song. Each gets every block when it comes, so none runs ahead, and what waits is bounded."""
 
-    def __init__(self, separator: Passes, sample_rate: int, live: bool):
-        super().__init__(separator.network, separator.stems, sample_rate)
-        self.masked = separator.masked
-        self.passes = []
-        for network, speed, targets in separator.passes:
-            # Declaring a higher sample rate makes the network process the song sped up.
-            rate = min(round(sample_rate * speed), HIGHEST_RATE)
-            chunk = network.chunk(1 if live else separator.chunk_frames)
-            step = network.begin(targets, separator.precision)
-            song = NetworkSong(network, targets, targets, rate, step, chunk)
-            self.passes.append((song, {target: Queue() for target in targets}))
+    def __init__(self, passes: Sequence[Pass], sample_rate: int):
+        self.passes, self.sample_rate = passes, sample_rate
 
     @property
     def latency(self) -> float:
-        return max(song.latency * song.sample_rate for song, _ in self.passes) / self.sample_rate
+        """Seconds of sound that the targets are behind the song, at most."""
+        return max(one.delay * one.rate for one in self.passes) / self.sample_rate
 
-    @property
-    def waiting(self) -> int:
-        """Samples of all stems that wait for other passes."""
-        return sum(len(queue) for _, queues in self.passes for queue in queues.values())
-
-    def separate(self, block: np.ndarray | None) -> Iterator[dict[str, np.ndarray]]:
-        running = [(song.rest() if block is None else song.pieces(block), queues) for song, queues in self.passes]
-        while running:
-            # The pass furthest behind goes on, until it has nothing more to give.
-            index = min(range(len(running)), key=lambda number: len(next(iter(running[number][1].values()))))
-            pieces, queues = running[index]
-            piece = next(pieces, None)
-            if not piece:
-                del running[index]
-                continue
-            for target, signal in piece.items():
-                queues[target].put(signal)
-            if ready := min(len(queue) for _, queues in self.passes for queue in queues.values()):
-                taken = [{target: queue.take(ready) for target, queue in queues.items()} for _, queues in self.passes]
-                yield {
-                    target: np.mean([targets[target] for targets in taken if target in targets], axis=0)
-                    for target in self.masked
-                }
+    def push(self, block: np.ndarray | None, channels: int, missing: int) -> Iterator[dict[str, np.ndarray]]:
+        """The means `[channels, n]` of each target that a block lets out; see `Pass.push`."""
+        for one in self.passes:
+            one.push(block, channels, missing)
+        ready = min(len(one.waiting) for one in self.passes)
+        if not ready:
+            return
+        found: dict[str, list[np.ndarray]] = {}
+        for one in self.passes:
+            signals = one.waiting.take(ready).reshape(len(one.targets), channels, ready)
+            for target, signal in zip(one.targets, signals, strict=True):
+                found.setdefault(target, []).append(signal)
+        yield {
+            target: np.mean(signals, axis=0) if len(signals) > 1 else signals[0] for target, signals in found.items()
+        }

@@ -1,24 +1,226 @@
-"""A waveform of any length becomes stems, in constant memory."""
+"""A waveform of any length becomes stems, in constant memory. Importing this needs no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import cycle
+from math import gcd, lcm
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from separation.errors import UserError
-from separation.inference.stream import (
-    Network,
-    NetworkSong,
-    StreamSeparator,
-    check_stems,
-    grid_of,
-    masked_targets,
-    names,
-    surroundings_of,
-)
+from separation.inference.passes import SPEEDS, Pass, Passes
+from separation.inference.stream import Network, Queue, as_waveform, check_rate, check_waveform, whole_strides
 from separation.inference.weights import find_weights, load_network, stems_of
+from separation.stems import rest_name
+
+Stems = dict[str, Any]
+"""A piece of a song: `[channels, n]` for each stem, by name; tensors if the song came as tensors, else arrays."""
+
+BLOCK = 1 << 16
+"""Samples that go in at a time."""
+
+
+class Separator:
+    """Takes songs apart with a network, or with several.
+
+        separator = Separator.load()
+        stems = separator(waveform, sample_rate)
+
+    A song goes through the network in chunks, each with all that its frames depend on, so the stems do not depend on
+    where the chunks begin. The last source of the network, like the rest of a target, is not computed but what the
+    others leave of the song: the sources sum to the song, at any sample rate.
+
+    Several networks, or one several times, make passes at different speeds (test-time augmentation): stems are their
+    means. A network counts for the targets that it has; those that none of the stems needs are left out. What is played
+    at another speed does not begin at the same samples everywhere, so a part of a song then gives nearly what it is
+    within the whole.
+
+    Args:
+        networks: the trained network, used where it is, a `MaskingNetwork` or an `OnnxNetwork`; or several.
+        stems: name or names of the stems to give, of `available_stems`; by default the sources of the network.
+        chunk_frames: frames separated at a time: more take more memory. By default what suits the network.
+        precision: of the network: `fp32`, `bf16`, or `auto` for whichever is fastest on its device.
+        speeds: how fast the song is played to the networks, in turn.
+
+    Raises:
+        UserError: the network has no such stem.
+    """
+
+    def __init__(
+        self,
+        networks: Network | Sequence[Network],
+        stems: str | Sequence[str] | None = None,
+        chunk_frames: int | None = None,
+        precision: str = "auto",
+        speeds: Sequence[float] = SPEEDS,
+    ):
+        every = list(networks) if isinstance(networks, list | tuple) else [networks]
+        self.network: Network = max(every, key=lambda network: len(network.sources))
+        self.settings, self.chunk_frames, self.precision = self.network.settings, chunk_frames, precision
+        self.targets, self.sources = self.network.targets, self.network.sources
+        self.stems = names(stems) or self.sources
+        self.masked = masked_targets(self.network, self.stems)
+        shared = [tuple(target for target in self.masked if target in network.targets) for network in every]
+        passes = zip(every, cycle(speeds), shared, strict=False)
+        self.passes = [(network, speed, targets) for network, speed, targets in passes if targets]
+
+    @classmethod
+    def load(
+        cls,
+        weights: str | Path | Sequence[str | Path] | None = None,
+        device: Any = "auto",
+        stems: str | Sequence[str] | None = None,
+        engine: str = "auto",
+        network: str | None = None,
+    ) -> Separator:
+        """The separator of a weights file, or of several, whose estimates are averaged; see `choose_device`.
+
+        `fast`, the default, stands for the shipped weights for these stems, `best` for three passes of all shipped
+        ones that help them. A file that is named several times is used as often, each time at another speed. Where no
+        stems are named, both give vocals and accompaniment, and files what they have. `engine` is as of
+        `choose_engine`. `network` names the class of a network that is not part of this package, as
+        `package.module:Class`; see `load_weights`.
+
+        Raises `UserError` when the weights are missing, damaged or foreign, or do not separate these stems, and when
+        there is no such device or engine.
+        """
+        wanted = stems_of(weights, names(stems))
+        paths = find_weights(weights, wanted, engine, device)
+        networks = {path: open_network(path, device, network) for path in dict.fromkeys(paths)}
+        return cls([networks[path] for path in paths], wanted)
+
+    @property
+    def place(self) -> str:
+        """What computes the networks, and where, in words."""
+        return self.network.place
+
+    @property
+    def grid(self) -> Fraction:
+        """Seconds after which a song may begin later and have the very same frames, for all networks."""
+        grids = [Fraction(one.stride * one.settings.hop, one.settings.sample_rate) for one, _, _ in self.passes]
+        return Fraction(lcm(*(grid.numerator for grid in grids)), gcd(*(grid.denominator for grid in grids)))
+
+    @property
+    def surroundings(self) -> float:
+        """Seconds before and after a part of a song that its stems depend on."""
+
+        def seconds(network: Network) -> float:
+            frames = whole_strides(network.context, network.stride) + network.stride
+            return (frames * network.settings.hop + network.settings.n_fft) / network.settings.sample_rate
+
+        return max(speed * seconds(network) for network, speed, _ in self.passes)
+
+    def __call__(self, waveform: Any, sample_rate: int) -> Stems:
+        """The stems of a song by name, each float32 and of the song's shape, at its sample rate in hertz.
+
+        A song is a tensor or a numpy array `[1 or 2 channels, samples]`, or `[samples]` for mono; full scale is 1 for
+        floats, and that of their type for whole numbers. `[batch, channels, samples]` are songs of one length. Stems
+        are tensors for a tensor, else arrays.
+
+        Raises `UserError` as `stream` does.
+        """
+        song, rate = as_waveform(waveform), check_rate(sample_rate)
+        if song.ndim == 3:
+            songs = [self(one, rate) for one in song]
+            joined = {stem: np.stack([one[stem] for one in songs]) if songs else song for stem in self.stems}
+        elif song.ndim == 1:
+            joined = {stem: signal[0] for stem, signal in self(song[None], rate).items()}
+        else:
+            check_waveform(song)
+            joined = join(self.stream([song], rate), self.stems, len(song))
+        return {stem: like(waveform, signal) for stem, signal in joined.items()}
+
+    def stream(self, blocks: Iterable[Any], sample_rate: int | None = None) -> Iterator[Stems]:
+        """The stems of a song that comes in blocks `[1 or 2 channels, n]`, as blocks by name.
+
+        The blocks that come out are as long together as those that went in, but not one by one. `sample_rate` is in
+        hertz, by default the network's. Samples may be of any kind that a whole song may have.
+
+        Raises `UserError` when there are more than two channels, samples that are not numbers or have no full scale,
+        or no such sample rate.
+        """
+        song = Song(self, self.settings.sample_rate if sample_rate is None else sample_rate, self.chunk_frames)
+        for block in blocks:
+            yield from song.pieces(block)
+        yield from song.rest()
+
+    def live(self, sample_rate: int) -> Song:
+        """A song that is still being heard: `push(block)` gives the stems that are ready, `flush()` the rest.
+
+            live = separator.live(44100)
+            for block in microphone:  # [1 or 2 channels, n], of any length
+                stems = live.push(block)  # {"vocals": [channels, m], ...}
+            stems = live.flush()
+
+        The stems are `live.latency` seconds behind at most. They are those of the whole song: the same bits as of a
+        separator with `chunk_frames` of 1.
+
+        Raises `UserError` when there is no such sample rate.
+        """
+        return Song(self, sample_rate, 1)
+
+
+class Song:
+    """A song that comes in blocks `[1 or 2 channels, n]` of any length, and whose stems leave when they are ready.
+
+    What all calls give, one after the other, is as long as the song.
+    """
+
+    def __init__(self, separator: Separator, sample_rate: int, chunk_frames: int | None):
+        self.network, self.stems, rate = separator.network, separator.stems, check_rate(sample_rate)
+        made = [Pass(*one[::2], rate, one[1], chunk_frames, separator.precision) for one in separator.passes]
+        self.passes = Passes(made, rate)
+        self.latency = self.passes.latency
+        self.song, self.channels = Queue(), 0  # until the first block tells
+        self.given: Any = None  # a block as it came
+
+    @property
+    def waiting(self) -> int:
+        """Samples that have come in and not gone out, of the song and of what has been separated of it."""
+        return len(self.song) + sum(len(one.waiting) for one in self.passes.passes)
+
+    def push(self, block: Any) -> Stems:
+        """The stems of what can be told after the next block: none, a little or a lot.
+
+        Raises `UserError` as `Separator.stream` does.
+        """
+        return self._joined(self.pieces(block))
+
+    def flush(self) -> Stems:
+        """The stems of the rest: the song has ended."""
+        return self._joined(self.rest())
+
+    def pieces(self, block: Any) -> Iterator[Stems]:
+        """What `push` gives, in pieces of the chunks."""
+        self.given, waveform = block, as_waveform(block)
+        check_waveform(waveform)
+        self.channels = self.channels or len(waveform)
+        if len(waveform) != self.channels:
+            raise UserError(f"the song has {self.channels} channels, and one of its blocks {len(waveform)}.")
+        for start in range(0, max(waveform.shape[1], 1), BLOCK):
+            piece = waveform[:, start : start + BLOCK]
+            self.song.put(piece)
+            yield from self._ready(piece)
+
+    def rest(self) -> Iterator[Stems]:
+        """What `flush` gives, in pieces of the chunks."""
+        if self.channels:
+            yield from self._ready(None)
+
+    def _ready(self, block: np.ndarray | None) -> Iterator[Stems]:
+        for targets in self.passes.push(block, self.channels, len(self.song)):
+            song = self.song.take(min(signal.shape[1] for signal in targets.values()))
+            if length := song.shape[1]:
+                stems = with_rests(self.network, {name: signal[:, :length] for name, signal in targets.items()}, song)
+                yield {stem: like(self.given, stems[stem]) for stem in self.stems}
+
+    def _joined(self, pieces: Iterable[Stems]) -> Stems:
+        ready = list(pieces)  # the first one tells how many channels there are
+        return {stem: like(self.given, signal) for stem, signal in join(ready, self.stems, self.channels or 2).items()}
 
 
 def open_network(path: Path, device: Any = "auto", network: str | None = None) -> Network:
@@ -37,76 +239,56 @@ def open_network(path: Path, device: Any = "auto", network: str | None = None) -
     return load_network(path, choose_device(device), network)
 
 
-class Separator(StreamSeparator):
-    """Takes songs apart with a network.
+def join(pieces: Iterable[Stems], stems: Sequence[str], channels: int) -> Stems:
+    """Pieces of a song, one after the other, as arrays."""
+    collected, nothing = list(pieces), np.zeros((channels, 0), np.float32)
+    return {stem: np.concatenate([nothing, *(np.asarray(piece[stem]) for piece in collected)], 1) for stem in stems}
 
-        separator = Separator.load()
-        stems = separator(waveform, sample_rate)
 
-    A song goes through the network in chunks, each with all that its frames depend on, so the stems do not depend on
-    where the chunks begin. The last source of the network, like the rest of a target, is not computed but what the
-    others leave of the song: the sources sum to the song, at any sample rate.
+def names(stems: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Names of stems, each once; a lone name is one stem."""
+    return tuple(dict.fromkeys([stems] if isinstance(stems, str) else stems or ()))
 
-    Args:
-        network: the trained network, used where it is: a `MaskingNetwork`, or an `OnnxNetwork`.
-        stems: name or names of the stems to give, of `available_stems`; by default the sources of the network.
-        chunk_frames: frames separated at a time: more take more memory. By default what suits the network.
-        precision: of the network: `fp32`, `bf16`, or `auto` for whichever is fastest on its device.
 
-    Raises:
-        UserError: the network has no such stem, or there is no such precision.
+def available_stems(network: Network) -> tuple[str, ...]:
+    """The stems that a network can give: its sources, and for each target what is left without it."""
+    rests = (rest_name([target]) for target in network.targets)
+    return tuple(dict.fromkeys((*network.sources, *(rest for rest in rests if rest))))
+
+
+def masked_targets(network: Network, stems: Sequence[str]) -> tuple[str, ...]:
+    """The targets whose masks are needed for some of the `available_stems`, in the order of the network.
+
+    Raises `UserError` when a stem is not among these.
     """
+    choices = available_stems(network)
+    if missing := [stem for stem in stems if stem not in choices]:
+        raise UserError(
+            f"these weights do not separate {' and '.join(map(str, missing))}: choose among {', '.join(choices)}.",
+            code="unknown_stem",
+        )
+    *others, last = network.sources
+    needed = [target for target in network.targets if target in stems or rest_name([target]) in stems]
+    if len(needed) == len(network.sources) or (last in stems and last not in network.targets):
+        return tuple(others)
+    return tuple(needed)
 
-    def __init__(
-        self,
-        network: Network,
-        stems: str | Sequence[str] | None = None,
-        chunk_frames: int | None = None,
-        precision: str = "auto",
-    ):
-        self.network: Network = network
-        self.stems = names(stems) or network.sources
-        check_stems(network, self.stems)
-        self.settings, self.precision = network.settings, precision
-        self.masked = masked_targets(network, self.stems)
-        self.chunk = network.chunk(chunk_frames)
 
-    @classmethod
-    def load(
-        cls,
-        weights: str | Path | Sequence[str | Path] | None = None,
-        device: Any = "auto",
-        stems: str | Sequence[str] | None = None,
-        network: str | None = None,
-    ) -> StreamSeparator:
-        """The separator of a weights file, or of several, whose estimates are averaged; see `choose_device`.
+def with_rests(network: Network, stems: Mapping[str, np.ndarray], song: np.ndarray) -> dict[str, np.ndarray]:
+    """Masked targets of a song, and what follows from them: the network's last source, and the rest of each target."""
+    *others, last = network.sources
+    given = dict(stems)
+    if tuple(given) == tuple(others):
+        given[last] = song - sum(given.values())
+    for target in set(network.targets) & set(given):
+        given.setdefault(rest_name([target]) or "", song - given[target])
+    return given
 
-        `fast`, the default, stands for the shipped weights for these stems, `best` for three passes of all shipped
-        ones that help them. A file that is named several times is used as often, each time at another speed. Where no
-        stems are named, both give vocals and accompaniment, and files what they have. `network` names the class of a
-        network that is not part of this package, as `package.module:Class`; see `load_weights`.
 
-        Raises `UserError` when the weights are missing, damaged or foreign, or do not separate these stems, and when
-        there is no such device.
-        """
-        from separation.inference.passes import Passes
+def like(samples: Any, stem: np.ndarray) -> Any:
+    """A stem as the song's samples were given: a tensor for a tensor, else an array."""
+    if not hasattr(samples, "detach"):
+        return stem
+    import torch
 
-        wanted = stems_of(weights, names(stems))
-        paths = find_weights(weights, wanted)
-        networks = {path: open_network(path, device, network) for path in dict.fromkeys(paths)}
-        if len(paths) == 1:
-            return cls(networks[paths[0]], wanted)
-        return Passes([networks[path] for path in paths], wanted)
-
-    @property
-    def grid(self) -> Fraction:
-        return grid_of(self.network)
-
-    @property
-    def surroundings(self) -> float:
-        return surroundings_of(self.network)
-
-    def open(self, sample_rate: int, live: bool = False) -> NetworkSong:
-        chunk = self.network.chunk(1) if live else self.chunk
-        step = self.network.begin(self.masked, self.precision)
-        return NetworkSong(self.network, self.stems, self.masked, sample_rate, step, chunk)
+    return torch.from_numpy(np.ascontiguousarray(stem))

@@ -19,7 +19,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ import separation
 from separation.errors import UserError
 from separation.files import replacing
 from separation.inference.config import NETWORKS, NetworkSettings, build, on_meta, parse
+from separation.inference.device import choose_engine
 from separation.stems import STEMS, source_names
 
 if TYPE_CHECKING:
@@ -201,48 +201,70 @@ def _from_older(entries: dict[str, Any]) -> dict[str, Any]:
     return {"network": network, "provenance": {"config": config, **(facts if isinstance(facts, dict) else {})}}
 
 
+SUFFIXES = {"torch": ".safetensors", "onnx": ".onnx"}
+"""What the weights that an engine takes end with."""
+
+SETS = ("fast", "best", "live")
+"""What shipped weights are called: those that suffice, all that help, and those that are least late."""
+
+HEARINGS = 3
+"""How many passes the best quality makes, each at another speed: see `Separator`."""
+
+HELPED = {"vocals", "accompaniment", "other"}
+"""The stems that gain when the network for vocals and the one for four stems are averaged."""
+
 _PLACES = [Path(folder) / "pretrained" for folder in separation.__path__]
 PRETRAINED = next((folder for folder in _PLACES if folder.is_dir()), _PLACES[0])
 
 
-SUFFIX = ".safetensors" if find_spec("torch") else ".onnx"
+def pretrained(target: str, engine: str = "torch") -> Path:
+    """Where the shipped weights for a target are: a stem, or `all` four at once."""
+    return PRETRAINED / f"{target}{SUFFIXES[engine]}"
 
 
-def pretrained(target: str) -> Path:
-    """Where the shipped weights for a target lie: a stem, or `all` four at once; without torch, those in ONNX."""
-    return PRETRAINED / f"{target}{SUFFIX}"
-
-
-def default_weights(stems: Sequence[str]) -> Path:
+def default_weights(stems: Sequence[str], engine: str = "torch") -> Path:
     """The shipped weights for these stems: those for one target where they suffice, else those for all.
 
     Raises `UserError` when there is no such stem.
     """
     known = {stem for target in STEMS for stem in source_names([target])}
     if unknown := [stem for stem in stems if stem not in known]:
-        raise UserError(f"there is no stem called {unknown[0]}: the stems are {', '.join(sorted(known))}.")
+        raise UserError(
+            f"there is no stem called {unknown[0]}: the stems are {', '.join(sorted(known))}.", code="unknown_stem"
+        )
     fitting = [target for target in STEMS if set(stems) <= set(source_names([target]))]
-    candidates = [pretrained(name) for name in (*fitting, "all")]
+    candidates = [pretrained(name, engine) for name in (*fitting, "all")]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-def find_weights(weights: str | Path | Sequence[str | Path] | None, stems: Sequence[str]) -> tuple[Path, ...]:
+def find_weights(
+    weights: str | Path | Sequence[str | Path] | None, stems: Sequence[str], engine: str = "auto", device: Any = "auto"
+) -> tuple[Path, ...]:
     """The files that a choice of weights stands for: a path, several, or one of `SETS` (of the shipped ones).
 
     `best` is three times the networks that help, in turn: those for four stems and for vocals where both do, for four
-    stems, vocals or their accompaniment. `live` is the one for vocals that is least late.
+    stems, vocals or their accompaniment. `live` is the one for vocals that is least late. Shipped weights are those of
+    the engine that `choose_engine` gives; files tell their engine.
+
+    Raises `UserError` when a file is for another engine than the one that is asked for.
     """
-    paths = []
+    paths: list[Path] = []
     for name in _chosen(weights) or ["fast"]:
         if str(name) not in SETS:
             paths.append(Path(name))
+            if engine != "auto" and (paths[-1].suffix == ".onnx") != (engine == "onnx"):
+                raise UserError(
+                    f"--engine {engine} does not run {name}: `python -m separation export` makes an ONNX file of it.",
+                    code="no_engine",
+                )
             continue
+        suited = choose_engine(engine, device)
         if str(name) == "live":
-            paths.append(pretrained("vocals_live"))
+            paths.append(pretrained("vocals_live", suited))
             continue
-        helping = [default_weights(stems)]
+        helping = [default_weights(stems, suited)]
         if str(name) == "best" and ({*stems} & HELPED or not stems):
-            helping = [pretrained("all"), pretrained("vocals")]
+            helping = [pretrained("all", suited), pretrained("vocals", suited)]
         paths += islice(cycle(helping), HEARINGS if str(name) == "best" else 1)
     return tuple(paths)
 
@@ -267,13 +289,3 @@ def absolute(weights: Iterable[str | Path]) -> tuple[str, ...]:
     ('best', '/my.safetensors')
     """
     return tuple(str(name) if str(name) in SETS else str(Path(name).absolute()) for name in weights)
-
-
-SETS = ("fast", "best", "live")
-"""What shipped weights are called: those that suffice, all that help, and those that are least late."""
-
-HEARINGS = 3
-"""How many passes the best quality makes, each at another speed: see `Passes`."""
-
-HELPED = {"vocals", "accompaniment", "other"}
-"""The stems that gain when the network for vocals and the one for four stems are heard together."""

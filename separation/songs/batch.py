@@ -24,7 +24,6 @@ from separation.audio.decoders import check_readable
 from separation.errors import UserError, cannot_write
 from separation.files import replacing, sweep_partials
 from separation.inference.separator import Separator
-from separation.inference.stream import StreamSeparator
 from separation.inference.weights import HEARINGS, PRETRAINED
 from separation.jobs import report_share, run_jobs
 from separation.runtime import prepare_torch
@@ -50,7 +49,7 @@ class Settings:
     best: bool = False
     segment: Segment | None = None
 
-    def separator(self) -> StreamSeparator:
+    def separator(self) -> Separator:
         """The separator, loaded once a process. Raises `UserError` as `Separator.load` does."""
         stems = tuple(KNOWN_AS.get(stem, stem) for stem in self.stems)
         return load_separator(self.weights, self.device, stems, self.best)
@@ -259,7 +258,7 @@ def separate(job: Job, settings: Settings, progress: Callable[[float], None] = r
 @cache
 def load_separator(
     weights: tuple[Path, ...], device: str, stems: tuple[str, ...], best: bool = False
-) -> StreamSeparator:
+) -> Separator:
     """The separator of these weights, loaded once a process; that of an ONNX file needs no torch.
 
     Raises `UserError` as `Separator.load` does.

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 
 from separation.errors import UserError
-from separation.inference.stream import StreamSeparator
+from separation.inference.separator import Separator
 
 READ = 1 << 14
 """Bytes that are read at most at a time: 50 ms of stereo."""
@@ -16,7 +16,7 @@ READ = 1 << 14
 SAMPLE = np.dtype("<f4")
 
 
-def live(separator: StreamSeparator, sample_rate: int, channels: int) -> int:
+def live(separator: Separator, sample_rate: int, channels: int) -> int:
     """Separate standard input, interleaved f32le, into standard output, which gets the separator's only stem.
 
     Whatever is ready goes out at once. Ends with the input, or when nobody reads the output any more. Raises

@@ -18,7 +18,8 @@ import numpy as np
 from separation.audio.formats import AudioFile
 from separation.audio.io import AudioReader
 from separation.errors import UserError, cannot_write
-from separation.inference.stream import StreamSeparator, check_channels
+from separation.inference.separator import Separator
+from separation.inference.stream import check_channels
 from separation.runtime import clock
 from separation.songs.outputs import StemFormat, Stems, open_outputs
 
@@ -140,7 +141,7 @@ class RenderReport:
 
 
 def render(
-    separator: StreamSeparator,
+    separator: Separator,
     song: AudioFile,
     paths: Mapping[str, Path],
     form: StemFormat,

@@ -8,7 +8,7 @@ from networks import BandSplit, random_network, random_weights
 
 from separation import Separator
 from separation.errors import UserError
-from separation.inference.passes import Passes
+from separation.inference.separator import Song
 from separation.inference.weights import find_weights
 from separation.stems import STEMS
 
@@ -24,7 +24,7 @@ def song(channels: int = 2, samples: int = 30_000) -> torch.Tensor:
 def test_stems_are_the_means_over_networks_and_speeds_and_sum_to_the_song(rate, channels):
     separator = Separator(random_network(STEMS), precision="fp32")
     found, plain = (
-        Passes([separator.network] * 3, precision="fp32")(song(channels), rate),
+        Separator([separator.network] * 3, precision="fp32")(song(channels), rate),
         separator(song(channels), rate),
     )
     torch.testing.assert_close(sum(found.values()), song(channels), atol=1e-5, rtol=0)
@@ -37,7 +37,7 @@ def test_stems_are_the_means_over_networks_and_speeds_and_sum_to_the_song(rate, 
 
 def test_the_speeds_can_be_chosen():
     separator = Separator(random_network(STEMS), precision="fp32")
-    found = Passes([separator.network] * 2, speeds=(1.06, 0.94), precision="fp32")(song(), RATE)["vocals"]
+    found = Separator([separator.network] * 2, speeds=(1.06, 0.94), precision="fp32")(song(), RATE)["vocals"]
     mean = sum(separator(song(), round(RATE * speed))["vocals"] for speed in (1.06, 0.94)) / 2
     torch.testing.assert_close(found, mean, atol=1e-5, rtol=0)
 
@@ -45,19 +45,19 @@ def test_the_speeds_can_be_chosen():
 def test_faster_is_higher():
     """To a network that calls vocals what lies above 2.1 kHz, a tone at 2 kHz is so only when played faster."""
     tone = 0.5 * torch.sin(2 * torch.pi * 2000 * torch.arange(RATE) / RATE).expand(2, -1)
-    found = Passes([BandSplit(2100)] * 2)(tone, RATE)["vocals"][:, 5000:-5000]
+    found = Separator([BandSplit(2100)] * 2)(tone, RATE)["vocals"][:, 5000:-5000]
     torch.testing.assert_close(found, tone[:, 5000:-5000] / 2, atol=0.02, rtol=0)
 
 
 def test_samples_may_come_as_fast_as_in_any_song():
     separator = Separator(random_network(("vocals",)))
     for rate in (1, 1_000_000):
-        assert Passes([separator.network] * 3, precision="fp32")(song(samples=300), rate)["vocals"].shape == (2, 300)
+        assert Separator([separator.network] * 3, precision="fp32")(song(samples=300), rate)["vocals"].shape == (2, 300)
 
 
 def test_each_network_has_the_same_say():
     members = [Separator(BandSplit(frequency)) for frequency in (2000, 8000)]
-    found = Passes([member.network for member in members])(song(), RATE)
+    found = Separator([member.network for member in members])(song(), RATE)
     mean = (members[0](song(), RATE)["vocals"] + members[1](song(), round(1.12 * RATE))["vocals"]) / 2
     torch.testing.assert_close(found["vocals"], mean, atol=1e-5, rtol=0)
 
@@ -65,17 +65,17 @@ def test_each_network_has_the_same_say():
 def test_networks_for_other_targets_count_where_they_can():
     """A network for vocals beside one for four stems: drums and bass are of the one alone, and all sum to the song."""
     four, voice = Separator(random_network(STEMS)), Separator(random_network(("vocals",)))
-    together = Passes([four.network, voice.network], speeds=[1.0])
+    together = Separator([four.network, voice.network], speeds=[1.0])
     stems, alone = together(song(), RATE), four(song(), RATE)
     assert tuple(stems) == STEMS
     expected = (alone["vocals"] + voice(song(), RATE)["vocals"]) / 2
     torch.testing.assert_close(stems["vocals"], expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(sum(stems.values()), song(), atol=1e-5, rtol=0)
-    assert len(Passes([voice.network, four.network], "drums").passes) == 1
+    assert len(Separator([voice.network, four.network], "drums").passes) == 1
 
 
 def test_several_passes_are_live_too():
-    separator = Passes([random_network(STEMS)] * 2, chunk_frames=1)
+    separator = Separator([random_network(STEMS)] * 2, chunk_frames=1)
     whole, live, got, behind = separator(song(), RATE), separator.live(RATE), [], 0
     for block in song().split(500, dim=-1):
         got.append(live.push(block))
@@ -87,20 +87,20 @@ def test_several_passes_are_live_too():
 
 def test_no_pass_runs_ahead_of_the_others():
     """Long songs take no more memory than short ones: what waits for other passes is bounded, and soon constant."""
-    separator = Passes([random_network(STEMS), random_network(("vocals",)), random_network(STEMS)], precision="fp32")
+    separator = Separator([random_network(STEMS), random_network(("vocals",)), random_network(STEMS)], precision="fp32")
 
     def most_waiting(seconds: int) -> int:
-        live, most = separator.open(RATE), 0
+        live, most = Song(separator, RATE, 32), 0
         for block in song(samples=RATE).repeat(1, seconds).split(20_000, dim=-1):
             for _ in live.pieces(block):
-                most = max(most, live.waiting + len(live.song))
+                most = max(most, live.waiting)
         return most
 
     assert 0 < most_waiting(10) <= most_waiting(5) + 20_000
 
 
 def test_a_stream_gives_the_same_however_it_is_cut():
-    together = Passes([random_network(STEMS), random_network(("vocals",))])
+    together = Separator([random_network(STEMS), random_network(("vocals",))])
     whole = together(song(), RATE)
     for size in (700, 30_000):
         pieces = list(together.stream(song().split(size, dim=-1), RATE))

@@ -9,7 +9,6 @@ from networks import BandSplit, random_network
 from separation.audio.formats import AudioFile
 from separation.audio.io import read, write
 from separation.errors import UserError
-from separation.inference.passes import Passes
 from separation.inference.separator import Separator
 from separation.songs.outputs import StemFormat
 from separation.songs.render import Segment, render
@@ -46,7 +45,7 @@ def test_a_segment_is_what_it_is_within_the_whole_song(tmp_path, averaged, rate,
     song = 0.2 * torch.randn(2, 12 * rate, generator=torch.Generator().manual_seed(0))
     write(tmp_path / "song.wav", song, rate, "32f")
     separator = Separator(random_network(), precision="fp32")
-    separator = Passes([separator.network] * 2) if averaged else separator
+    separator = Separator([separator.network] * 2) if averaged else separator
     told, stems = [], {}
     for name, segment in (("whole", None), ("part", Segment.parse(text))):
         paths = {stem: tmp_path / name / f"{stem}.wav" for stem in STEMS}
