@@ -1,4 +1,4 @@
-"""The stems of a song become small pictures of their spectrograms, in constant memory however long the song is."""
+"""Small spectrogram pictures of a song's stems, drawn in constant memory and without torch."""
 
 from __future__ import annotations
 
@@ -7,67 +7,75 @@ from collections.abc import Iterable, Mapping
 from io import BytesIO
 from itertools import chain
 
-import torch
-from torch import Tensor
+import numpy as np
+from PIL import Image
 
 from separation.audio.decoders import AudioInfo
-from separation.audio.mel import mel_filters
 
 COLUMNS = 1024
-"""How wide a picture is at most, in pixels; a song too short for them has fewer."""
+"""Width of a picture in pixels; songs too short for that many columns get fewer."""
 
-BANDS = 96
-"""How high a picture is: so many mel bands between these frequencies in hertz, the lowest at the bottom."""
-
-LOWEST, HIGHEST = 40, 20_000
+BANDS, LOWEST, HIGHEST = 96, 40, 20_000
+"""Height of a picture: the number of mel bands, lowest at the bottom, and the frequencies they span in hertz."""
 
 RANGE = 70
-"""Decibels from black to white; white is the loudest spot of all stems, if that is louder than `FAINT`."""
+"""Decibels from black to white. White is the loudest spot of all stems, or `FAINT` if that is louder."""
 
 FAINT = -60
 
 
-def sketch(blocks: Iterable[Tensor], info: AudioInfo) -> Tensor:
-    """The spectrogram of a signal that comes in blocks `[channels, n]`, as long together as `info` says.
+def sketch(blocks: Iterable[np.ndarray], info: AudioInfo) -> np.ndarray:
+    """The mel spectrogram `[bands, columns]` of a signal that arrives in blocks `[channels, n]`.
 
-    Gives `[bands, columns]`: the mean power over the channels and over a column's time, where a sine at full scale has
-    a power of 1.
+    A value is the mean power over the channels and over a column's time; a full-scale sine has a power of 1. `info`
+    gives the length in total.
     """
-    # Not the networks' STFT: it is never inverted, so it may take hops as long as its windows, and songs at any rate.
+    # Not the networks' STFT: it is never inverted, so the hop may be as long as the window, at any sample rate.
     size = max(16, 2 ** round(math.log2(info.sample_rate / 11)))  # 93 ms at 44.1 kHz
     hop = min(max(info.samples // (4 * COLUMNS), size // 8), size)
     columns = min(max(info.samples // hop, 1), COLUMNS)
     highest = min(HIGHEST, info.sample_rate / 2)
     filters = mel_filters(BANDS, size // 2 + 1, info.sample_rate, min(LOWEST, highest / 2), highest)
-    window = torch.hann_window(size)
-    filters = filters * 4 / (size * window.square().sum())
-    sums, counts, frame = torch.zeros(BANDS, columns), torch.zeros(columns), 0
-    margin = torch.zeros(info.channels, size // 2)  # a frame shows the time at its middle
-    waiting = margin[:, :0]
+    window = np.hanning(size + 1)[:-1].astype(np.float32)
+    filters *= 4 / (size * np.square(window).sum())
+    sums, counts, frame = np.zeros((BANDS, columns)), np.zeros(columns), 0
+    margin = np.zeros((info.channels, size // 2), np.float32)  # a frame shows the time at its centre
+    pending = margin[:, :0]
     for block in chain([margin], blocks, [margin]):
-        waiting = torch.cat([waiting, block], dim=-1)
-        frames = 1 + (waiting.shape[-1] - size) // hop
+        pending = np.concatenate([pending, block], axis=1)
+        frames = 1 + (pending.shape[1] - size) // hop
         if frames < 1:
             continue
-        spectrogram = torch.stft(waiting, size, hop, window=window, center=False, return_complex=True)
-        power = filters @ (spectrogram.real.square() + spectrogram.imag.square()).mean(dim=0)
-        column = (torch.arange(frame, frame + frames) * hop * columns // max(info.samples, 1)).clamp(max=columns - 1)
-        sums.index_add_(1, column, power)
-        counts.index_add_(0, column, torch.ones(frames))
-        waiting, frame = waiting[:, frames * hop :], frame + frames
-    return sums / counts.clamp(min=1)
+        framed = np.lib.stride_tricks.sliding_window_view(pending, size, axis=1)[:, ::hop] * window
+        power = filters @ np.square(np.abs(np.fft.rfft(framed))).mean(axis=0).T
+        column = np.minimum((frame + np.arange(frames)) * hop * columns // max(info.samples, 1), columns - 1)
+        np.add.at(sums, (slice(None), column), power)
+        np.add.at(counts, column, 1)
+        pending, frame = pending[:, frames * hop :], frame + frames
+    return sums / np.maximum(counts, 1)
 
 
-def paint(sketches: Mapping[str, Tensor]) -> dict[str, bytes]:
-    """The sketches of a song's stems as grey PNG pictures on one scale of brightness, low notes at the bottom."""
-    from PIL import Image
+def mel_filters(bands: int, bins: int, sample_rate: int, lowest: float, highest: float) -> np.ndarray:
+    """Triangular filters `[bands, bins]` for a power spectrum, evenly spaced on the mel scale from `lowest` to `highest` Hz.
 
+    The scale is HTK's, 2595 log10(1 + f / 700) (O'Shaughnessy, Speech Communication, 1987).
+    """
+    frequencies = np.linspace(0, sample_rate / 2, bins)
+    limits = 2595 * np.log10(1 + np.array([lowest, highest]) / 700)
+    edges = 700 * (10 ** (np.linspace(*limits, bands + 2) / 2595) - 1)
+    below, centre, above = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rising, falling = (frequencies - below) / (centre - below), (above - frequencies) / (above - centre)
+    return np.minimum(rising, falling).clip(min=0)
+
+
+def paint(sketches: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """The sketches of a song's stems as greyscale PNGs on one brightness scale, low notes at the bottom."""
     white = max(10 ** (FAINT / 10), *(float(power.max()) for power in sketches.values()))
     pictures = {}
     for stem, power in sketches.items():
-        level = 1 + 10 * torch.log10((power / white).clamp(min=1e-20)) / RANGE
-        pixels = (255 * level.clamp(0, 1)).round().to(torch.uint8).flip(0)
+        level = 1 + 10 * np.log10(np.maximum(power / white, 1e-20)) / RANGE
+        pixels = np.rint(255 * level.clip(0, 1)).astype(np.uint8)[::-1]
         with BytesIO() as file:
-            Image.fromarray(pixels.numpy()).save(file, "PNG", optimize=True)
+            Image.fromarray(pixels).save(file, "PNG", optimize=True)
             pictures[stem] = file.getvalue()
     return pictures
