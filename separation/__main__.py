@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from separation.inference.device import NETWORK_HELP
 from separation.runtime import run_script
 
 separate = partial(run_script, "separation.songs.command")
@@ -27,6 +28,7 @@ def main() -> None:
     )
     exporting.add_argument("weights", type=Path, metavar="WEIGHTS", help="a file that train.py wrote, or pretrained/*")
     exporting.add_argument("output", type=Path, metavar="OUT.onnx", help="the file to write")
+    exporting.add_argument("--network", metavar="PACKAGE.MODULE:CLASS", help=NETWORK_HELP)
     exporting.set_defaults(run=export_weights)
     browser = commands.add_parser(
         "web",
@@ -44,7 +46,7 @@ def main() -> None:
 def export_weights(options: argparse.Namespace) -> None:
     from separation.apps.export import export
 
-    said = {key: json.loads(text) for key, text in export(options.weights, options.output).items()}
+    said = {key: json.loads(text) for key, text in export(options.weights, options.output, options.network).items()}
     size = options.output.stat().st_size / 1e6
     print(f"{options.output}: {size:.1f} MB; {', '.join(said['sources'])}; {said['latency']:.2f} s late")
 

@@ -38,14 +38,14 @@ from separation.files import replacing
 from separation.inference.masking import MaskingNetwork
 from separation.inference.onnx import FORMAT
 from separation.inference.weights import Weights, load_weights
-from separation.models.unet import compress_powers
+from separation.models.unet import UNet, compress_powers
 from separation.models.unet_stream import Memory, UNetStream
 
 OPSET = 17
 """Of ONNX; every runtime since 2022 has it."""
 
 
-def export(weights: str | Path, path: str | Path) -> dict[str, str]:
+def export(weights: str | Path, path: str | Path, network: str | None = None) -> dict[str, str]:
     """Write the network of a weights file as ONNX, all or nothing, and give its metadata.
 
     Raises `UserError` when the weights are missing, damaged or foreign, the file cannot be written, or the package onnx
@@ -55,7 +55,13 @@ def export(weights: str | Path, path: str | Path) -> dict[str, str]:
         import onnx
     except ImportError as error:
         raise UserError("writing ONNX needs the package onnx: pip install onnx onnxruntime.") from error
-    loaded = load_weights(weights)
+    loaded = load_weights(weights, network=network)
+    if not isinstance(loaded.network.generator, UNet):
+        raise UserError(
+            f"{weights} cannot be written as ONNX: the exporter writes a step of the stream of the U-Net, "
+            f"and this is a {type(loaded.network.generator).__name__}.",
+            code="no_export",
+        )
     step = Step(loaded.network)
     model = onnx.load_from_string(trace(step))
     said = metadata(loaded, step)

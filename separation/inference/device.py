@@ -22,6 +22,8 @@ ENGINES = {"torch": "torch", "onnx": "onnxruntime"}
 
 ENGINE_HELP = "what computes the network: torch or onnx (default: torch where a GPU or bfloat16 makes it faster)"
 
+NETWORK_HELP = "the class of a network of your own, which weights need: its code is run only if you name it here"
+
 NOISE = -30.0
 """In dB: bfloat16 that differs from float32 by more than this has not been rounded, but is wrong."""
 

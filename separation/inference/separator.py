@@ -234,9 +234,7 @@ def open_network(path: Path, device: Any = "auto", network: str | None = None) -
         if str(device) not in ("auto", "cpu"):
             raise UserError(f"--device {device}: ONNX files run on the CPU here; omit it.", code="no_device")
         return OnnxNetwork(path)
-    from separation.inference.device import choose_device
-
-    return load_network(path, choose_device(device), network)
+    return load_network(path, device, network)
 
 
 def join(pieces: Iterable[Stems], stems: Sequence[str], channels: int) -> Stems:

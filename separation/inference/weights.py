@@ -19,6 +19,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ import separation
 from separation.errors import UserError
 from separation.files import replacing
 from separation.inference.config import NETWORKS, NetworkSettings, build, on_meta, parse
-from separation.inference.device import choose_engine
+from separation.inference.device import choose_device, choose_engine
 from separation.stems import STEMS, source_names
 
 if TYPE_CHECKING:
@@ -101,6 +102,11 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu", network: 
     Raises `UserError` when the file is missing, damaged or foreign, or needs code that was not named.
     """
     path = Path(path)
+    if not find_spec("torch"):
+        raise UserError(
+            f"{path} needs torch: pip install torch safetensors, or export it as ONNX where torch is installed.",
+            code="no_engine",
+        )
     metadata, shapes = _read_header(path)
     try:
         entries = {name: json.loads(metadata[name]) for name in ("network", "config", "facts") if name in metadata}
@@ -126,7 +132,7 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu", network: 
     built.load_state_dict(_read_tensors(path))
     about = {"licence": UNKNOWN_LICENCE, "provenance": {}, **_about(metadata), **entries}
     provenance = about["provenance"] if isinstance(about["provenance"], dict) else {}
-    return Weights(built.to(device).eval(), settings, str(about["licence"]), provenance)
+    return Weights(built.to(choose_device(device)).eval(), settings, str(about["licence"]), provenance)
 
 
 class _UntrustedError(Exception):
@@ -207,7 +213,7 @@ SUFFIXES = {"torch": ".safetensors", "onnx": ".onnx"}
 SETS = ("fast", "best", "live")
 """What shipped weights are called: those that suffice, all that help, and those that are least late."""
 
-HEARINGS = 3
+PASSES = 3
 """How many passes the best quality makes, each at another speed: see `Separator`."""
 
 HELPED = {"vocals", "accompaniment", "other"}
@@ -265,7 +271,7 @@ def find_weights(
         helping = [default_weights(stems, suited)]
         if str(name) == "best" and ({*stems} & HELPED or not stems):
             helping = [pretrained("all", suited), pretrained("vocals", suited)]
-        paths += islice(cycle(helping), HEARINGS if str(name) == "best" else 1)
+        paths += islice(cycle(helping), PASSES if str(name) == "best" else 1)
     return tuple(paths)
 
 

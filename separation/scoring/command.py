@@ -7,6 +7,7 @@ from pathlib import Path
 
 from separation.dataset.layouts import DATASETS, SUBSETS, find_tracks, is_named
 from separation.errors import UserError
+from separation.inference.device import NETWORK_HELP
 from separation.inference.weights import absolute
 from separation.jobs import CLUSTER_HELP, default_workers
 from separation.runtime import DEVICE_HELP, Progress
@@ -29,7 +30,7 @@ def main() -> int:
     weights = tuple(options.weights or ["fast"])
     if options.cluster:
         root, weights = root.absolute(), absolute(weights)
-    load_separator(weights, options.device, options.target)
+    load_separator(weights, options.device, options.target, options.network)
 
     found = [track for track in find_tracks(options.dataset, root) if track.subset == options.subset]
     if not found:
@@ -47,7 +48,8 @@ def main() -> int:
 
     prepare(output, options.subset)
     songs, failures = [], []
-    scored = evaluate_tracks(tracks, weights, options.device, options.target, options.workers, options.cluster)
+    work = (options.workers, options.cluster, options.network)
+    scored = evaluate_tracks(tracks, weights, options.device, options.target, *work)
     with Progress(len(tracks), abreast=options.workers) as progress:
         for track, result in scored:
             progress.done()
@@ -93,4 +95,5 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
     parser.add_argument("--device", default="auto", help=DEVICE_HELP)
+    parser.add_argument("--network", metavar="PACKAGE.MODULE:CLASS", help=NETWORK_HELP)
     return parser.parse_args()

@@ -77,26 +77,27 @@ def evaluate_tracks(
     target: str,
     workers: int,
     cluster: str | None = None,
+    network: str | None = None,
 ) -> Iterator[tuple[Track, SongScores | UserError]]:
     """Evaluate tracks side by side, each worker with a network of its own; a track that fails yields the reason.
 
     With the address of a `cluster`, its workers do it, and all paths are absolute.
     """
-    work = partial(_evaluate, weights=weights, device=device, target=target)
+    work = partial(_evaluate, weights=weights, device=device, target=target, network=network)
     return run_jobs(work, tracks, workers, cluster=cluster)
 
 
-def _evaluate(track: Track, weights: tuple[str, ...], device: str, target: str) -> SongScores:
-    return evaluate_track(track, load_separator(weights, device, target), target)
+def _evaluate(track: Track, weights: tuple[str, ...], device: str, target: str, network: str | None) -> SongScores:
+    return evaluate_track(track, load_separator(weights, device, target, network), target)
 
 
 @cache
-def load_separator(weights: tuple[str, ...], device: str, target: str) -> Separator:
+def load_separator(weights: tuple[str, ...], device: str, target: str, network: str | None = None) -> Separator:
     """The separator that gives the sources scored for `target`; of `fast` or `best`, or of files.
 
     Raises `UserError` as `Separator.load` does.
     """
-    return Separator.load(weights, device, scored_sources(target))
+    return Separator.load(weights, device, scored_sources(target), network=network)
 
 
 def evaluate_track(track: Track, separator: Separator, target: str) -> SongScores:

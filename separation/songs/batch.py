@@ -24,7 +24,7 @@ from separation.audio.decoders import check_readable
 from separation.errors import UserError, cannot_write
 from separation.files import replacing, sweep_partials
 from separation.inference.separator import Separator
-from separation.inference.weights import HEARINGS, PRETRAINED
+from separation.inference.weights import PASSES, PRETRAINED
 from separation.jobs import report_share, run_jobs
 from separation.runtime import prepare_torch
 from separation.songs.find import Song
@@ -48,11 +48,13 @@ class Settings:
     form: StemFormat
     best: bool = False
     segment: Segment | None = None
+    network: str | None = None
+    """The class of a network of another package, which the command line names."""
 
     def separator(self) -> Separator:
         """The separator, loaded once a process. Raises `UserError` as `Separator.load` does."""
         stems = tuple(KNOWN_AS.get(stem, stem) for stem in self.stems)
-        return load_separator(self.weights, self.device, stems, self.best)
+        return load_separator(self.weights, self.device, stems, self.best, self.network)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -257,7 +259,7 @@ def separate(job: Job, settings: Settings, progress: Callable[[float], None] = r
 
 @cache
 def load_separator(
-    weights: tuple[Path, ...], device: str, stems: tuple[str, ...], best: bool = False
+    weights: tuple[Path, ...], device: str, stems: tuple[str, ...], best: bool = False, network: str | None = None
 ) -> Separator:
     """The separator of these weights, loaded once a process; that of an ONNX file needs no torch.
 
@@ -266,7 +268,8 @@ def load_separator(
     keep_freed_memory()
     if not all(path.suffix == ".onnx" for path in weights):
         prepare_torch()
-    return Separator.load(weights * HEARINGS if best and len(weights) == 1 else weights, device, stems)
+    files = weights * PASSES if best and len(weights) == 1 else weights
+    return Separator.load(files, device, stems, network=network)
 
 
 class Manifest:

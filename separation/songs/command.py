@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from separation.errors import UserError
 from separation.files import user_path
+from separation.inference.device import ENGINE_HELP, ENGINES, NETWORK_HELP
 from separation.inference.weights import PRETRAINED, find_weights, stems_of
 from separation.jobs import CLUSTER_HELP
 from separation.runtime import DEVICE_HELP, Progress, clock, count, use_threads
@@ -71,7 +72,9 @@ def main() -> int:
         use_threads(options.threads)
     if options.live is not None:
         weights, stems = choose_weights(options)
-        return live(load_separator(weights, options.device, stems), options.rate, options.channels)
+        return live(
+            load_separator(weights, options.device, stems, network=options.network), options.rate, options.channels
+        )
     naming = Naming(options.output, options.format, options.name)
     songs, others = find_songs(options.songs)
     for path in others:
@@ -103,13 +106,15 @@ def choose_settings(options: argparse.Namespace) -> Settings:
     weights, stems = choose_weights(options)
     if options.cluster:
         weights = tuple(path.absolute() for path in weights)
-    return Settings(weights, options.device, tuple(options.stems) or stems, form, best, options.segment)
+    return Settings(
+        weights, options.device, tuple(options.stems) or stems, form, best, options.segment, options.network
+    )
 
 
 def choose_weights(options: argparse.Namespace) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """The weights files, and the stems, by the names that networks know, if any are named or implied."""
     chosen, stems = options.weights or [options.quality], [KNOWN_AS.get(stem, stem) for stem in options.stems]
-    return find_weights(chosen, stems), stems_of(chosen, stems)
+    return find_weights(chosen, stems, options.engine, options.device), stems_of(chosen, stems)
 
 
 def run_batch(
@@ -345,6 +350,8 @@ def make_parser() -> argparse.ArgumentParser:
         "the one file that --weights names; three times the time (default: fast)",
     )
     work.add_argument("--device", default="auto", help=DEVICE_HELP)
+    work.add_argument("--engine", choices=("auto", *ENGINES), default="auto", help=ENGINE_HELP)
+    work.add_argument("--network", metavar="PACKAGE.MODULE:CLASS", help=NETWORK_HELP)
     work.add_argument("--threads", type=int, metavar="N", help="processor threads to use (default: all)")
     help_jobs = "songs at a time, each in a process with its share of the threads"
     work.add_argument("--jobs", type=int, default=1, metavar="N", help=help_jobs)

@@ -56,7 +56,7 @@ def sketch(blocks: Iterable[np.ndarray], info: AudioInfo) -> np.ndarray:
 
 
 def mel_filters(bands: int, bins: int, sample_rate: int, lowest: float, highest: float) -> np.ndarray:
-    """Triangular filters `[bands, bins]` for a power spectrum, evenly spaced on the mel scale from `lowest` to `highest` Hz.
+    """Triangular filters `[bands, bins]` for a power spectrum, evenly spaced on the mel scale, in hertz.
 
     The scale is HTK's, 2595 log10(1 + f / 700) (O'Shaughnessy, Speech Communication, 1987).
     """
