@@ -66,7 +66,7 @@ class Pass:
 
     def _put(self, targets: np.ndarray, channels: int) -> None:
         if channels == 1:
-            targets = targets.reshape(-1, 2, targets.shape[1]).mean(axis=1)
+            targets = targets.reshape(len(self.targets), 2, targets.shape[1]).mean(axis=1)
         self.waiting.put(targets)
 
 
