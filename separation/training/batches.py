@@ -10,7 +10,7 @@ import math
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -308,7 +308,7 @@ class Batches(Dataset):
 
 def load(
     batches: Batches, first: int, device: torch.device, finish: Callable[[Any], Batch] | None = None
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches from step `first` on, on a device, made ahead of time by worker processes.
 
     `finish` makes batches of what the workers plan. Raises `UserError` when music cannot be read.

@@ -199,11 +199,12 @@ def _fitting(path: str, config: Config, device: torch.device) -> dict[str, Tenso
 @torch.no_grad()
 def fit_input(network: MaskingNetwork, batches: Iterable[Batch]) -> None:
     """Let every bin reach a network that offers `fit_input` with mean 0 and variance 1 over these batches."""
-    if not hasattr(network.generator, "fit_input"):
+    offered = getattr(network.generator, "fit_input", None)
+    if offered is None:
         return
     moments = []
     for batch in batches:
         views = compress(mixtures_in(batch))
         moments.append(torch.stack([views.mean(dim=(0, 3)), views.square().mean(dim=(0, 3))]))
     mean, square = torch.stack(moments).mean(dim=0)
-    network.generator.fit_input(mean, 1 / ((square - mean.square()).clamp_min(0).sqrt() + 0.01))
+    offered(mean, 1 / ((square - mean.square()).clamp_min(0).sqrt() + 0.01))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,7 +18,7 @@ from separation.errors import UserError
 from separation.inference.device import choose_device, report_out_of_memory
 from separation.runtime import DEVICE_HELP, Stopped, clock
 from separation.training.checkpoints import LAST
-from separation.training.config import Config, load_config
+from separation.training.config import load_config
 from separation.training.logging import describe_music, describe_network, shared_artists, warnings_about
 from separation.training.trainer import Trainer, processes
 from separation.training.validation import validate
@@ -97,47 +99,46 @@ def resume_command(count: int) -> str:
 
 def check(arguments: argparse.Namespace, output: Path) -> int:
     """Try all parts of a run and print what was found, a row each; 1 where the run would fail, 0 otherwise."""
-    rows: list[tuple[str, str, str]] = []
+
+    def show(status: str, subject: str, finding: str) -> None:
+        print(f"{status:7}  {subject:15}  {finding}", flush=True)
+
     try:
         with report_out_of_memory(MEMORY_HINT):
-            _check(arguments, output, rows)
+            for row in findings(arguments, output):
+                show(*row)
     except UserError as error:
-        rows.append(("error", error.code.replace("_", " "), str(error)))
-    width = max(len(subject) for _, subject, _ in rows)
-    for status, subject, finding in rows:
-        print(f"{status:7}  {subject:{width}}  {finding}")
-    return int(rows[-1][0] == "error")
+        show("error", error.code.replace("_", " "), str(error))
+        return 1
+    return 0
 
 
-def _check(arguments: argparse.Namespace, output: Path, rows: list[tuple[str, str, str]]) -> None:
-    def passed(subject: str, finding: str) -> None:
-        rows.append(("ok", subject, finding))
-
+def findings(arguments: argparse.Namespace, output: Path) -> Iterator[tuple[str, str, str]]:
+    """Status, subject and finding of each part of a run. Raises `UserError` as the run would."""
     config = load_config(arguments.config, arguments.set)
-    passed("config", f"{arguments.config} is valid")
+    yield "ok", "config", f"{arguments.config} is valid"
     trainer = Trainer(config, output, training_device(arguments.device), arguments.resume)
-    passed("songs", describe_music(trainer.batches, trainer.songs))
-    passed("network", describe_network(config, trainer.network, trainer.dtype))
+    yield "ok", "songs", describe_music(trainer.batches, trainer.songs)
+    yield "ok", "network", describe_network(config, trainer.network, trainer.dtype)
     for warning in warnings_about(config, trainer.batches, trainer.songs):
-        rows.append(("warning", "settings", warning))
+        yield "warning", "settings", warning
     if artists := shared_artists(trainer.batches, trainer.songs):
         some = ", ".join(artists[:3]) + (f" and {len(artists) - 3} more" if len(artists) > 3 else "")
-        finding = f"{some} are in both: validation rewards knowing the singer. data.valid draws by artist"
-        rows.append(("warning", "artists", finding))
+        yield "warning", "artists", f"training and validation share {some}: data.valid holds songs out by artist"
     batch_seconds, step_seconds = time_step(trainer)
-    workers = max(1, config.data.workers)
-    waiting = "" if batch_seconds < step_seconds * workers else ", so the network waits: raise data.workers"
-    passed("one batch", f"{batch_seconds:.2f} s in one process{waiting}")
-    passed("one step", f"{step_seconds:.2f} s")
-    passed("memory", memory_used(trainer.device))
-    validation_seconds = 0.0
+    waits = batch_seconds > step_seconds * max(1, config.data.workers)
+    yield "ok", "one batch", f"{batch_seconds:.2f} s{', so the network waits: raise data.workers' if waits else ''}"
+    yield "ok", "one step", f"{step_seconds:.2f} s"
+    yield "ok", "memory", memory_used(trainer.device)
+    seconds = (config.schedule.steps - trainer.step) * step_seconds
     if trainer.songs:
-        network, start = trainer.average.module.eval(), time.perf_counter()
-        validate(network, trainer.songs[:1])
-        frames = sum(song.frames for song in trainer.songs) / trainer.songs[0].frames
-        validation_seconds = (time.perf_counter() - start) * frames
-        passed("one validation", f"{validation_seconds:.0f} s, estimated from its first song")
-    passed("time to the end", clock(run_seconds(config, trainer.step, step_seconds, validation_seconds)))
+        start, first = time.perf_counter(), trainer.songs[0]
+        validate(trainer.averaged.eval(), [first])
+        one = (time.perf_counter() - start) * sum(song.frames for song in trainer.songs) / first.frames
+        yield "ok", "one validation", f"{one:.0f} s, estimated from its first song"
+        seconds += one * ((config.schedule.steps - trainer.step) / config.schedule.validate_every + 1)
+        seconds += one * len(config.schedule.temperatures)
+    yield "ok", "time to the end", clock(min(seconds, 60 * (config.schedule.minutes or math.inf)))
 
 
 def time_step(trainer: Trainer) -> tuple[float, float]:
@@ -164,11 +165,3 @@ def memory_used(device: torch.device) -> str:
         return "not measured on this system"
     unit = 1 if sys.platform == "darwin" else 1024
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9:.1f} GB at most"
-
-
-def run_seconds(config: Config, step: int, step_seconds: float, validation_seconds: float) -> float:
-    """The time that is left of a run."""
-    schedule = config.schedule
-    validations = -(-(schedule.steps - step) // schedule.validate_every) + len(schedule.temperatures)
-    seconds = (schedule.steps - step) * step_seconds + validations * validation_seconds
-    return min(seconds, 60 * schedule.minutes) if schedule.minutes else seconds

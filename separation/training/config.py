@@ -352,7 +352,7 @@ class _Loader(yaml.SafeLoader):
                 None, None, f"{node.value!r:.80} is no such value ({error})", node.start_mark
             ) from error
 
-    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict:
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict:
         seen = set()
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value in seen:

@@ -7,9 +7,9 @@ rounding. A GPU that waited for batches made on the CPU would be idle most of th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -48,8 +48,8 @@ class BatchPlan:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> BatchPlan:
-        values = (getattr(self, field.name) for field in fields(self))
-        return BatchPlan(*(change(value) if isinstance(value, Tensor) else value for value in values))
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: cast(Any, change(value)) for name, value in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -63,25 +63,31 @@ class BatchPlanner:
     def __call__(self, examples: Sequence[Example]) -> BatchPlan:
         """The plan of examples that have the same number of sources."""
         draws = [(draw, example.limit(self.settings)) for example in examples for draw in example.draws]
-        pieces = []
+        pieces: list[tuple[int, int, int, int]] = []
+        scales: list[float] = []
         for index, (draw, _) in enumerate(draws):
-            if not (draw and draw.gain):
+            if draw is None or not draw.gain:
                 continue
-            track, start = draw.signal.track, draw.start * self.settings.hop - self.settings.padding
             for part, sign in draw.signal.parts:
-                first, end = self.places[track.folder, part]
-                pieces.append((first + start, first, end, index, sign * draw.signal.gain * draw.gain * track.step))
-        position, first, end, source, scale = zip(*pieces, strict=True) if pieces else ((),) * 5
+                first, end = self.places[draw.signal.track.folder, part]
+                start = draw.start * self.settings.hop - self.settings.padding
+                pieces.append((first + start, first, end, index))
+                scales.append(sign * draw.signal.gain * draw.gain * (draw.signal.track.step or 0))
+        position, first_sample, end_sample, source = torch.tensor(pieces, dtype=torch.int64).view(-1, 4).unbind(1)
         equalisers = [draw.equaliser if draw and draw.gain else () for draw, _ in draws]
         flat = torch.ones(self.bins)
         factors = [equaliser_factors(gains, self.bins) if gains else flat for gains in equalisers]
         return BatchPlan(
-            *(torch.tensor(values, dtype=torch.int64) for values in (position, first, end, source)),
-            torch.tensor(scale, dtype=torch.float32),
-            *(torch.tensor([bool(draw and getattr(draw, name)) for draw, _ in draws]) for name in ("swap", "mono")),
-            torch.tensor([limit for _, limit in draws]),
-            torch.stack(factors) if any(equalisers) else torch.ones(0),
-            len(examples),
+            position=position,
+            first=first_sample,
+            end=end_sample,
+            source=source,
+            scale=torch.tensor(scales, dtype=torch.float32),
+            swap=torch.tensor([bool(draw and draw.swap) for draw, _ in draws]),
+            mono=torch.tensor([bool(draw and draw.mono) for draw, _ in draws]),
+            limit=torch.tensor([limit for _, limit in draws]),
+            equaliser=torch.stack(factors) if any(equalisers) else torch.ones(0),
+            examples=len(examples),
         )
 
 

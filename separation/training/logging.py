@@ -17,11 +17,12 @@ from torch import Tensor
 
 from separation.audio.stft import Spectral
 from separation.dataset.layouts import artist_of
-from separation.dataset.store import StoredTrack, mixture_of
+from separation.dataset.store import StoredTrack
 from separation.files import replacing
 from separation.inference.masking import MaskingNetwork
 from separation.inference.separator import Separator
 from separation.inference.weights import load_weights
+from separation.stems import MIXTURE
 from separation.training.batches import Batches
 from separation.training.checkpoints import BEST, finetune_hint
 from separation.training.config import Config
@@ -46,9 +47,11 @@ class RunLog:
     """Steps between two points of a loss."""
 
     def __init__(self, output: Path, config: Config, step: int):
-        self.writer, self.history = None, output / HISTORY
-        lines = self.history.read_text(encoding="utf-8").splitlines() if step and self.history.is_file() else []
-        with replacing(self.history) as partial_file:
+        self.writer: Any = None
+        path = output / HISTORY
+        self.history: Path | None = path
+        lines = path.read_text(encoding="utf-8").splitlines() if step and path.is_file() else []
+        with replacing(path) as partial_file:
             kept = [f"{line}\n" for line in lines if _step_of(line) <= step]
             partial_file.write_text("".join(kept), encoding="utf-8")
         try:
@@ -110,26 +113,13 @@ class RunLog:
                 for source, value in scores.items():
                     self.writer.add_scalar(f"validation SDR/{source}", value, step)
                 if songs and songs[0].samples > 1:  # TensorBoard 2.20 takes a single sample for none
-                    self._show(step, network, songs[0])
+                    show(self.writer, step, network, songs[0])
 
     def _write(self, step: int, **values: Mapping[str, float]) -> None:
         with self._until_disk_is_full():
             if self.history:
                 with self.history.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"step": step, **values}) + "\n")
-
-    def _show(self, step: int, network: MaskingNetwork, song: StoredTrack) -> None:
-        spectral, rate = Spectral(network.settings), network.settings.sample_rate
-        mixture = mixture_of(song).crop(0, song.frames, network.settings.bins)
-        waveform = spectral.inverse(mixture, song.samples)[:, : 10 * rate]
-        sources = Separator(network)(waveform, rate)
-        for name, signal in {"mixture": waveform, **sources}.items():
-            self.writer.add_image(f"spectrogram/{name}", picture(spectral(signal), rate), step)
-            self.writer.add_audio(f"audio/{name}", signal.mean(dim=0).clamp(-1, 1), step, rate)
-        # A network that takes nothing out has collapsed: every L1 term is then zero, and only this shows it.
-        for name, signal in sources.items():
-            share = float(signal.square().sum() / waveform.square().sum().clamp_min(1e-10))
-            self.writer.add_scalar(f"share of the song's energy/{name}", share, step)
 
     @contextmanager
     def _until_disk_is_full(self) -> Iterator[None]:
@@ -157,6 +147,21 @@ def _report_elsewhere(others: Callable[..., Any], failure: threading.ExceptHookA
     """TensorBoard's thread repeats an error of the disk to its next caller, so no trace of it is printed."""
     if not issubclass(failure.exc_type, OSError):
         others(failure)
+
+
+def show(writer: Any, step: int, network: MaskingNetwork, song: StoredTrack) -> None:
+    """Write pictures, sound and energies of the first ten seconds of a song and its stems."""
+    spectral, rate = Spectral(network.settings), network.settings.sample_rate
+    mixture = song.crop(MIXTURE, 0, song.frames, network.settings.bins)
+    waveform = spectral.inverse(mixture, song.samples)[:, : 10 * rate]
+    sources = Separator(network)(waveform, rate)
+    for name, signal in {"mixture": waveform, **sources}.items():
+        writer.add_image(f"spectrogram/{name}", picture(spectral(signal), rate), step)
+        writer.add_audio(f"audio/{name}", signal.mean(dim=0).clamp(-1, 1), step, rate)
+    # A network that takes nothing out has collapsed: every L1 term is then zero, and only this shows it.
+    for name, signal in sources.items():
+        share = float(signal.square().sum() / waveform.square().sum().clamp_min(1e-10))
+        writer.add_scalar(f"share of the song's energy/{name}", share, step)
 
 
 def picture(spectrogram: Tensor, sample_rate: int) -> Tensor:

@@ -66,10 +66,7 @@ class GeneratorObjective(nn.Module):
     """The losses of the network on a batch: one module with one forward pass per step, as DDP needs."""
 
     def __init__(
-        self,
-        network: MaskingNetwork,
-        weights: LossWeights,
-        pseudo_label_floor: float = DataSettings.pseudo_label_floor,
+        self, network: MaskingNetwork, weights: LossWeights, pseudo_label_floor: float = DataSettings.pseudo_label_floor
     ):
         super().__init__()
         self.network, self.weights = network, weights

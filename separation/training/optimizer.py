@@ -47,7 +47,7 @@ class Muon(Optimizer):
                 self._step(matrices, group)
 
     def _step(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
-        gradients = [matrix.grad for matrix in matrices]
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]  # all of them
         for matrix in matrices:
             if not self.state[matrix]:
                 self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
@@ -82,12 +82,12 @@ class GeneratorOptimizer:
         # Muon takes matrices alone: these share the kernels' memory, with a row for every first index of a kernel.
         self.matrices = [(kernel, kernel.detach().flatten(1)) for kernel in kernels]
         assert all(kernel.data_ptr() == matrix.data_ptr() for kernel, matrix in self.matrices), "a kernel was copied"
-        rates = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay}
+        rate, decay = schedule.learning_rate, schedule.weight_decay
         self.parts: list[Muon | AdamW] = []
         if kernels:
-            self.parts.append(Muon([matrix for _, matrix in self.matrices], dtype=dtype, **rates))
+            self.parts.append(Muon([matrix for _, matrix in self.matrices], rate, decay, dtype=dtype))
         if others:
-            self.parts.append(AdamW(others, betas=schedule.betas, fused=True, **rates))
+            self.parts.append(AdamW(others, rate, schedule.betas, weight_decay=decay, fused=True))
 
     def set_learning_rate(self, rate: float) -> None:
         for part in self.parts:
@@ -114,9 +114,10 @@ def hidden_kernels(generator: nn.Module) -> list[Parameter]:
     The first and last layers of a network that does not call them `inlet` and `outlet` are those it defines so.
     """
     kernels = [parameter for parameter in generator.parameters() if parameter.dim() > 1 and parameter[0].numel() > 1]
-    if not hasattr(generator, "inlet"):
+    inlet, outlet = (getattr(generator, name, None) for name in ("inlet", "outlet"))
+    if inlet is None or outlet is None:
         return kernels[1:-1]
-    outer = {*generator.inlet.parameters(), *generator.outlet.parameters()}
+    outer = {*inlet.parameters(), *outlet.parameters()}
     return [kernel for kernel in kernels if kernel not in outer]
 
 

@@ -85,9 +85,8 @@ class Discriminators(nn.Module):
 
     def __init__(self, targets: int, settings: DiscriminatorSettings):
         super().__init__()
-        sizes = {"widths": settings.widths, "scales": settings.scales}
-        self.rest = Discriminator(targets=targets, **sizes)
-        self.mixture = Discriminator(targets=1, **sizes)
+        self.rest = Discriminator(targets=targets, widths=settings.widths, scales=settings.scales)
+        self.mixture = Discriminator(targets=1, widths=settings.widths, scales=settings.scales)
 
     def forward(self, batch: Batch, estimates: Estimates) -> dict[str, Tensor]:
         """Their own losses, each `[]`, on real music and on estimates."""

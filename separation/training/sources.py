@@ -8,15 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from separation.audio.stft import SpectralSettings
-from separation.dataset.store import (
-    Signal,
-    StoredTrack,
-    mixture_of,
-    rest_of,
-    shares_of,
-    silence_of,
-    target_of,
-)
+from separation.dataset.store import Signal, StoredTrack, mixture_of, rest_of, shares_of, silence_of, target_of
 from separation.errors import UserError
 from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS
 from separation.training.config import DataSettings

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -22,19 +22,14 @@ from tqdm import tqdm
 from separation.errors import UserError
 from separation.files import sweep_partials
 from separation.inference.device import choose_precision
+from separation.inference.masking import MaskingNetwork
 from separation.inference.weights import build_network, load_weights, save_weights
 from separation.runtime import STOP_SIGNALS, Stopped
 from separation.training.batches import Batch, Batches, load, worker_failures_reported
 from separation.training.checkpoints import BEST, LAST, fit_input, init_from_weights, read_run, restore, save_state
 from separation.training.config import Config
 from separation.training.gpu_batches import resident_waveforms
-from separation.training.logging import (
-    RunLog,
-    describe_music,
-    describe_network,
-    describe_result,
-    warnings_about,
-)
+from separation.training.logging import RunLog, describe_music, describe_network, describe_result, warnings_about
 from separation.training.losses import GeneratorObjective
 from separation.training.optimizer import GeneratorOptimizer, learning_rate_factor
 from separation.training.paper import Discriminators
@@ -95,7 +90,7 @@ class Trainer:
         else:
             fit_input(self.network, self.first_batches())
         if not state:
-            self.average.module.load_state_dict(self.network.state_dict())
+            self.averaged.load_state_dict(self.network.state_dict())
         self.objective = self._distributed(
             GeneratorObjective(self.network, config.losses, config.data.pseudo_label_floor)
         )
@@ -116,6 +111,11 @@ class Trainer:
     def describe_result(self) -> str:
         """What the run has made, in words."""
         return describe_result(self.output, self.config.network, self.finished_before)
+
+    @property
+    def averaged(self) -> MaskingNetwork:
+        """The network with the moving average of its weights."""
+        return cast(MaskingNetwork, self.average.module)
 
     @property
     def is_over(self) -> bool:
@@ -219,10 +219,8 @@ class Trainer:
         """The module, with its gradients averaged over the processes of torchrun, if there are several."""
         return DistributedDataParallel(module) if self.processes > 1 else module
 
-    @contextmanager
-    def _precision(self) -> Iterator[None]:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            yield
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def _set_learning_rate(self) -> None:
         factor = learning_rate_factor(self.step, self.schedule, self.minutes)
@@ -257,7 +255,7 @@ class Trainer:
 
     def _validate(self, log: RunLog, bar: tqdm) -> dict[str, str]:
         """Score the averaged weights on the validation songs, and keep the best; the scores in words."""
-        network = self.average.module.eval() if self.schedule.average else self.network.eval()
+        network = (self.averaged if self.schedule.average else self.network).eval()
         songs = validate(
             network, self.songs, lambda n: bar.set_description(f"validation, song {n + 1}/{len(self.songs)}")
         )
@@ -298,7 +296,7 @@ class Trainer:
             facts["validation_sdr"] = medians(songs)
             self._save(best.network, **facts)
 
-    def _save(self, network: nn.Module, **facts: Any) -> None:
+    def _save(self, network: MaskingNetwork, **facts: Any) -> None:
         provenance = {"config": asdict(self.config), **facts}
         save_weights(self.output / BEST, network, self.config, provenance, self.config.licence)
 

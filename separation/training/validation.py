@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -148,7 +149,8 @@ def scores_of(
         def waveform(signal: Signal, track: StoredTrack = track) -> Tensor:
             return spectral.inverse(signal.crop(0, track.frames, network.settings.bins), track.samples)
 
-        estimates = separator(waveform(mixture_of(track)), network.settings.sample_rate)
+        mixture = mixture_of(track)
+        estimates = separator(waveform(mixture), network.settings.sample_rate) if mixture else {}
         scores[str(track.folder)] = {
             source: sdr(reference, estimates[source])
             for source, signal in references.items()
@@ -184,18 +186,18 @@ def fit_temperature(
     of modern neural networks", ICML 2017. Returns the temperature and the scores with it; without anything to score the
     network stays as it is.
     """
-    tried = {}
+    tried, generator = {}, cast(Any, network.generator)
     for number, temperature in enumerate(temperatures):
-        network.generator.scale_logits(1 / temperature)
+        generator.scale_logits(1 / temperature)
         tried[temperature] = validate(
             network, tracks, progress and (lambda song, number=number: progress(number, song))
         )
-        network.generator.scale_logits(temperature)
+        generator.scale_logits(temperature)
 
     def merit(temperature: float) -> float:
         mean = mean_of(network.targets, tried[temperature])
         return -abs(temperature - 1) if mean is None else mean
 
     best = max(tried, key=merit)
-    network.generator.scale_logits(1 / best)
+    generator.scale_logits(1 / best)
     return best, tried[best]
