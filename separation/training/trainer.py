@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from separation.errors import UserError
 from separation.files import sweep_partials
-from separation.inference.device import choose_precision
+from separation.inference.device import choose_precision, trusted_precision
 from separation.inference.masking import MaskingNetwork
 from separation.inference.weights import build_network, load_weights, save_weights
 from separation.runtime import STOP_SIGNALS, Stopped
-from separation.training.batches import Batch, Batches, load, worker_failures_reported
+from separation.training.batches import Batch, Batches, load, mixtures_in, worker_failures_reported
 from separation.training.checkpoints import BEST, LAST, fit_input, init_from_weights, read_run, restore, save_state
 from separation.training.config import Config
 from separation.training.gpu_batches import resident_waveforms
@@ -66,6 +66,7 @@ class Trainer:
 
         torch.manual_seed(config.seed)
         self.network = build_network(config).to(device)
+        self.dtype = trusted_precision(self.dtype, device, self._trial)
         self.average = AveragedModel(
             self.network, multi_avg_fn=get_ema_multi_avg_fn(self.schedule.average), use_buffers=True
         )
@@ -214,6 +215,16 @@ class Trainer:
         whole, every = Batches(self.config, self.pools, plan=self.batches.plan), self.schedule.unlabelled_every
         for step in range(0, min(16 * every, len(whole)), every):
             yield self.resident.finish(whole[step]) if self.resident else whole[step]
+
+    def _trial(self, dtype: torch.dtype) -> list[Tensor]:
+        """What the network estimates of one example when it computes in `dtype`, and the gradient of that."""
+        mixture = mixtures_in(next(self.first_batches()))[:1].to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            estimates = self.network.eval()(mixture)
+        (estimates.abs() - mixture[:, None].abs()).square().sum().backward()
+        gradients = [parameter.grad.flatten() for parameter in self.network.parameters() if parameter.grad is not None]
+        self.network.train().zero_grad()
+        return [estimates.detach(), torch.cat(gradients)]
 
     def _distributed(self, module: nn.Module) -> nn.Module:
         """The module, with its gradients averaged over the processes of torchrun, if there are several."""

@@ -758,6 +758,20 @@ def test_every_bin_reaches_the_generator_centred_and_of_unit_variance(configure,
     assert torch.equal(buffers["generator.input_mean"], trainer.network.generator.input_mean)
 
 
+def test_bfloat16_that_is_noise_is_not_trained_with(configure, tmp_path, monkeypatch):
+    """The gradients count too: here they alone are wrong, as some of oneDNN's with AMX are."""
+    config = configure(schedule={"precision": "bf16"})
+    assert Trainer(config, tmp_path, CPU).dtype == torch.bfloat16
+    trial = Trainer._trial
+
+    def noisy(self, dtype):
+        estimates, gradient = trial(self, dtype)
+        return [estimates, gradient + (dtype == torch.bfloat16) * gradient.flip(0)]
+
+    monkeypatch.setattr(Trainer, "_trial", noisy)
+    assert Trainer(config, tmp_path, CPU).dtype == torch.float32
+
+
 def test_bf16_learns_what_fp32_learns(configure, tmp_path):
     terms = {}
     for precision in ("fp32", "bf16"):
