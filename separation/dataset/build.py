@@ -1,11 +1,11 @@
-"""Tracks become a spectrogram store: which parts of a song are stored, how much that takes, and the building itself."""
+"""Tracks become a spectrogram store: what a store lacks, how much disk that takes, and the building itself."""
 
 from __future__ import annotations
 
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,11 +14,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from separation.audio.formats import AUDIO_SUFFIXES
+from separation.audio.formats import SONG_SUFFIXES
 from separation.audio.io import probe
 from separation.audio.stft import Spectral, SpectralSettings
 from separation.dataset.layouts import Track
-from separation.dataset.pseudo_labels import LabelledTrack, doubts, silent_spans
+from separation.dataset.pseudo_labels import LabelledTrack, silent_spans
 from separation.dataset.store import (
     SETTINGS_FILE,
     TRACK_FILE,
@@ -26,12 +26,13 @@ from separation.dataset.store import (
     StoredTrack,
     check_own,
     create_store,
+    frames_of,
     is_partial,
     stored_bytes,
     write_track,
 )
-from separation.errors import UserError
-from separation.files import sweep_partials
+from separation.errors import UserError, cannot_write
+from separation.files import is_hidden, sweep_partials
 from separation.jobs import run_jobs
 from separation.stems import ACCOMPANIMENT, MIXTURE, PARTS, STEMS
 
@@ -42,8 +43,8 @@ LOUDEST = 50_000
 
 
 @dataclass(frozen=True)
-class Job:
-    """One song to build: the parts to store, and the speeds at which the store lacks it, or has it of other files."""
+class BuildJob:
+    """One song to build: the parts to store, and the speeds at which the store lacks it or has it of other files."""
 
     track: Track
     parts: tuple[str, ...]
@@ -53,10 +54,10 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a store lacks, its tracks of songs that are no longer there, and the songs that have none of the stems."""
+class BuildPlan:
+    """What a store lacks, its tracks of songs that have gone, and the songs that have none of the stems."""
 
-    jobs: list[Job]
+    jobs: list[BuildJob]
     gone: list[StoredTrack]
     unused: list[Track]
 
@@ -81,7 +82,7 @@ def plan_store(
     speeds: Sequence[Fraction] = (),
     root: Path | None = None,
     compact: bool = False,
-) -> Plan:
+) -> BuildPlan:
     """Make `folder` a store and say what it still lacks; songs that it holds with all their parts are finished.
 
     A song that it holds without some of the parts, damaged, or made from other files than there are now, is built again
@@ -95,7 +96,7 @@ def plan_store(
         create_store(folder, settings)
         sweep_partials(folder)
     except OSError as error:
-        raise UserError(f"{folder} cannot be made a store: {error.strerror}.") from error
+        raise cannot_write(folder, error) from error
     stored, names = _stored(folder, settings), {track.name for track in tracks}
     variants: dict[str, list[Fraction]] = {}
     for name in stored.keys() - names:
@@ -113,18 +114,19 @@ def plan_store(
         if not parts:
             unused.append(track)
         elif lacking:
-            jobs.append(Job(track, parts, tuple(lacking), root, compact))
+            jobs.append(BuildJob(track, parts, tuple(lacking), root, compact))
     gone = [
         track
         for name, track in stored.items()
         if track and root and track.root == str(root.resolve()) and name not in wanted_names
     ]
-    return Plan(jobs, gone, unused)
+    return BuildPlan(jobs, gone, unused)
 
 
 def _stored(folder: Path, settings: SpectralSettings) -> dict[str, StoredTrack | None]:
     """The tracks of a store by name; None for those that are damaged."""
-    store, tracks = Store(folder), {}
+    store = Store(folder)
+    tracks: dict[str, StoredTrack | None] = {}
     for path in sorted(folder.glob(f"*/{TRACK_FILE}")):
         if not is_partial(path.parent):
             tracks[path.parent.name] = None
@@ -148,33 +150,24 @@ def _is_finished(stored: StoredTrack | None, track: Track, parts: Sequence[str],
         return False
     if not stored.sources:
         return True
-    if isinstance(track, LabelledTrack) and not stored.doubt:
-        return False  # labelled before there were doubts
     return {*stored.parts} <= {*track.parts} and stored.sources == sources_of(track, stored.parts, root)
 
 
 def sources_of(track: Track, parts: Sequence[str], root: Path | None) -> dict[str, list]:
-    """Each file that `parts` are made of, as it lies under `root`, with its stream, bytes and time of change."""
-    sources = {}
-    for name, file in track.files_of(parts).items():
-        with suppress(OSError):  # reading the song will tell
-            stat = file.path.stat()
-            place = file.path.relative_to(root) if root and file.path.is_relative_to(root) else file.path
-            sources[name] = [place.as_posix(), file.track or 0, stat.st_size, stat.st_mtime_ns]
-    if isinstance(track, LabelledTrack):
-        sources["teacher"] = track.teacher.signature
-    return sources
+    """The files that `parts` are made of, and the teacher who labels them: a track of others is built again."""
+    teacher = {"teacher": track.teacher.signature} if isinstance(track, LabelledTrack) else {}
+    return track.signature(parts, root) | teacher
 
 
-def bytes_needed(job: Job, settings: SpectralSettings) -> int:
+def bytes_needed(job: BuildJob, settings: SpectralSettings) -> int:
     """About what a song will take on disk; 0 when a file cannot be read, which `build_song` will report."""
     files = job.track.files_of(job.parts)
     try:
-        infos = {path: probe(path) for path in {file.path for file in files.values()}}
+        infos = {part: [probe(file.path, file.track) for file in members] for part, members in files.items()}
     except UserError:
         return 0
-    samples = max(info.samples * settings.sample_rate / info.sample_rate for info in infos.values())
-    channels = sum(max(infos[files[name].path].channels for name in job.track.parts[part]) for part in job.parts)
+    samples = max(info.samples * settings.sample_rate / info.sample_rate for part in infos.values() for info in part)
+    channels = sum(max(info.channels for name in job.track.parts[part] for info in infos[name]) for part in job.parts)
     return sum(stored_bytes(settings, int(samples / speed), channels, job.compact) for speed in job.speeds)
 
 
@@ -182,73 +175,76 @@ def check_disk(folder: Path, needed: int) -> None:
     """Raise `UserError` when the disk of `folder` has fewer than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise UserError(f"the store {folder} needs {in_units(needed)}, but its disk has only {in_units(free)} free.")
+        raise UserError(
+            f"the store {folder} needs {in_units(needed)}, but its disk has only {in_units(free)} free.", "disk_full"
+        )
 
 
 def build_store(
-    folder: Path, settings: SpectralSettings, jobs: Sequence[Job], workers: int, cluster: str | None = None
-) -> Iterator[tuple[Job, list[str] | UserError]]:
-    """Build the songs of `jobs`, yielding each with what is to be said of it, or why it could not be built.
+    folder: Path,
+    settings: SpectralSettings,
+    jobs: Sequence[BuildJob],
+    workers: int,
+    cluster: str | None = None,
+    sizes: Sequence[float] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Iterator[tuple[BuildJob, list[str] | UserError]]:
+    """Build the songs of `jobs`, yielding each with remarks on it, or the reason why it could not be built.
 
-    With the address of a `cluster`, its workers do it, and all paths are absolute.
+    With the address of a `cluster`, its workers do it, and all paths are absolute. `sizes` and `progress` are those of
+    `run_jobs`: songs that are labelled report their share.
     """
-    return run_jobs(partial(build_song, folder, settings), jobs, workers, cluster=cluster, folders=[folder])
+    return run_jobs(partial(build_song, folder, settings), jobs, workers, None, cluster, [folder], sizes, progress)
 
 
-def build_song(folder: Path, settings: SpectralSettings, job: Job) -> list[str]:
-    """Read and transform one song, and write it into the store at each speed; what is to be said of it, in words.
+def build_song(folder: Path, settings: SpectralSettings, job: BuildJob) -> list[str]:
+    """Read and transform one song, and write it into the store at each speed; remarks on it.
 
     Raises `UserError` when it cannot be read or written.
     """
-    spectral, sources = Spectral(settings), sources_of(job.track, job.parts, job.root)
+    track, spectral, sources = job.track, Spectral(settings), sources_of(job.track, job.parts, job.root)
     for speed in job.speeds:
-        check_own(folder / variant_name(job.track.name, speed))
-    waveforms, rate, silence = job.track.read_padded(job.parts, settings.sample_rate)
-    teacher, silent, stems = (), {}, []
-    if isinstance(job.track, LabelledTrack):
-        teacher, mixture = job.track.teacher.weights, waveforms[MIXTURE]
-        stems = [part for part in waveforms if part in STEMS]
-        rule = (mixture, settings.sample_rate, job.track.teacher.depth)
-        silent = {stem: silent_spans(waveforms[stem], *rule) for stem in stems}
-    notes = [f"{name} ends {seconds:.1f} s early, and is silent there" for name, seconds in silence.items()]
+        check_own(folder / variant_name(track.name, speed))
+    waveforms, rate, silence = track.read_padded(job.parts, settings.sample_rate)
+    teacher: tuple[str, ...] = ()
+    silent: dict[str, list[tuple[int, int]]] = {}
+    if isinstance(track, LabelledTrack):
+        teacher, mixture, depth = track.teacher.weights, waveforms[MIXTURE], track.teacher.depth
+        estimates = {part: waveform for part, waveform in waveforms.items() if part in STEMS}
+        silent = {stem: silent_spans(x, mixture, settings.sample_rate, depth) for stem, x in estimates.items()}
+    remarks = [f"{name} ends {seconds:.1f} s early, and is silent there" for name, seconds in silence.items()]
     if (gain := _gain(waveforms, settings)) < 1:
         waveforms = {part: gain * waveform for part, waveform in waveforms.items()}
-        notes.append(f"far beyond full scale, and stored at 1/{round(1 / gain)} of it")
+        remarks.append(f"far beyond full scale, and stored at 1/{round(1 / gain)} of it")
     for speed in job.speeds:
         changed = {part: change_speed(waveform, speed) for part, waveform in waveforms.items()}
-        song = spectral(changed[MIXTURE]) if stems else None
+        frames = settings.frames(changed[job.parts[0]].shape[-1])
+        scaled = {stem: [[float(x / speed) for x in span] for span in spans] for stem, spans in silent.items()}
         try:
             write_track(
                 folder,
                 spectral,
                 changed,
-                name=variant_name(job.track.name, speed),
-                song=job.track.name,
-                subset=job.track.subset,
-                bandwidth=float(min(rate * speed, settings.sample_rate) / 2),
+                name=variant_name(track.name, speed),
+                song=track.name,
+                subset=track.subset,
+                bandwidth=float(min(rate * speed, Fraction(settings.sample_rate)) / 2),
                 root=str(job.root.resolve()) if job.root else None,
                 sources=sources,
                 compact=job.compact,
                 teacher=teacher,
-                silent={stem: frames_of(spans, speed, settings) for stem, spans in silent.items()},
-                doubt={stem: doubts(spectral(changed[stem]), song) for stem in stems},
+                silent={stem: frames_of(spans, settings, frames) for stem, spans in scaled.items()},
             )
         except OSError as error:
-            raise UserError(f"it cannot be written to {folder}: {error.strerror}.") from error
-    return notes
-
-
-def frames_of(spans: Sequence[tuple[int, int]], speed: Fraction, settings: SpectralSettings) -> list[tuple[int, int]]:
-    """Spans of samples as spans of the frames whose middle lies in them, of the song at another speed."""
-    late = settings.n_fft // 2 - settings.padding  # where the middle of frame 0 lies
-    return [tuple(max(0, math.ceil((Fraction(time) / speed - late) / settings.hop)) for time in span) for span in spans]
+            raise cannot_write(folder, error) from error
+    return remarks
 
 
 def _gain(waveforms: Mapping[str, Tensor], settings: SpectralSettings) -> float:
     """A power of 2 that makes a song fit into half precision: 1 for all but those far beyond full scale."""
     peak = max(float(waveform.abs().max()) for waveform in waveforms.values())
     if not math.isfinite(peak):
-        raise UserError("its samples are so loud that their numbers overflow: export it anew.")
+        raise UserError("its samples are so loud that their numbers overflow: export it again.", code="damaged")
     largest = peak * math.sqrt(settings.n_fft) / 2  # what a frame of the peak alone has, under a Hann window
     return 2.0 ** min(0, math.floor(math.log2(LOUDEST / largest))) if largest else 1.0
 
@@ -275,24 +271,23 @@ def in_units(size: int) -> str:
 
 
 def skipped(root: Path, tracks: Iterable[Track]) -> list[Path]:
-    """The audio files under `root` that none of `tracks` uses, and the folders in which there is no audio at all.
+    """The audio files under `root` that none of `tracks` uses, and the folders without any audio.
 
-    Hidden folders and stores of spectrograms are left out.
+    Hidden and system folders and stores of spectrograms are left out.
     """
-    used = {file.path for track in tracks for file in track.files.values()}
-    found: list[Path] = []
+    used = {file.path for track in tracks for files in track.files.values() for file in files}
     with_audio: set[Path] = {folder for path in used for folder in path.parents}
+    found: list[Path] = []
     folders: list[Path] = []
-    for place, below, files in os.walk(root):
+    for place, below, names in os.walk(root):
         folder = Path(place)
-        if {SETTINGS_FILE, TRACK_FILE} & {*files}:
+        if {SETTINGS_FILE, TRACK_FILE} & {*names}:
             below.clear()
             continue
-        below[:] = sorted(name for name in below if not name.startswith("."))
+        below[:] = sorted(name for name in below if not is_hidden(name))
         folders.append(folder)
-        for name in sorted(files):
-            path = folder / name
-            if path.suffix.lower() in AUDIO_SUFFIXES and not name.startswith(".") and path not in used:
+        for path in (folder / name for name in sorted(names) if not is_hidden(name)):
+            if path.suffix.lower() in SONG_SUFFIXES and path not in used:
                 found.append(path)
                 with_audio |= {*path.parents}
     empty = [folder for folder in folders if folder not in with_audio]

@@ -1,43 +1,52 @@
-"""Datasets on disk become tracks: MUSDB18 (stem.mp4 or MUSDB18-HQ's wav), DSD100, and plain folders of songs."""
+"""Datasets on disk become tracks: each song with whichever stems it has, however its dataset names them.
+
+A dataset is one entry of `LAYOUTS`. Where it has instruments rather than stems, a table maps them to ours.
+"""
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial, reduce
+from operator import add
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from torch import Tensor
-from torch.nn.functional import pad
+from typing import TYPE_CHECKING, Any
 
 from separation.audio.ffmpeg import provide_ffmpeg
-from separation.audio.formats import AUDIO_SUFFIXES, AudioFile
-from separation.audio.io import read
+from separation.audio.formats import SONG_SUFFIXES, AudioFile
+from separation.audio.io import probe, read
 from separation.audio.resample import resample
 from separation.errors import UserError
-from separation.files import PARTIAL
-from separation.stems import ACCOMPANIMENT, MIXTURE, PARTS, STEMS, is_whole, rest_parts
+from separation.files import PARTIAL, is_hidden, portable_name
+from separation.stems import ACCOMPANIMENT, KNOWN_AS, MIXTURE, PARTS, STEMS, is_whole, rest_parts
 
 if TYPE_CHECKING:
-    import musdb
+    from torch import Tensor
 
 SUBSETS = ("train", "valid", "test")
+SPLITS = {"": "train", "validation": "valid", **{subset: subset for subset in SUBSETS}}
+"""What datasets call the subsets."""
+
+STEM_FILE_PARTS = (MIXTURE, "drums", "bass", "other", "vocals")
+"""The parts in the tracks of one of MUSDB18's stem.mp4 files."""
 
 PADDING = 0.1
-"""Seconds that the files of a song may differ by without a word: encoders add a little silence."""
+"""Seconds by which the files of a song may differ without a remark: encoders add a little silence."""
 
 
 def artist_of(song: str) -> str:
-    """Who a song is by, of a name as "artist - title"; the whole name where it says none."""
+    """The artist in a name such as "artist - title"; the whole name where it has none."""
     return song.split(" - ", 1)[0]
 
 
 def is_named(song: str, name: str) -> bool:
-    """Whether `name` is that of a song, or of who it is by.
+    """Whether `name` is that of a song, or of its artist.
 
     >>> is_named("Aimee Norwich - Child", "Aimee Norwich")
     True
@@ -45,31 +54,35 @@ def is_named(song: str, name: str) -> bool:
     return name in (song, artist_of(song))
 
 
+Files = dict[str, tuple[AudioFile, ...]]
+"""The files of each part of a song, which are summed."""
+
+
 @dataclass(frozen=True)
 class Track:
-    """One song of a dataset: the parts it comes with ("mixture", a stem or "accompaniment"), and the file of each.
+    """One song of a dataset: the parts it comes with ("mixture", a stem or "accompaniment"), and the files of each.
 
-    `name` may be used as a file name.
+    Several files of a part are summed. `name` is a valid file name.
     """
 
     name: str
     subset: str
-    files: Mapping[str, AudioFile]
+    files: Mapping[str, tuple[AudioFile, ...]]
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """The stems that have a file, in the order of `STEMS`."""
+        """The stems that have files, in the order of `STEMS`."""
         return tuple(stem for stem in STEMS if stem in self.files)
 
     @cached_property
     def parts(self) -> dict[str, tuple[str, ...]]:
-        """Every part that can be had, each with the files that sum to it.
+        """Every available part, each with the parts in `files` that sum to it.
 
-        Two files or more without a mixture are a whole song: the mixture is their sum, and the accompaniment, unless it
+        Two parts or more without a mixture are a whole song: the mixture is their sum, and the accompaniment, unless it
         is one of them, the sum of all but the vocals. Beside a mixture, it is that of drums, bass and other, if all
         three are there.
         """
-        parts = {part: (part,) for part in self.files}
+        parts: dict[str, tuple[str, ...]] = {part: (part,) for part in self.files}
         rest = rest_parts(self.files, ["vocals"]) or {}
         if rest and min(rest.values()) > 0:
             parts[ACCOMPANIMENT] = tuple(rest)
@@ -77,10 +90,22 @@ class Track:
             parts[MIXTURE] = tuple(stem for stem in self.stems if stem == "vocals") + parts[ACCOMPANIMENT]
         return parts
 
-    def files_of(self, parts: Iterable[str]) -> dict[str, AudioFile]:
+    def files_of(self, parts: Iterable[str]) -> Files:
         """The files that `parts` are made of."""
         names = {name for part in parts for name in self.parts[part]}
-        return {name: file for name, file in self.files.items() if name in names}
+        return {name: files for name, files in self.files.items() if name in names}
+
+    def signature(self, parts: Iterable[str], root: Path | None = None) -> dict[str, list]:
+        """Each file that `parts` are made of, as it lies under `root`, with its track, bytes and time of change."""
+        found = {}
+        for part, files in self.files_of(parts).items():
+            for number, file in enumerate(files):
+                with suppress(OSError):  # reading the song will tell
+                    stat = file.path.stat()
+                    place = file.path.relative_to(root) if root and file.path.is_relative_to(root) else file.path
+                    key = f"{part} {number + 1}" if number else part
+                    found[key] = [place.as_posix(), file.track or 0, stat.st_size, stat.st_mtime_ns]
+        return found
 
     def read(self, parts: Sequence[str], sample_rate: int | None = None) -> tuple[dict[str, Tensor], int]:
         """The first two values of `read_padded`."""
@@ -91,44 +116,71 @@ class Track:
     ) -> tuple[dict[str, Tensor], int, dict[str, float]]:
         """The waveforms `[1 or 2 channels, samples]` of `parts`, and the lowest sample rate, in hertz, of their files.
 
-        They are resampled to `sample_rate`, by default the lowest, and as long as the longest file: the others end in
-        silence, and the third value says of those how many seconds of it. No file is decoded twice. Raises `UserError`
-        when a file cannot be decoded.
+        They are resampled to `sample_rate`, by default the lowest, and padded with silence to the longest. The third
+        value gives the seconds of silence that each part of `files` got, where they are audible. No file is decoded
+        twice. Raises `UserError` when a file cannot be decoded.
         """
-        decoded = {name: read(file.path, track=file.track) for name, file in self.files_of(parts).items()}
-        lowest = min(rate for _, rate in decoded.values())
+        from torch.nn.functional import pad
+
+        wanted = self.files_of(parts)
+        files = dict.fromkeys(file for members in wanted.values() for file in members)
+        lowest = min(probe(file.path, file.track).sample_rate for file in files)
         target = sample_rate or lowest
-        waveforms = {name: resample(waveform, rate, target) for name, (waveform, rate) in decoded.items()}
+        waveforms: dict[str, Tensor] = {}
+        for file in files:
+            waveform, rate = read(file.path, track=file.track)
+            waveform = resample(waveform, rate, target)
+            for name, members in wanted.items():
+                if file in members:
+                    waveforms[name] = _sum(waveforms[name], waveform) if name in waveforms else waveform
         samples = max(waveform.shape[-1] for waveform in waveforms.values())
         missing = {name: samples - waveform.shape[-1] for name, waveform in waveforms.items()}
         waveforms = {name: pad(waveform, (0, missing[name])) for name, waveform in waveforms.items()}
         silence = {name: count / target for name, count in missing.items() if count > PADDING * target}
-        return {part: sum(waveforms[name] for name in self.parts[part]) for part in parts}, lowest, silence
+        return {part: reduce(add, (waveforms[name] for name in self.parts[part])) for part in parts}, lowest, silence
+
+
+def _sum(first: Tensor, second: Tensor) -> Tensor:
+    """The sum of two waveforms, as long as the longer one."""
+    from torch.nn.functional import pad
+
+    samples = max(first.shape[-1], second.shape[-1])
+    return pad(first, (0, samples - first.shape[-1])) + pad(second, (0, samples - second.shape[-1]))
 
 
 def find_tracks(dataset: str, root: Path) -> list[Track]:
-    """The songs of `dataset` ("MUSDB18", "DSD100" or "FOLDER") under `root`, in order of subset and name.
+    """The songs of `dataset`, one of `DATASETS`, under `root`, in order of subset and name.
 
-    Raises `UserError` when there are none (what was looked for, and where the dataset is to be had), and when two have
-    the same name.
+    Raises `UserError` when there are none, saying what was looked for and where to get it, when a description is
+    damaged, and when two songs have the same name.
     """
-    find, looked_for, source = READERS[dataset]
-    root = Path(root).expanduser()
+    layout, root = LAYOUTS[dataset], Path(root)
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}: it should hold {looked_for}; {source}.")
-    tracks = [replace(track, name=file_name(track.name)) for track in find(root)]
+        raise UserError(f"there is no folder {root}: it should hold {layout.expected}; {layout.source}.", "no_folder")
+    found = [track for track in layout.find(root) if dataset == "CSV" or _is_visible(track, root)]
+    tracks = [replace(track, name=track_name(track.name)) for track in found]
     if not tracks:
-        raise UserError(f"{root} holds no songs: looked for {looked_for}; {source}.")
+        raise UserError(f"{root} holds no songs: looked for {layout.expected}; {layout.source}.", "no_songs")
     for name, count in Counter(track.name for track in tracks).items():
         if count > 1:
-            raise UserError(f"{root} holds {count} songs called {name!r}: rename them, for their names must differ.")
+            raise UserError(f"{root} holds {count} songs called {name!r}: rename all but one.", "same_name")
     return sorted(tracks, key=lambda track: (SUBSETS.index(track.subset), track.name))
 
 
-def file_name(name: str) -> str:
-    """A song's name as a file name that every system takes, and that the store takes for no half-written track."""
-    name = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", name).rstrip(" .")
-    return name + "_" if not name or name.endswith(PARTIAL) else name
+def _is_visible(track: Track, root: Path) -> bool:
+    """Whether a song is not in a trash folder, or a Mac's resource fork: musdb 0.4.3 lists "._song.stem.mp4", too."""
+    paths = (file.path for files in track.files.values() for file in files if file.path.is_relative_to(root))
+    return not any(is_hidden(name) for path in paths for name in path.relative_to(root).parts)
+
+
+def track_name(name: str) -> str:
+    """A song's name as a file name for every system, which the store takes neither for a partial track nor a speed.
+
+    >>> track_name("AC/DC: Live?"), track_name("live@0.9")
+    ('AC_DC_ Live_', 'live@0.9_')
+    """
+    name = portable_name(name)
+    return f"{name}_" if name.endswith(PARTIAL) or re.search(r"@[\d.]+$", name) else name
 
 
 def validation_songs() -> frozenset[str]:
@@ -136,55 +188,34 @@ def validation_songs() -> frozenset[str]:
     import yaml
 
     package = importlib.util.find_spec("musdb")
-    if package is None:
-        raise UserError("the musdb package is missing: run `pip install musdb`.")
+    if package is None or package.origin is None:
+        raise UserError("the musdb package is missing: run `pip install musdb`.", code="no_package")
     setup = Path(package.origin).parent / "configs" / "mus.yaml"
     return frozenset(yaml.safe_load(setup.read_text(encoding="utf-8"))["validation_tracks"])
 
 
 def download_sample(root: Path) -> None:
     """Let musdb download its 7-second sample of MUSDB18 to `root`, unless there is a dataset already."""
+    provide_ffmpeg()
+    import musdb
+
     try:
-        _open_musdb(root, download=True)
+        musdb.DB(root=str(root), download=True)
     except OSError as error:
-        raise UserError(f"the sample of MUSDB18 could not be downloaded to {root}: {error}.") from error
+        raise UserError(f"the sample of MUSDB18 could not be downloaded to {root}: {error}.", "no_download") from error
 
 
 def _find_musdb18(root: Path) -> Iterable[Track]:
     valid = validation_songs()
-    for song in _open_musdb(root, is_wav=not any(root.glob("*/*.stem.mp4"))).tracks:
-        files = {
-            part: AudioFile(Path(source.path), 0 if song.is_wav else source.stem_id)
-            for part, source in {MIXTURE: song, **song.sources}.items()
-            if Path(source.path).is_file()
-        }
-        if files:
-            yield Track(song.name, _subset(song.subset, song.name in valid), files)
-
-
-def _open_musdb(root: Path, **options: bool) -> musdb.DB:
-    provide_ffmpeg()
-    import musdb
-    import stempeg
-
-    # While it lists, musdb has ffprobe look into every song: slow, and a single damaged one would end the listing.
-    probing, stempeg.Info = stempeg.Info, _Unprobed
-    try:
-        return musdb.DB(root=str(root), **options)
-    finally:
-        stempeg.Info = probing
-
-
-class _Unprobed:
-    """Stands in for `stempeg.Info` while musdb lists: a file that nobody has looked into yet."""
-
-    def __init__(self, path: str):
-        pass
-
-    def samples(self, stream: int) -> int:
-        return 0
-
-    duration = rate = samples
+    for subset in ("train", "test"):
+        stem_files = [*root.glob(f"{subset}/*.stem.mp4")]
+        for path in stem_files:
+            files: Files = {part: (AudioFile(path, number),) for number, part in enumerate(STEM_FILE_PARTS)}
+            name = path.name.removesuffix(".stem.mp4")
+            yield Track(name, _subset(subset, name in valid), files)
+        for folder in [] if stem_files else root.glob(f"{subset}/*/"):  # MUSDB18-HQ
+            if files := _parts_in(folder):
+                yield Track(folder.name, _subset(subset, folder.name in valid), files)
 
 
 def _find_dsd100(root: Path) -> Iterable[Track]:
@@ -193,9 +224,13 @@ def _find_dsd100(root: Path) -> Iterable[Track]:
         for mixture in root.glob(f"Mixtures/{folder}/*/mixture.wav"):
             name = mixture.parent.name
             stems = {stem: root / "Sources" / folder / name / f"{stem}.wav" for stem in STEMS}
-            files = {part: AudioFile(path) for part, path in {MIXTURE: mixture, **stems}.items() if path.is_file()}
+            files = {part: (AudioFile(path),) for part, path in {MIXTURE: mixture, **stems}.items() if path.is_file()}
             song = name.split(" - ", 1)[-1]  # without its number: "001 - artist - title"
             yield Track(name, _subset(subset, song.casefold() in valid), files)
+
+
+def _subset(official: str, is_valid: bool) -> str:
+    return "valid" if official == "train" and is_valid else official
 
 
 def _find_folders(root: Path) -> Iterable[Track]:
@@ -206,31 +241,204 @@ def _find_folders(root: Path) -> Iterable[Track]:
                 yield Track(folder.name, subset, files)
 
 
-def _parts_in(folder: Path) -> dict[str, AudioFile]:
+def _parts_in(folder: Path) -> Files:
     present = {path.name.casefold(): path for path in folder.iterdir() if path.is_file()}
-    names = {part: [part + suffix for suffix in AUDIO_SUFFIXES if part + suffix in present] for part in PARTS}
-    return {part: AudioFile(present[found[0]]) for part, found in names.items() if found}
+    names = {part: [part + suffix for suffix in SONG_SUFFIXES if part + suffix in present] for part in PARTS}
+    return {part: (AudioFile(present[found[0]]),) for part, found in names.items() if found}
 
 
-def _subset(official: str, is_valid: bool) -> str:
-    return "valid" if official == "train" and is_valid else official
+def _find_csv(root: Path) -> Iterable[Track]:
+    table = root / "songs.csv"
+    songs: dict[str, tuple[str, Files]] = {}
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = [*enumerate(csv.DictReader(file), 2)]
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table} cannot be read: {error}.", code="bad_row") from error
+    for number, row in rows:
+        path, stem, song, split = ((row.get(key) or "").strip() for key in ("path", "stem", "song", "split"))
+        part, subset = KNOWN_AS.get(stem.casefold(), stem.casefold()), SPLITS.get(split.casefold())
+        if not (path and song and subset) or part not in PARTS:
+            needed = f"a path, a stem ({', '.join(PARTS)}), a song, and a split ({', '.join(SUBSETS)} or nothing)"
+            raise UserError(f"{table}, line {number}: it needs {needed}.", code="bad_row")
+        before, parts = songs.setdefault(song, (subset, {}))
+        if subset != before:
+            raise UserError(f"{table}, line {number}: {song!r} is in two splits.", code="bad_row")
+        parts[part] = (*parts.get(part, ()), AudioFile(root / path))
+    yield from (Track(song, subset, parts) for song, (subset, parts) in songs.items())
 
 
-READERS = {
-    "MUSDB18": (
+Labels = Mapping[str, str | None]
+"""The stem that each instrument of a dataset belongs to; None where it may be any. All others are `other`."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One recording of a song: its instruments, its file, and whether other instruments bleed into it."""
+
+    instruments: Sequence[str]
+    file: Path
+    bleeds: bool = False
+
+
+def group_sources(sources: Sequence[Source], labels: Labels, mix: Path | None = None) -> Files:
+    """The parts that the recordings of a song make up, each with the files that sum to it.
+
+    A recording that bleeds, or holds several stems at once, spoils these stems; one of an unknown instrument, or whose
+    file is missing, spoils all. Clean stems remain, beside the sum of all recordings as the mixture; where none is
+    clean, `mix` is the mixture.
+    """
+    parts: Files = {}
+    spoiled: set[str] = set()
+    for source in sources:
+        stems = {labels.get(instrument, "other") for instrument in source.instruments}
+        if None in stems or not source.file.is_file():
+            spoiled |= {*STEMS}
+        elif source.bleeds or len(stems) != 1:
+            spoiled |= {*filter(None, stems)}
+        for stem in filter(None, stems):
+            parts[stem] = (*parts.get(stem, ()), AudioFile(source.file))
+    clean = {stem: files for stem, files in parts.items() if stem not in spoiled}
+    everything = tuple(AudioFile(source.file) for source in sources)
+    if not clean:
+        complete = all(source.file.is_file() for source in sources)
+        files = (AudioFile(mix),) if mix and mix.is_file() else everything if complete else ()
+        return {MIXTURE: files} if files else {}
+    if len(parts) > 1:
+        return {MIXTURE: everything, **clean} if spoiled else clean
+    return {MIXTURE: everything, **clean, **({} if "vocals" in clean else {ACCOMPANIMENT: everything})}
+
+
+Description = tuple[str, str, list[Source], Path | None]
+"""What describes a song: its name, its subset, its recordings, and its mix if that has a file of its own."""
+
+
+def _moisesdb(path: Path, root: Path, song: Any) -> Description:
+    sources = [
+        Source([name], path.parent / name / f"{take['id']}.{take['extension']}", bool(take.get("has_bleed")))
+        for name, takes in ((stem["stemName"], stem["tracks"]) for stem in song["stems"])
+        for take in takes
+    ]
+    return f"{song['artist']} - {song['song']}", "train", sources, None
+
+
+def _medleydb(path: Path, root: Path, song: Any) -> Description:
+    name = path.name.removesuffix("_METADATA.yaml")
+    folder, bleeds = root / "Audio" / name, song["has_bleed"] == "yes"  # text, in medleydb 1.3
+    sources = [
+        Source([kind] if isinstance(kind, str) else kind, folder / f"{name}_STEMS" / file, bleeds)
+        for kind, file in ((stem["instrument"], stem["filename"]) for stem in song["stems"].values())
+    ]
+    return f"{song['artist']} - {song['title']}", "train", sources, folder / f"{name}_MIX.wav"
+
+
+def _slakh(path: Path, root: Path, song: Any) -> Description:
+    folder, sources = path.parent, []
+    stems = {} if folder.parent.name == "omitted" else song["stems"]  # these are twice in the original release
+    for name, stem in stems.items():
+        found = [file for suffix in (".flac", ".wav") if (file := folder / "stems" / f"{name}{suffix}").is_file()]
+        if found or stem["audio_rendered"]:  # BabySlakh says false of stems that are there
+            instrument = "Drums" if stem["is_drum"] else stem["inst_class"]
+            sources.append(Source([instrument], (found or [folder / "stems" / name])[0]))
+    return folder.name, SPLITS.get(folder.parent.name, "train"), sources, None
+
+
+def _find_described(
+    root: Path, patterns: Sequence[str], describe: Callable[[Path, Path, Any], Description], labels: Labels
+) -> Iterable[Track]:
+    """The songs that have a description each. Raises `UserError` for one that is damaged."""
+    import yaml
+
+    names: set[str] = set()
+    for path in next((found for pattern in patterns if (found := sorted(root.glob(pattern)))), []):
+        try:
+            text = path.read_text(encoding="utf-8")
+            song = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+            name, subset, sources, mix = describe(path, root, song)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise UserError(f"{path} does not describe a song ({reason}): get it again.", code="damaged") from error
+        if files := group_sources(sources, labels, mix):
+            name = f"{name} ({path.parent.name[:8]})" if track_name(name) in names else name
+            names.add(track_name(name))
+            yield Track(name, subset, files)
+
+
+OURS: Labels = {stem: stem for stem in STEMS}
+"""MoisesDB has 11 stems, among them ours; its own four-stem mix puts percussion into `other`, too."""
+
+MEDLEYDB: Labels = {
+    **dict.fromkeys(("Main System", "Unlabeled"), None),
+    **dict.fromkeys(("male singer", "female singer", "vocalists", "choir", "male screamer", "beatboxing"), "vocals"),
+    **dict.fromkeys(("male rapper", "female rapper", "male speaker", "female speaker"), "vocals"),
+    **dict.fromkeys(("electric bass", "double bass"), "bass"),
+    **dict.fromkeys(("drum set", "drum machine", "kick drum", "bass drum", "snare drum", "toms", "high hat"), "drums"),
+    **dict.fromkeys(("cymbal", "gong", "gu", "tabla", "darbuka", "doumbek", "bongo", "conga", "tambourine"), "drums"),
+    **dict.fromkeys(("auxiliary percussion", "claps", "snaps", "shaker", "maracas", "cabasa", "guiro"), "drums"),
+    **dict.fromkeys(("castanet", "rattle", "cowbell", "triangle", "sleigh bells"), "drums"),
+}
+"""Percussion without a pitch counts as drums, as in the songs of MedleyDB that MUSDB18 took over."""
+
+SLAKH: Labels = {"Drums": "drums", "Bass": "bass"}
+"""Slakh2100 has no singers: the choirs of its synthesisers are `other`."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a dataset lies on disk: what finds its songs under a folder, what that expects, and where to get them."""
+
+    find: Callable[[Path], Iterable[Track]]
+    expected: str
+    source: str
+
+
+LAYOUTS = {
+    "MUSDB18": Layout(
         _find_musdb18,
         "`train/` and `test/` with <song>.stem.mp4, or <song>/{mixture,vocals,drums,bass,other}.wav",
-        "MUSDB18 is to be had at https://sigsep.github.io/datasets/musdb.html, its 7-second sample with --download",
+        "get MUSDB18 at https://sigsep.github.io/datasets/musdb.html, or its 7-second sample with --download",
     ),
-    "DSD100": (
+    "DSD100": Layout(
         _find_dsd100,
         "`Mixtures/{Dev,Test}/<song>/mixture.wav` and `Sources/{Dev,Test}/<song>/{vocals,drums,bass,other}.wav`",
-        "DSD100 is to be had at https://sigsep.github.io/datasets/dsd100.html",
+        "get DSD100 at https://sigsep.github.io/datasets/dsd100.html",
     ),
-    "FOLDER": (
+    "MoisesDB": Layout(
+        partial(_find_described, patterns=("*/*/data.json", "*/data.json"), describe=_moisesdb, labels=OURS),
+        "<provider>/<song>/data.json, and beside it the stems' folders",
+        "get MoisesDB at https://music.ai/research",
+    ),
+    "MedleyDB": Layout(
+        partial(
+            _find_described,
+            patterns=("Metadata/*_METADATA.yaml", "medleydb/data/Metadata/*_METADATA.yaml", "Audio/*/*_METADATA.yaml"),
+            describe=_medleydb,
+            labels=MEDLEYDB,
+        ),
+        "`Audio/<song>/<song>_STEMS/`, and `Metadata/<song>_METADATA.yaml` from the medleydb repository's data",
+        "get MedleyDB at https://medleydb.weebly.com, its metadata at https://github.com/marl/medleydb",
+    ),
+    "Slakh2100": Layout(
+        partial(
+            _find_described,
+            patterns=("*/*/metadata.yaml", "*/metadata.yaml"),
+            describe=_slakh,
+            labels=SLAKH,
+        ),
+        "`{train,validation,test}/<song>/metadata.yaml` with `stems/`, or BabySlakh's <song>/metadata.yaml",
+        "get Slakh2100 at http://www.slakh.com",
+    ),
+    "FOLDER": Layout(
         _find_folders,
-        "a folder a song, with files called vocals, drums, bass, other, accompaniment or mixture (.wav, .mp3, ...)",
+        "a folder per song, with files called vocals, drums, bass, other, accompaniment or mixture (.wav, .mp3, ...)",
         "point --root at such a folder",
     ),
+    "CSV": Layout(
+        _find_csv,
+        "`songs.csv` with the columns path, stem, song and split: a line for each audio file",
+        "point --root at its folder",
+    ),
 }
-DATASETS = tuple(READERS)
+DATASETS = tuple(LAYOUTS)

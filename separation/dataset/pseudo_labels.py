@@ -1,82 +1,80 @@
-"""Songs that come without stems are labelled by networks: each stem as they hear it, where it is silent, and how sure.
+"""Songs without stems get pseudo-labels: each stem as a network estimates it, and where it is silent.
 
 The silence rule: where the estimate of a stem lies far below the mixture, the stem is silent, and the mixture itself is
-a clean sum of the others, made by no network. Source: Luo and Yu, Music Source Separation with Band-split RNN, 2023.
-
-Doubts: a network that learned from errors in decibels gives the share of a bin that it expects to be the stem's, so its
-masks tell how wrong they expect to be. `benchmarks/doubts.py` measures how well they know.
+a clean sum of the others, untouched by any network. Source: Luo and Yu, Music Source Separation with Band-split RNN,
+2023.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from separation.audio.io import read
-from separation.audio.resample import resample
 from separation.dataset.layouts import Track
-from separation.dataset.store import STRETCH, runs
-from separation.errors import UserError
+from separation.dataset.store import runs
 from separation.inference.separator import Separator
+from separation.inference.stream import Stems, StreamSeparator, join
 from separation.inference.weights import find_weights
+from separation.jobs import report_share
 from separation.stems import MIXTURE
 
 DEPTH = 27.0
-"""Decibels that the estimate of a silent stem lies below the mixture, at least, if its teacher hears well."""
+"""Decibels below the mixture at which the estimate of a good network counts as silence."""
 AUDIBLE = -50
-"""Level of the mixture, in dB of full scale, below which nothing can be told."""
+"""Level of the mixture, in dB of full scale, below which no stem is judged."""
 WINDOW = 0.5
-"""Seconds that levels are taken over."""
+"""Seconds over which levels are taken."""
 SHORTEST = 4.0
 """Seconds that a stem must be silent for. The first and the last window of them are left out."""
-LEAST_DOUBT = -60.0
-"""Decibels: where nothing sounds there is nothing to doubt."""
+BLOCK = 1 << 18
+"""Samples between two reports of progress."""
 
 
 @dataclass(frozen=True)
 class Teacher:
     """Networks whose mean labels the `stems` of songs: weights files, or `fast` or `best` of the shipped ones.
 
-    A stem is silent where its estimate lies `depth` decibels below the mixture. Of a network that learned without
-    isolated stems, which leaves something everywhere, that is asked too much: it tells silence from 12 dB on.
+    A stem is silent where its estimate lies `depth` decibels below the mixture. A network trained without isolated
+    stems leaves a residue everywhere; with it, 12 dB tell silence. `network` names the class of a network that is not
+    part of this package.
 
-    Raises `UserError` when they are no weights, or do not separate one of the stems.
+    Raises `UserError` when the weights cannot be loaded, or do not separate one of the stems.
     """
 
     weights: tuple[str, ...]
     stems: tuple[str, ...]
     depth: float = DEPTH
+    network: str | None = None
 
-    def __post_init__(self):
-        self.separator  # noqa: B018 (it is loaded, or refused)
+    def __post_init__(self) -> None:
+        self.separator  # noqa: B018 (loads the weights, or raises)
 
     @cached_property
     def signature(self) -> list[str]:
-        """What tells this teacher from others: what they have labelled is labelled again."""
+        """Identifies the teacher: songs that another one labelled are labelled again."""
         files = find_weights(self.weights, self.stems)
         hashes = [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files]
         return hashes if self.depth == DEPTH else [*hashes, f"{self.depth:g} dB"]
 
     @property
-    def separator(self) -> Separator:
-        """The networks, loaded once in every process."""
-        return _loaded(self.weights, self.stems)
+    def separator(self) -> StreamSeparator:
+        """The networks, loaded once per process."""
+        return _load(self.weights, self.stems, self.network)
 
 
 @lru_cache(maxsize=1)
-def _loaded(weights: tuple[str, ...], stems: tuple[str, ...]) -> Separator:
-    return Separator.load(weights, stems=stems)
+def _load(weights: tuple[str, ...], stems: tuple[str, ...], network: str | None) -> StreamSeparator:
+    return Separator.load(weights, stems=stems, network=network)
 
 
 @dataclass(frozen=True)
 class LabelledTrack(Track):
-    """A song of which there is the mixture alone: its stems are what a teacher makes of it."""
+    """A song with a mixture alone, whose stems are a teacher's estimates."""
 
     teacher: Teacher
 
@@ -91,19 +89,23 @@ class LabelledTrack(Track):
     def read_padded(
         self, parts: Sequence[str], sample_rate: int | None = None
     ) -> tuple[dict[str, Tensor], int, dict[str, float]]:
-        """As `Track.read_padded`: stems `[2 channels, samples]` that are estimates."""
-        file = self.files[MIXTURE]
-        mixture, rate = read(file.path, track=file.track)
-        if len(mixture) > 2:
-            raise UserError(f"{file.path} has {len(mixture)} channels: mix it down to stereo.")
-        target = sample_rate or rate
-        mixture = resample(mixture, rate, target).expand(2, -1)
-        waveforms = {MIXTURE: mixture} | self.teacher.separator(mixture, target)
-        return {part: waveforms[part] for part in parts}, rate, {}
+        """As `Track.read_padded`: stems `[2 channels, samples]` that are estimates. Reports how much of it is done."""
+        read, rate, silence = Track(self.name, self.subset, self.files).read_padded([MIXTURE], sample_rate)
+        mixture = read[MIXTURE].expand(2, -1)
+
+        def pieces() -> Iterator[Stems]:
+            done = 0
+            for piece in self.teacher.separator.stream(mixture.split(BLOCK, dim=-1), sample_rate or rate):
+                yield piece
+                done += next(iter(piece.values())).shape[-1]
+                report_share(done / mixture.shape[-1])
+
+        stems = {stem: torch.from_numpy(signal) for stem, signal in join(pieces(), self.stems, 2).items()}
+        return {part: mixture if part == MIXTURE else stems[part] for part in parts}, rate, silence
 
 
 def label(tracks: Sequence[Track], teacher: Teacher) -> list[Track]:
-    """The same songs; those for training that have a mixture and nothing else are labelled when they are read."""
+    """The same songs, where those for training that have nothing but a mixture are labelled when they are read."""
     return [
         LabelledTrack(track.name, track.subset, track.files, teacher)
         if {*track.files} == {MIXTURE} and track.subset == "train"
@@ -126,30 +128,6 @@ def silent_spans(estimate: Tensor, mixture: Tensor, sample_rate: int, depth: flo
     silent = (below < level - depth) & (level > AUDIBLE)
     spans = runs(silent.numpy())
     return [((first + 1) * window, (end - 1) * window) for first, end in spans if end - first >= SHORTEST / WINDOW]
-
-
-def doubts(stem: Tensor, song: Tensor) -> list[float]:
-    """The error that the masks of a stem expect, in dB of the mixture, of each `STRETCH` of frames.
-
-    A mask m takes m of a bin. If m is the share that is right on average, and a bin is all the stem's or not at all,
-    the error to be expected is m (1 - m) of the bin's energy. Both are complex `[channels, bins, frames]`.
-    """
-    return levels_of(stem.abs() * (song - stem).abs(), song)
-
-
-def levels_of(error: Tensor, song: Tensor) -> list[float]:
-    """Energy of an error in dB of the song, of each `STRETCH` of frames: real and complex `[channels, bins, frames]`.
-
-    Where nothing sounds it is `LEAST_DOUBT`, and never less.
-    """
-
-    def energies(values: Tensor) -> Tensor:
-        frames = pad(values.sum(dim=(0, 1)), (0, -values.shape[-1] % STRETCH))
-        return frames.unflatten(0, (-1, STRETCH)).sum(dim=1).clamp_min(1e-10)
-
-    whole = energies(song.abs().square())
-    levels = (10 * torch.log10(energies(error) / whole)).masked_fill(whole <= 1e-10, LEAST_DOUBT)
-    return [round(level, 1) for level in levels.clamp_min(LEAST_DOUBT).tolist()]
 
 
 def _levels(waveform: Tensor, window: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Spectrograms on disk: memory-mapped, one folder a track, the spectral settings beside them.
+"""Spectrograms on disk: memory-mapped, one folder per track, the spectral settings beside them.
 
     <store>/settings.json            the spectral settings of every track
     <store>/<track>/track.json       what the track is; written last
@@ -6,8 +6,9 @@
                                      or, in a compact track, int16 [samples, channels]
 
 A part is the mixture, a stem or the accompaniment; mono parts have one channel on disk and two when read. Time comes
-first, so a crop is one contiguous read. A compact track takes a quarter, and is transformed as it is read. A track is
-built in a folder of the run's own, and renamed when it is whole. Nothing is ever removed but what this program wrote.
+first, so a crop is one contiguous read. A compact track takes a quarter of the disk, is transformed as it is read, and
+serves any STFT at its sample rate. A track is built under a temporary name and renamed when it is whole. Nothing but
+this program's own files is ever removed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,8 +34,9 @@ SETTINGS_FILE = "settings.json"
 TRACK_FILE = "track.json"
 OWN_FILES = {TRACK_FILE, *(f"{part}.npy" for part in PARTS)}
 """All that the folder of a track may hold."""
-STRETCH = 43
-"""Frames that a teacher's doubts are taken over: a second of 44.1 kHz."""
+
+NUMBERS = {"samples": int, "frames": int, "bandwidth": int | float, "level": int | float}
+TEXTS = ("name", "song", "subset")
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,9 @@ class StoredTrack:
 
     `song` is what splits go by: variants of a song (other speeds) share it. `bandwidth` is the highest frequency, in
     hertz, that the track's files can hold: above it, silence says nothing about the music. `level` is that of the first
-    part, the mixture unless the track is a lone part, in dB of a full-scale square wave. `step` is what a 1 stands for
-    in a compact track; others have none, and need no `settings`. `teacher` names the networks
-    that labelled the track: its stems are then their estimates, `silent` says in which frames, from the first to
-    before the last, they heard none of a stem, and `doubt` what error they expect, in dB of the mixture, of each
-    `STRETCH` of frames.
+    part, the mixture unless the track is a lone part, in dB of a full-scale square wave. `step` is the value of a 1 in
+    a compact track; other tracks have none. `teacher` names the networks that labelled the track: its stems are then
+    their estimates, and `silent` holds the spans of frames, ends excluded, where they found none of a stem.
     """
 
     folder: Path
@@ -59,36 +59,45 @@ class StoredTrack:
     frames: int
     bandwidth: float
     level: float
+    settings: SpectralSettings
     root: str | None = None
     sources: Mapping[str, Sequence] = field(default_factory=dict)
     teacher: Sequence[str] = ()
     silent: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
-    doubt: Mapping[str, Sequence[float]] = field(default_factory=dict)
     step: float | None = None
-    settings: SpectralSettings | None = None
 
     def __post_init__(self):
-        """Raises ValueError for what no track can be."""
-        texts = {"name": self.name, "song": self.song, "subset": self.subset}
-        if wrong := [key for key, value in texts.items() if not isinstance(value, str)]:
-            raise ValueError(f"{wrong[0]} is no text")
+        """Raises ValueError for a track that cannot be."""
+        for key in TEXTS:
+            if not isinstance(getattr(self, key), str):
+                raise ValueError(f"{key} must be a text")
+        for key, kind in NUMBERS.items():
+            value = getattr(self, key)
+            if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"{key} cannot be {value!r:.40}")
         if not self.parts or not {*self.parts} <= {*PARTS}:
             raise ValueError(f"parts must be some of {', '.join(PARTS)}")
-        numbers = {"samples": self.samples, "frames": self.frames, "bandwidth": self.bandwidth, "level": self.level}
-        for key, value in numbers.items():
-            kinds = int if key in ("samples", "frames") else int | float
-            if not isinstance(value, kinds) or isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"{key} is no number")
         if self.step is not None and not (isinstance(self.step, float) and 0 < self.step < math.inf):
             raise ValueError("step must be a number above 0")
-        if min(self.samples, self.frames, self.bandwidth) <= 0:
-            raise ValueError("samples, frames and bandwidth must be above 0")
-        spans = [span for spans in self.silent.values() for span in spans]
-        if any(not 0 <= first <= end <= self.frames for first, end in spans):
+        if self.bandwidth <= 0 or self.samples <= 0 or self.frames != self.settings.frames(self.samples):
+            raise ValueError(
+                f"{self.samples} samples, {self.frames} frames and {self.bandwidth} Hz do not fit together"
+            )
+        if any(not 0 <= first <= end <= self.frames for spans in self.silent.values() for first, end in spans):
             raise ValueError("silent must hold frames of the song")
-        for levels in self.doubt.values():
-            if len(levels) != math.ceil(self.frames / STRETCH) or not all(isinstance(x, float) for x in levels):
-                raise ValueError("doubt must hold a number for each stretch")
+
+    def at(self, settings: SpectralSettings) -> StoredTrack:
+        """The same track under another STFT of its sample rate. Raises `UserError` unless it is compact."""
+        if settings == self.settings:
+            return self
+        if self.step is None or settings.sample_rate != self.settings.sample_rate:
+            raise _other_settings(self.folder.parent, self.settings, settings)
+        frames, late = settings.frames(self.samples), self.settings.n_fft // 2 - self.settings.padding
+        silent = {
+            stem: frames_of([[late + frame * self.settings.hop for frame in span] for span in spans], settings, frames)
+            for stem, spans in self.silent.items()
+        }
+        return replace(self, settings=settings, frames=frames, silent=silent)
 
     def check(self, bins: int) -> None:
         """Raise `UserError` when the spectrogram of a part is missing, cut short, or not of so many `bins`."""
@@ -115,11 +124,11 @@ class StoredTrack:
         """The frames from `start` to before `stop` of a compact track, complex `[channels, bins, frames]`."""
         first = start * self.settings.hop - self.settings.padding
         end = (stop - 1) * self.settings.hop - self.settings.padding + self.settings.n_fft
-        samples = torch.from_numpy(np.array(self._open(part)[max(0, first) : end], order="C")).T * self.step
+        samples = torch.from_numpy(np.array(self._open(part)[max(0, first) : end], order="C")).T * (self.step or 1)
         return _spectral(self.settings).analyse(pad(samples, (max(0, -first), end - max(0, first) - samples.shape[1])))
 
     def _open(self, part: str) -> np.ndarray:
-        """The stored numbers, mapped anew each time: one that stays mapped keeps a file open, of thousands."""
+        """The stored numbers, mapped at each call: arrays that stay mapped would keep thousands of files open."""
         try:
             stored = np.load(self.folder / f"{part}.npy", mmap_mode="r", allow_pickle=False)
         except MemoryError:
@@ -140,42 +149,50 @@ class StoredTrack:
 
     def _damaged(self, part: str, reason: str) -> UserError:
         path, reason = self.folder / f"{part}.npy", " ".join(reason.split())[:200]
-        return UserError(f"{path} is missing or damaged ({reason}): run dataset.py again, or remove its folder.")
+        return UserError(
+            f"{path} is missing or damaged ({reason}): run dataset.py again, or remove its folder.", "damaged"
+        )
 
 
-@dataclass(frozen=True)
 class Store:
-    """A folder of spectrograms, opened for reading. Raises `UserError` when it is none."""
+    """A folder of spectrograms, opened for reading.
 
-    folder: Path
-    settings: SpectralSettings = field(init=False)
+    Args:
+        folder: of the store.
+        settings: to read it with, by default its own. Its compact tracks serve any at their sample rate.
 
-    def __post_init__(self):
-        object.__setattr__(self, "settings", read_settings(self.folder))
+    Raises:
+        UserError: the folder is not a store.
+    """
+
+    def __init__(self, folder: Path, settings: SpectralSettings | None = None):
+        self.folder, self.own = Path(folder), read_settings(Path(folder))
+        self.settings = settings or self.own
 
     def tracks(self, subset: str | None = None) -> list[StoredTrack]:
-        """The finished tracks in order of their names; those of `subset` alone if it is given."""
-        tracks = [
-            self._read(path) for path in sorted(self.folder.glob(f"*/{TRACK_FILE}")) if not is_partial(path.parent)
-        ]
-        return [track for track in tracks if subset in (None, track.subset)]
+        """The finished tracks in order of their names; those of `subset` alone if it is given.
+
+        Raises `UserError` when one is damaged, or cannot be read with these settings.
+        """
+        paths = (path for path in sorted(self.folder.glob(f"*/{TRACK_FILE}")) if not is_partial(path.parent))
+        return [track for track in map(self._read, paths) if subset in (None, track.subset)]
 
     def track(self, name: str) -> StoredTrack:
-        """One track by its name. Raises `UserError` when there is none, or its description is damaged."""
+        """One track by its name. Raises `UserError` as `tracks` does, and when there is none."""
         return self._read(self.folder / name / TRACK_FILE)
 
     def _read(self, path: Path) -> StoredTrack:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             values["parts"] = tuple(values["parts"])
-            track = StoredTrack(folder=path.parent, settings=self.settings, **values)
-            if track.frames != self.settings.frames(track.samples):
-                raise ValueError(f"{track.samples} samples do not have {track.frames} frames")
-            return track
+            values.pop("doubt", None)  # of older stores
+            track = StoredTrack(folder=path.parent, settings=self.own, **values)
         except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+            raise UserError(f"{path} cannot be read: {error.strerror}.", code="damaged") from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"{path} is damaged ({error}): run dataset.py again, or remove its folder.") from error
+            reason = f"{path} is damaged ({error}): run dataset.py again, or remove its folder."
+            raise UserError(reason, code="damaged") from error
+        return track.at(self.settings)
 
 
 def is_partial(folder: Path) -> bool:
@@ -185,41 +202,56 @@ def is_partial(folder: Path) -> bool:
 
 def read_settings(folder: Path) -> SpectralSettings:
     """The spectral settings of a store. Raises `UserError` when `folder` is no store."""
-    path = Path(folder) / SETTINGS_FILE
+    path = folder / SETTINGS_FILE
     if not path.is_file():
-        raise UserError(
-            f"{folder} is no spectrogram store (it has no {SETTINGS_FILE}): "
-            f"build one with dataset.py --output {folder}."
-        )
+        missing = f"{folder} is not a store, it has no {SETTINGS_FILE}: build one with dataset.py --output {folder}."
+        raise UserError(missing, code="no_store")
     try:
         return SpectralSettings(**json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        raise UserError(f"{path} cannot be read: {error.strerror}.", code="damaged") from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged or no store's ({error}): build a store anew with dataset.py, in another folder."
-        ) from error
+        reason = f"{path} is damaged, or not of a store ({error}): build the store in another folder."
+        raise UserError(reason, code="damaged") from error
+
+
+def _other_settings(store: Path, found: SpectralSettings, wanted: SpectralSettings) -> UserError:
+    has, needs = (f"n_fft {x.n_fft}, hop {x.hop} at {x.sample_rate} Hz" for x in (found, wanted))
+    hint = f"dataset.py --n-fft {wanted.n_fft} --hop {wanted.hop}, or with --compact, which serves any STFT"
+    if wanted.sample_rate != found.sample_rate:
+        hint = f"dataset.py, and train with spectral.sample_rate at {SpectralSettings.sample_rate}"
+    return UserError(f"the store {store} has {has}, not {needs}: build another with {hint}.", code="other_settings")
 
 
 def check_settings(found: SpectralSettings, wanted: SpectralSettings, whose: str) -> None:
-    """Raise `UserError` unless `whose` spectral settings are the wanted ones."""
+    """Raise `UserError` unless these are the same."""
     if found != wanted:
-        raise UserError(
-            f"{whose} was made with {found}, but {wanted} is asked for: build it anew, or change the config."
-        )
+        raise _other_settings(Path(whose.removeprefix("the store ")), found, wanted)
+
+
+def frames_of(spans: Sequence[Sequence[float]], settings: SpectralSettings, frames: int) -> list[tuple[int, int]]:
+    """Spans of samples as spans of those of `frames` frames whose middle lies in them; all ends are excluded."""
+    late = settings.n_fft // 2 - settings.padding  # where the middle of frame 0 lies
+
+    def frame(sample: float) -> int:
+        return min(frames, max(0, math.ceil((sample - late) / settings.hop)))
+
+    return [(frame(first), frame(end)) for first, end in spans]
 
 
 def create_store(folder: Path, settings: SpectralSettings) -> None:
     """Make `folder` a store with these settings, or check that it is one. Raises `UserError` when it has others."""
     if (folder / SETTINGS_FILE).exists():
-        check_settings(read_settings(folder), settings, f"the store {folder}")
+        if (found := read_settings(folder)) != settings:
+            raise _other_settings(folder, found, settings)
         return
     folder.mkdir(parents=True, exist_ok=True)  # here, for a file in its place is another mistake than a full disk
     others = sorted(path.name for path in folder.iterdir() if not (is_partial(path) or path.name.startswith(".")))
     if others:
         raise UserError(
-            f"{folder} holds something else ({others[0]}): dataset.py writes to an empty folder or to a store of its "
-            "own; name another --output."
+            f"{folder} is not empty ({others[0]}): dataset.py writes to an empty folder or to a store of its own; "
+            "name another --output.",
+            code="not_ours",
         )
     with replacing(folder / SETTINGS_FILE) as partial:
         partial.write_text(json.dumps(asdict(settings), indent=2), encoding="utf-8")
@@ -238,7 +270,6 @@ def write_track(
     sources: Mapping[str, Sequence] | None = None,
     teacher: Sequence[str] = (),
     silent: Mapping[str, Sequence[Sequence[int]]] | None = None,
-    doubt: Mapping[str, Sequence[float]] | None = None,
     compact: bool = False,
 ) -> None:
     """Write one track into the store `folder`, all of it or nothing; see `StoredTrack`.
@@ -278,7 +309,7 @@ def write_track(
         if compact:
             description |= {"step": step}
         if teacher:
-            description |= {"teacher": [*teacher], "silent": silent or {}, "doubt": doubt or {}}
+            description |= {"teacher": [*teacher], "silent": silent or {}}
         (partial / TRACK_FILE).write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
         _replace(final, partial)
     finally:
@@ -300,15 +331,13 @@ def _replace(final: Path, partial: Path) -> None:
 def check_own(folder: Path) -> None:
     """Raise `UserError` when a folder is there that holds anything but a track that this program wrote."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise UserError(f"{folder} is in the way: dataset.py did not write it; name another --output.")
-    files = (
-        {path.name: path.is_file() and not path.is_symlink() for path in folder.iterdir()} if folder.is_dir() else {}
-    )
-    others = sorted(name for name, is_file in files.items() if name not in OWN_FILES or not is_file)
-    if not others and TRACK_FILE not in files and not is_partial(folder):
-        others = sorted(files)
+        raise UserError(f"{folder} is in the way: dataset.py did not write it; name another --output.", "not_ours")
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    others = [path for path in paths if path.name not in OWN_FILES or not path.is_file() or path.is_symlink()]
+    if paths and not is_partial(folder) and folder / TRACK_FILE not in paths:
+        others = paths
     if others:
-        raise UserError(f"{folder} holds what dataset.py did not write ({others[0]}): name another --output.")
+        raise UserError(f"{others[0]} was not written by dataset.py: name another --output.", code="not_ours")
 
 
 def remove_track(folder: Path) -> None:
@@ -351,7 +380,8 @@ class Signal:
 
     def crop(self, start: int, frames: int, bins: int) -> Tensor:
         """Complex `[2 channels, bins, frames]` from frame `start`."""
-        return self.gain * sum(sign * self.track.crop(part, start, frames, bins) for part, sign in self.parts)
+        crops = (sign * self.track.crop(part, start, frames, bins) for part, sign in self.parts)
+        return self.gain * sum(crops, start=torch.zeros(()))
 
 
 def runs(flags: np.ndarray) -> list[tuple[int, int]]:

@@ -19,7 +19,7 @@ from separation.stems import STEMS
 def packed(folder, root, seconds=None):
     """What could not be packed, by song."""
     jobs = plan_packing(folder, find_tracks("FOLDER", root), seconds)
-    return {job.track.name: error for job, error in pack(folder, jobs, workers=1)}
+    return {track.name: error for track, error in pack(jobs, folder, seconds, workers=1)}
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_song_that_cannot_be_read_is_told_and_the_others_are_packed(root, tmp_
 def test_the_script_packs_and_says_how_much(root, tmp_path):
     command = [sys.executable, "dataset.py", "--dataset", "FOLDER", "--root", root, "--pack", tmp_path / "packed"]
     done = subprocess.run([*command, "--workers", "1"], capture_output=True, text=True)
-    assert done.returncode == 0 and "2 of them to be packed" in done.stdout and "--dataset FOLDER" in done.stdout
+    assert done.returncode == 0 and "2 songs, 2 to pack" in done.stdout and "--dataset FOLDER" in done.stdout
     assert len(list((tmp_path / "packed").rglob("*.ogg"))) == 5
 
 

@@ -13,10 +13,10 @@ from music import make_song
 
 from separation import Separator
 from separation.audio.stft import Spectral, SpectralSettings
-from separation.dataset.build import build_store, frames_of, plan_store
+from separation.dataset.build import build_store, plan_store
 from separation.dataset.layouts import find_tracks
 from separation.dataset.pseudo_labels import DEPTH, SHORTEST, Teacher, label, silent_spans
-from separation.dataset.store import Store, silence_of
+from separation.dataset.store import Store, frames_of, silence_of
 from separation.errors import UserError
 from separation.training.batches import Batches
 from separation.training.config import parse_config
@@ -67,6 +67,15 @@ def test_another_teacher_labels_again_and_the_same_one_does_not(labelled):
     assert build(labelled / "songs", labelled / "store", "fast", depth=12) == {"mixed"}
     assert build(labelled / "songs", labelled / "store", "fast") == {"mixed"}
     assert build(labelled / "songs", labelled / "store", "fast", depth=27) == set()
+
+
+def test_the_share_of_a_song_that_is_labelled_is_told(labelled, tmp_path):
+    tracks = label(find_tracks("FOLDER", labelled / "songs"), Teacher(("fast",), ("vocals",)))
+    jobs = plan_store(tmp_path, SETTINGS, [track for track in tracks if track.name == "mixed"], ["vocals"]).jobs
+    shares: list[float] = []
+    for _, result in build_store(tmp_path, SETTINGS, jobs, 4, sizes=[8.0], progress=shares.append):
+        assert result == []
+    assert len(shares) > 1 and shares == sorted(shares) and 0 < shares[0] < shares[-1] == 8
 
 
 def test_weights_that_have_not_learned_a_stem_are_refused():
@@ -132,7 +141,7 @@ def test_the_frames_of_a_span_hold_what_sounds_in_it(speed):
     pulse = torch.zeros(2, round(8 * RATE / speed))
     pulse[:, round(first / speed)] = pulse[:, round(end / speed)] = 1
     energy = Spectral(SETTINGS)(pulse).abs().square().sum(dim=(0, 1))
-    ((begin, stop),) = frames_of([(first, end)], speed, SETTINGS)
+    ((begin, stop),) = frames_of([(first / speed, end / speed)], SETTINGS, len(energy))
     centre = [int(energy[: len(energy) // 2].argmax()), len(energy) // 2 + int(energy[len(energy) // 2 :].argmax())]
     assert abs(begin - centre[0]) <= 1 and abs(stop - centre[1]) <= 1
 

@@ -13,8 +13,8 @@ from separation.audio.stft import Spectral, SpectralSettings
 from separation.dataset import store as store_module
 from separation.dataset.store import (
     Store,
-    check_settings,
     create_store,
+    frames_of,
     level,
     read_settings,
     stored_bytes,
@@ -141,15 +141,40 @@ def test_other_settings_are_refused(store):
     other = SpectralSettings(sample_rate=8000, n_fft=512, hop=128)
     create_store(store.folder, TINY)
     assert read_settings(store.folder) == TINY
-    with pytest.raises(UserError, match="n_fft=512"):
-        create_store(store.folder, other)
-    with pytest.raises(UserError, match="the checkpoint"):
-        check_settings(TINY, other, "the checkpoint")
+    for open_store in (lambda: create_store(store.folder, other), lambda: Store(store.folder, other).tracks()):
+        with pytest.raises(UserError, match=r"n_fft 256, hop 64 .* --n-fft 512 --hop 128") as error:
+            open_store()
+        assert error.value.code == "other_settings"
+
+
+@pytest.mark.parametrize(("n_fft", "hop"), [(512, 128), (128, 32), (256, 32)])
+def test_a_compact_track_serves_any_stft(tmp_path, n_fft, hop):
+    song, other = make_song(0, 2.0, TINY.sample_rate)["mixture"], SpectralSettings(TINY.sample_rate, n_fft, hop)
+    silent = {"vocals": frames_of([(4000, 12000)], TINY, TINY.frames(song.shape[1]))}
+    add_track(tmp_path, TINY, "song", {"mixture": song, "vocals": song}, compact=True, teacher=["x"], silent=silent)
+    (track,) = Store(tmp_path, other).tracks()
+    expected = Spectral(other)(song)
+    found = track.crop("mixture")
+    assert found.shape == expected.shape == (2, other.bins, track.frames)
+    assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
+    ((first, end),) = track.silent["vocals"]
+    middle = other.n_fft // 2 - other.padding  # of frame 0
+    assert abs(first * hop + middle - 4000) <= TINY.hop + hop and abs(end * hop + middle - 12000) <= TINY.hop + hop
+    with pytest.raises(UserError, match="44100 Hz") as error:
+        Store(tmp_path, SpectralSettings()).tracks()
+    assert error.value.code == "other_settings"
+
+
+def test_stores_with_the_doubts_of_a_teacher_are_read(store):
+    path = store.folder / "song" / "track.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"teacher": ["fast"], "doubt": {"vocals": [-3.0]}}))
+    assert Store(store.folder).track("song").teacher == ["fast"]
 
 
 def test_a_folder_that_is_no_store_is_a_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"dataset\.py"):
+    with pytest.raises(UserError) as error:
         Store(tmp_path)
+    assert error.value.code == "no_store"
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"n_fft": 256, "unknown": 1}', "[1, 2", "null", "[" * 100_000])

@@ -31,7 +31,7 @@ def test_builds_a_store_as_a_user_does_and_names_what_failed(run, songs, tmp_pat
     command = ("dataset.py", "--dataset", "FOLDER", "--root", songs, "--output", tmp_path / "store", *FLAGS)
     result = run(*command, "--workers", "2", "--speeds", "0.9")
     assert result.returncode == 1
-    assert "3 songs, 3 of them to be built" in result.stdout
+    assert "3 songs, 3 to build in" in result.stdout
     assert "GB" in result.stdout
     assert "not built: sëcond:" in result.stdout.splitlines()[-1]
     assert "drums.wav" in result.stdout.splitlines()[-1]
@@ -46,7 +46,7 @@ def test_builds_a_store_as_a_user_does_and_names_what_failed(run, songs, tmp_pat
     (songs / "empty").mkdir()
     again = run(*command, "--workers", "1", "--speeds", "0.9")
     assert again.returncode == 0, again.stderr
-    assert "3 songs, 1 of them to be built" in again.stdout
+    assert "3 songs, 1 to build in" in again.stdout
     for path in ("first/guitar.wav", "third/stems/vocals.wav", "empty"):
         assert f"\n  {songs / path}\n" in again.stdout
     assert len(Store(tmp_path / "store").tracks()) == 6
@@ -58,12 +58,13 @@ def test_builds_a_store_as_a_user_does_and_names_what_failed(run, songs, tmp_pat
         (("FOLDER",), "no stem was chosen: give one or several of --vocals"),
         (("DSD100", "--vocals", "--root", "no/such/folder"), "there is no folder no/such/folder"),
         (("DSD100", "--vocals", "--download"), "--download fetches the 7-second sample of MUSDB18 only"),
-        (("FOLDER", "--vocals", "--silence", "nan"), "--silence: nan is no number of decibels between 3 and 90"),
-        (("FOLDER", "--vocals", "--silence", "loud"), "--silence: loud is no number of decibels between 3 and 90"),
-        (("FOLDER", "--vocals", "--speeds", "3"), "--speeds: 3 is no factor between"),
-        (("FOLDER", "--vocals", "--speeds", "0.999"), "--speeds: 0.999 is no factor between"),
-        (("FOLDER", "--vocals", "--speeds", "1/0"), "--speeds: 1/0 is no factor between"),
-        (("FOLDER", "--vocals", "--speeds", "inf"), "--speeds: inf is no factor between"),
+        (("FOLDER", "--vocals", "--silence", "nan"), "--silence: nan is not a number of decibels between 3 and 90"),
+        (("FOLDER", "--vocals", "--silence", "loud"), "--silence: loud is not a number of decibels between 3 and 90"),
+        (("FOLDER", "--vocals", "--speeds", "3"), "--speeds: 3 is not a factor between"),
+        (("FOLDER", "--vocals", "--speeds", "0.999"), "--speeds: 0.999 is not a factor between"),
+        (("FOLDER", "--vocals", "--speeds", "1/0"), "--speeds: 1/0 is not a factor between"),
+        (("FOLDER", "--vocals", "--n-fft", "1000", "--hop", "300"), "--n-fft 1000, --hop 300: hop must divide n_fft"),
+        (("FOLDER", "--vocals", "--speeds", "inf"), "--speeds: inf is not a factor between"),
     ],
 )
 def test_bad_input_is_said(arguments, sentence, monkeypatch, capsys):
@@ -78,7 +79,7 @@ def test_songs_are_not_replaced_by_their_spectrograms(run, songs):
     for output in (songs, songs / "first"):
         result = run("dataset.py", "--dataset", "FOLDER", "--root", songs, "--output", output, "--vocals")
         assert result.returncode == 1 and result.stderr.count("\n") == 1
-        assert f"error: {output} holds something else" in result.stderr
+        assert f"error: {output} is not empty" in result.stderr
     assert {path: path.read_bytes() for path in songs.rglob("*") if path.is_file()} == before
 
 
@@ -88,7 +89,7 @@ def test_what_is_gone_or_short_is_said(run, songs, tmp_path):
     assert "third: bass ends 0.5 s early, and is silent there" in run(*command).stdout
     shutil.rmtree(songs / "first")
     again = run(*command)
-    assert f"taken out of the store, for {songs} no longer has them:\n  first\n" in again.stdout
+    assert f"removed from the store, no longer in {songs}:\n  first\n" in again.stdout
     assert {track.name for track in Store(tmp_path / "store").tracks()} == {"sëcond", "third"}
 
 
@@ -121,7 +122,7 @@ def test_killed_and_started_again_it_keeps_what_was_finished(run, songs, tmp_pat
 
     result = run("dataset.py", "--dataset", "FOLDER", "--root", songs, "--output", tmp_path / "store", *FLAGS)
     assert result.returncode == 0, result.stderr
-    assert f"{23 - len(finished)} of them to be built" in result.stdout
+    assert f"23 songs, {23 - len(finished)} to build in" in result.stdout
     tracks = Store(tmp_path / "store").tracks()
     assert len(tracks) == 23
     assert not list((tmp_path / "store").glob("*.partial"))
