@@ -19,18 +19,18 @@ from separation import Separator
 from separation.dataset.layouts import DATASETS, SUBSETS, Track, find_tracks
 from separation.errors import UserError
 from separation.runtime import run_script
-from separation.stems import ACCOMPANIMENT, STEMS
+from separation.stems import ACCOMPANIMENT, FOUR
 
 
 def parts_without(track: Track, stem: str) -> tuple[str, ...]:
-    """The parts that are all of a song but the stem; none if they are not to be had."""
+    """The parts that sum to the song without the stem; none if they are unknown."""
     if stem == "vocals" and ACCOMPANIMENT in track.parts:
         return (ACCOMPANIMENT,)
-    return tuple(other for other in STEMS if other != stem) if track.stems == STEMS else ()
+    return tuple(other for other in FOUR if other != stem) if {*FOUR} <= {*track.stems} else ()
 
 
 def residue(track: Track, separator: Separator, stem: str) -> float | None:
-    """Energy of the estimate of a stem in a track without it, in dB of what it hears; None if that is silence."""
+    """Energy of the estimate of a stem in a track without it, in dB of its input; None if that is silent."""
     parts, rate = track.read(parts_without(track, stem))
     song = sum(parts.values())
     energy = song.square().mean()
@@ -39,11 +39,11 @@ def residue(track: Track, separator: Separator, stem: str) -> float | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stem", choices=STEMS, default="vocals")
+    parser.add_argument("--stem", choices=FOUR, default="vocals")
     parser.add_argument("--dataset", choices=DATASETS, default="FOLDER")
     parser.add_argument("--root", type=Path, required=True, help="folder of the dataset")
     parser.add_argument("--subset", choices=SUBSETS, default="train")
-    parser.add_argument("--weights", type=Path, help="weights of train.py (default: the shipped ones)")
+    parser.add_argument("--weights", help="`best`, or weights of train.py (default: `fast`)")
     arguments = parser.parse_args()
 
     separator = Separator.load(arguments.weights, stems=[arguments.stem])

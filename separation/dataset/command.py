@@ -55,7 +55,7 @@ def build(
     from separation.inference.weights import absolute
 
     if options.label:
-        weights = absolute(options.label) if options.cluster else tuple(options.label)
+        weights = absolute(options.label) if options.cluster else tuple(map(str, options.label))
         tracks = label(tracks, Teacher(weights, tuple(stems), options.silence or DEPTH, options.network))
     plan = plan_store(folder, settings, tracks, stems, options.speeds, root, options.compact)
     say_list("skipped, not named after a stem or a mixture:", skipped(root, tracks))
@@ -126,7 +126,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--pack", type=user_path, metavar="FOLDER", help=help_pack)
     add("--pack-seconds", type=float, metavar="SECONDS", help="with --pack: of longer songs take the middle")
     help_label = "networks whose mean gives the stems of songs that have only a mixture (pseudo-labels)"
-    add("--label", nargs="+", default=[], metavar="WEIGHTS", help=help_label)
+    add("--label", nargs="+", type=user_path, default=[], metavar="WEIGHTS", help=help_label)
     add("--network", metavar="PACKAGE.MODULE:CLASS", help=NETWORK_HELP)
     help_silence = "with --label: how far below the song a stem is silent (default: 27)"
     add("--silence", type=decibels, metavar="DECIBELS", help=help_silence)

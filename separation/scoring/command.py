@@ -1,20 +1,27 @@
-"""Step 3: trained weights separate the test songs of a dataset, and museval scores what they hear."""
+"""Step 3: trained weights separate the test songs of a dataset, and are scored by plain SDR and museval."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from separation.dataset.layouts import DATASETS, SUBSETS, find_tracks, is_named
+from separation.dataset.layouts import DATASETS, SUBSETS, Track, find_tracks, is_named
 from separation.errors import UserError
-from separation.inference.device import NETWORK_HELP
+from separation.files import user_path
+from separation.inference.device import ENGINE_HELP, ENGINES, NETWORK_HELP
 from separation.inference.weights import absolute
-from separation.jobs import CLUSTER_HELP, default_workers
-from separation.runtime import DEVICE_HELP, Progress
+from separation.jobs import CLUSTER_HELP, default_workers, run_jobs
+from separation.runtime import DEVICE_HELP, Progress, count
+from separation.scoring import comparison
 from separation.scoring.evaluation import (
     TARGETS,
+    SongScores,
+    WeightsChoice,
     can_be_scored,
-    evaluate_tracks,
+    evaluate,
+    load_json,
     load_separator,
     prepare,
     save_csv,
@@ -26,74 +33,107 @@ from separation.scoring.evaluation import (
 def main() -> int:
     options = parse_arguments()
     root = options.root or Path("data") / options.dataset
-    output = options.output or Path("scores") / options.dataset / options.target
-    weights = tuple(options.weights or ["fast"])
-    if options.cluster:
-        root, weights = root.absolute(), absolute(weights)
-    load_separator(weights, options.device, options.target, options.network)
+    root = root.absolute() if options.cluster else root
+    output = options.output or Path("scores") / options.dataset
+    tracks = choose_tracks(root, options)
+    given = [(str(name),) for name in options.compare or ()] or [tuple(map(str, options.weights or ["fast"]))]
+    given = [absolute(names) for names in given] if options.cluster else given
+    weights = [WeightsChoice(names, options.device, options.engine, options.network) for names in given]
+    for one in weights:
+        load_separator(one, options.target)  # what is wrong with them is said before the first song
 
+    scores: list[list[SongScores]] = []
+    failures: list[str] = []
+    for one in weights:
+        songs, failed = score(one, tracks, root, output, options)
+        scores.append(songs)
+        failures += failed
+    if options.compare and all(scores):
+        first, second = (one.label(options.target) for one in weights)
+        place = output / f"{first} against {second}" / f"{options.target} {options.subset}"
+        print(comparison.report(scores[0], scores[1], options.target, [*map(str, options.compare)], place))
+    print(*failures, sep="\n", end="\n" if failures else "")
+    return 1 if failures else 0
+
+
+def choose_tracks(root: Path, options: argparse.Namespace) -> list[Track]:
+    """The songs to score. Raises `UserError` when there are none, or none of a name that was asked for."""
     found = [track for track in find_tracks(options.dataset, root) if track.subset == options.subset]
-    if not found:
-        raise UserError(f"{root} has no songs in the subset {options.subset!r}: choose another with --subset.")
+    where = f"{root} has no song%s in the subset {options.subset!r}"
     for name in options.songs or ():
         if not any(is_named(track.name, name) for track in found):
-            raise UserError(f"--songs: {root} has no song or artist called {name!r} in the subset {options.subset!r}.")
+            raise UserError(f"--songs: {where % f' or artist called {name!r}'}.", code="no_songs")
     if options.songs:
         found = [track for track in found if any(is_named(track.name, name) for name in options.songs)]
     tracks = [track for track in found if can_be_scored(track, options.target)]
     if not tracks:
-        raise UserError(f"{root}: no song has stems to score {options.target!r} with: choose another --target.")
+        what = f" with stems to score {options.target!r}" if found else ""
+        raise UserError(f"{where % what}: choose another with --subset, or another --target.", code="no_songs")
     if len(tracks) < len(found):
-        print(f"songs left out, for want of stems to compare with: {len(found) - len(tracks)}")
+        print(f"skipped, without stems to compare with: {count(len(found) - len(tracks), 'song')}")
+    return tracks
 
-    prepare(output, options.subset)
-    songs, failures = [], []
-    work = (options.workers, options.cluster, options.network)
-    scored = evaluate_tracks(tracks, weights, options.device, options.target, *work)
-    with Progress(len(tracks), abreast=options.workers) as progress:
-        for track, result in scored:
+
+def score(
+    weights: WeightsChoice, tracks: Sequence[Track], root: Path, output: Path, options: argparse.Namespace
+) -> tuple[list[SongScores], list[str]]:
+    """Score the songs that have no scores by these weights yet; the scores of all, and what went wrong."""
+    folder = output / weights.label(options.target) / options.target
+    prepare(folder / options.subset)
+    files = {track.name: track.signature(track.parts, root) for track in tracks}
+    songs: list[SongScores] = []
+    waiting: list[Track] = []
+    failures = []
+    for track in tracks:
+        try:
+            if known := load_json(folder, track, files[track.name]):
+                songs.append(known)
+            else:
+                waiting.append(track)
+        except UserError as error:
+            failures.append(f"not scored: {track.name}: {error}")
+    if songs:
+        print(f"{count(len(songs), 'song')} scored before: {folder}")
+    work = partial(evaluate, weights, options.target)
+    with Progress(len(waiting), abreast=options.workers) as progress:
+        for track, result in run_jobs(work, waiting, options.workers, cluster=options.cluster):
             progress.done()
             if isinstance(result, UserError):
                 failures.append(f"not scored: {track.name}: {result}")
                 continue
             songs.append(result)
             try:
-                save_json(output, result)
+                save_json(folder, result, files[track.name])
             except UserError as error:
                 failures.append(f"scored, but not kept: {track.name}: {error}")
     if songs:
         songs.sort(key=lambda song: song.name)
         print(table(songs, options.target))
-        save_csv(output / f"{options.subset}.csv", songs, options.target)
-        print(f"{options.subset}.csv and museval's files are in {output}")
-    for failure in failures:
-        print(failure)
-    return 1 if failures else 0
+        save_csv(folder / f"{options.subset}.csv", songs, options.target, folder.parent.name)
+        print(f"{options.subset}.csv and museval's files are in {folder}")
+    return songs, failures
 
 
 def parse_arguments() -> argparse.Namespace:
+    """The options on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--target", choices=TARGETS, required=True, help="the stem to score, with its rest; all: every stem"
-    )
-    parser.add_argument(
-        "--dataset", choices=DATASETS, default="MUSDB18", help="how the songs lie on disk (default: MUSDB18)"
-    )
-    parser.add_argument("--root", type=Path, help="folder of the dataset (default: data/<DATASET>)")
-    parser.add_argument("--subset", choices=SUBSETS, default="test", help="which of its songs (default: test)")
-    parser.add_argument(
-        "--songs", nargs="+", metavar="NAME", help="only these of them: songs or artists, as `data.valid` names them"
-    )
-    parser.add_argument(
-        "--weights",
-        action="append",
-        help="`fast` or `best` (shipped), or a file of train.py; given several times, the mean of all (default: fast)",
-    )
-    parser.add_argument("--output", type=Path, help="folder for the scores (default: scores/<DATASET>/<target>)")
-    parser.add_argument(
-        "--workers", type=int, default=min(4, default_workers()), help="songs at a time (default: %(default)s)"
-    )
-    parser.add_argument("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
-    parser.add_argument("--device", default="auto", help=DEVICE_HELP)
-    parser.add_argument("--network", metavar="PACKAGE.MODULE:CLASS", help=NETWORK_HELP)
-    return parser.parse_args()
+    add = parser.add_argument
+    add("--target", choices=TARGETS, required=True, help="the stem to score, with its rest; all: every stem")
+    add("--dataset", choices=DATASETS, default="MUSDB18", help="the layout of --root (default: %(default)s)")
+    add("--root", type=user_path, help="folder of the dataset (default: data/<DATASET>)")
+    add("--subset", choices=SUBSETS, default="test", help="which of its songs (default: %(default)s)")
+    add("--songs", nargs="+", metavar="NAME", help="only these of them: songs or artists, as `data.valid` names them")
+    help_weights = "`fast` or `best` (shipped), or a file of train.py; several are averaged (default: fast)"
+    add("--weights", action="append", type=user_path, help=help_weights)
+    help_compare = "score two weights on the same songs, and compare them song by song"
+    add("--compare", nargs=2, metavar=("A", "B"), type=user_path, help=help_compare)
+    add("--network", metavar="PACKAGE.MODULE:CLASS", help=NETWORK_HELP)
+    add("--output", type=user_path, help="folder of the scores, which lie by weights (default: scores/<DATASET>)")
+    add("--workers", type=int, default=min(4, default_workers()), help="songs at a time (default: %(default)s)")
+    add("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
+    add("--device", default="auto", help=DEVICE_HELP)
+    add("--engine", choices=("auto", *ENGINES), default="auto", help=ENGINE_HELP)
+    options = parser.parse_args()
+    if options.compare and options.weights:
+        parser.error("--compare names both weights: omit --weights")
+    return options

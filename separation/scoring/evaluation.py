@@ -1,26 +1,40 @@
-"""museval scores separated songs (BSS Eval v4), and medians are taken: over the seconds of a song, then over songs."""
+"""How good separated songs are, in dB: two signal-to-distortion ratios, which papers both call SDR.
+
+    usdr  the plain ratio over a whole song, 10 log10(|s|^2 / |s - e|^2); the mean over songs (Sony MDX challenges)
+    csdr  museval's SDR (BSS Eval v4) in windows of a second; the median over them, then over songs (SiSEC 2018)
+
+Scores lie by weights: what one network scored never takes another's place.
+"""
 
 from __future__ import annotations
 
 import csv
-import tempfile
+import hashlib
+import json
+import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, reduce
+from importlib.metadata import version
+from operator import add
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from separation.audio.ffmpeg import provide_ffmpeg
 from separation.dataset.layouts import Track
-from separation.errors import UserError
-from separation.files import replacing, sweep_partials
+from separation.errors import UserError, cannot_write
+from separation.files import drop_partial, make_partial, portable_name, replacing, sweep_partials
 from separation.inference.separator import Separator
-from separation.jobs import run_jobs
-from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS, rest_name, rest_parts
+from separation.inference.weights import find_weights
+from separation.stems import ACCOMPANIMENT, FOUR, MIXTURE, STEMS, rest_name, rest_parts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ALL = "all"
 TARGETS = (*STEMS, ALL)
@@ -30,6 +44,12 @@ MIXTURE_SDR = "mixture SDR"
 """The SDR of doing nothing: of the mixture as the estimate of a source."""
 
 COLUMNS = (*METRICS, MIXTURE_SDR)
+"""Of museval, one value a second; the median of SDR is the csdr."""
+
+USDR = "usdr"
+
+FLOOR = 1e-10
+"""Energy that keeps a perfect estimate finite."""
 
 Frames = dict[str, np.ndarray]
 """The values of each column for one source, in dB, one a second; NaN in a second where some source is silent."""
@@ -37,23 +57,50 @@ Frames = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class SongScores:
-    """The scores of one song's sources; `left_out` says of a source why it has none."""
+    """The scores of one song's sources: museval's by the second, and the usdr.
+
+    `left_out` says of a source why it has none of museval's.
+    """
 
     name: str
     subset: str
     sources: dict[str, Frames]
+    usdr: dict[str, float]
     left_out: dict[str, str]
 
-    def median(self, source: str, column: str) -> float:
-        """Median over the seconds of the song, in dB; NaN where there is none."""
+    def score(self, source: str, column: str) -> float:
+        """The usdr, or the median of a column over the seconds of the song, in dB; NaN where there is none."""
+        if column == USDR:
+            return self.usdr.get(source, np.nan)
         return _median(self.sources[source][column]) if source in self.sources else np.nan
+
+
+@dataclass(frozen=True)
+class WeightsChoice:
+    """What is scored: `fast` or `best`, or weights files whose estimates are averaged.
+
+    The other fields are those of `Separator.load`.
+    """
+
+    names: tuple[str, ...]
+    device: str = "auto"
+    engine: str = "auto"
+    network: str | None = None
+
+    def label(self, target: str) -> str:
+        """A folder's name for the scores: what the weights are called, and a hash of their files."""
+        digest = hashlib.sha256((self.network or "").encode())
+        for path in find_weights(self.names, scored_sources(target), self.engine, self.device):
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        name = "+".join(dict.fromkeys(Path(name).stem for name in self.names))
+        return f"{portable_name(name)[:60]}-{digest.hexdigest()[:8]}"
 
 
 def scenarios(target: str) -> tuple[tuple[str, ...], ...]:
     """The sources scored together: a stem and its rest; for `all` the four stems, then vocals and their rest."""
     if target == ALL:
-        return STEMS, ("vocals", ACCOMPANIMENT)
-    return ((target, rest_name([target])),)
+        return FOUR, ("vocals", ACCOMPANIMENT)
+    return ((target, rest_name([target]) or ""),)
 
 
 def scored_sources(target: str) -> tuple[str, ...]:
@@ -70,56 +117,47 @@ def can_be_scored(track: Track, target: str) -> bool:
     return MIXTURE in track.parts and any(source in track.stems for source in scored_sources(target))
 
 
-def evaluate_tracks(
-    tracks: Sequence[Track],
-    weights: tuple[str, ...],
-    device: str,
-    target: str,
-    workers: int,
-    cluster: str | None = None,
-    network: str | None = None,
-) -> Iterator[tuple[Track, SongScores | UserError]]:
-    """Evaluate tracks side by side, each worker with a network of its own; a track that fails yields the reason.
-
-    With the address of a `cluster`, its workers do it, and all paths are absolute.
-    """
-    work = partial(_evaluate, weights=weights, device=device, target=target, network=network)
-    return run_jobs(work, tracks, workers, cluster=cluster)
-
-
-def _evaluate(track: Track, weights: tuple[str, ...], device: str, target: str, network: str | None) -> SongScores:
-    return evaluate_track(track, load_separator(weights, device, target, network), target)
-
-
 @cache
-def load_separator(weights: tuple[str, ...], device: str, target: str, network: str | None = None) -> Separator:
-    """The separator that gives the sources scored for `target`; of `fast` or `best`, or of files.
-
-    Raises `UserError` as `Separator.load` does.
-    """
-    return Separator.load(weights, device, scored_sources(target), network=network)
+def load_separator(weights: WeightsChoice, target: str) -> Separator:
+    """The separator that gives the sources scored for `target`. Raises `UserError` as `Separator.load` does."""
+    sources = scored_sources(target)
+    return Separator.load(weights.names, weights.device, sources, weights.engine, weights.network)
 
 
-def evaluate_track(track: Track, separator: Separator, target: str) -> SongScores:
+def evaluate(weights: WeightsChoice, target: str, track: Track) -> SongScores:
+    """As `evaluate_track`, with the network of `weights`, which every process loads once."""
+    return evaluate_track(track, load_separator(weights, target), target)
+
+
+def evaluate_track(track: Track, separator: Callable[[Tensor, int], dict[str, Tensor]], target: str) -> SongScores:
     """Separate one song and score its sources. Raises `UserError` when it cannot be read or separated."""
     mixture, references, rate = read_references(track, scored_sources(target))
     estimates = separator(mixture, rate)
+    audible = {source: reference for source, reference in references.items() if is_audible(reference)}
     scored: dict[str, Frames] = {}
     for scenario in scenarios(target):
-        known = {source: references[source] for source in scenario if source in references}
-        known = {source: reference for source, reference in known.items() if is_heard(reference)}
+        known = {source: audible[source] for source in scenario if source in audible}
         if len(known) < 2:
             continue
-        # museval refuses a silent estimate, but no estimate changes another's scores: the mixture takes its place.
-        heard = {source: estimates[source] if is_heard(estimates[source]) else mixture for source in known}
-        frames = score(known, heard, mixture, rate)
-        scored |= {source: frames[source] for source in known if heard[source] is estimates[source]}
-    missing = (source for source in scored_sources(target) if source not in scored)
-    left_out = {source: _why_not(source, references, estimates) for source in missing}
-    return SongScores(track.name, track.subset, scored, left_out)
+        # museval 0.4.1 raises ValueError for a source or an estimate that is silent throughout. No estimate changes
+        # another's scores, so the mixture stands in for a silent one.
+        given = {source: estimates[source] if is_audible(estimates[source]) else mixture for source in known}
+        frames = score(known, given, mixture, rate)
+        scored |= {source: frames[source] for source in known if given[source] is estimates[source]}
+    left_out = {
+        source: _why_not(source, references, estimates) for source in scored_sources(target) if source not in scored
+    }
+    plain = {source: usdr(reference, estimates[source]) for source, reference in audible.items()}
+    return SongScores(track.name, track.subset, scored, plain, left_out)
 
 
-def is_heard(signal: Tensor) -> bool:
+def usdr(reference: Tensor, estimate: Tensor) -> float:
+    """The energy of `reference` against the error's over a whole song, in dB; `[channels, samples]` both."""
+    energy, error = (float(x.double().square().sum()) + FLOOR for x in (reference, reference - estimate))
+    return 10 * math.log10(energy / error)
+
+
+def is_audible(signal: Tensor) -> bool:
     """Whether a signal `[channels, samples]` is anything but silence, as museval understands it."""
     return bool(signal.sum(dim=0).any())
 
@@ -133,9 +171,9 @@ def read_references(track: Track, sources: Sequence[str]) -> tuple[Tensor, dict[
     parts, rate = track.read(tuple(track.parts))
     references = {source: parts[source] for source in sources if source in parts}
     for stem in STEMS:
-        rest, signs = rest_name([stem]), rest_parts(track.parts, [stem])
+        rest, signs = rest_name([stem]) or "", rest_parts(track.parts, [stem])
         if rest in sources and rest not in references and signs:
-            references[rest] = sum(sign * parts[part] for part, sign in signs.items())
+            references[rest] = reduce(add, (sign * parts[part] for part, sign in signs.items()))
     rounded = {source: (signal * 32768).round() / 32768 for source, signal in references.items()}
     return parts[MIXTURE], rounded, rate
 
@@ -152,7 +190,7 @@ def score(
     estimated = np.stack([_samples_first(estimates[source], channels) for source in references])
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        sdr, isr, sir, sar = _import_museval().evaluate(true, estimated, sample_rate, sample_rate, padding=False)
+        sdr, isr, sir, sar = import_museval().evaluate(true, estimated, sample_rate, sample_rate, padding=False)
     # The SDR of version 4 is the plain ratio of the true source to the error, so the mixture's needs no museval.
     doing_nothing = np.stack([frame_sdr(source, _samples_first(mixture, channels), sample_rate) for source in true])
     doing_nothing[np.isnan(sdr)] = np.nan
@@ -161,104 +199,152 @@ def score(
 
 
 def frame_sdr(reference: np.ndarray, estimate: np.ndarray, window: int) -> np.ndarray:
-    """10 log10 of the energy of `reference` against the error's, in dB, in each window of `[samples, channels]`."""
-    count = max(1, len(reference) // window)
-    energy, error = (
-        np.array([np.square(signal[k * window : (k + 1) * window]).sum() for k in range(count)])
-        for signal in (reference, reference - estimate)
-    )
+    """As `usdr`, without a floor, of each whole window of `[samples, channels]`."""
+    starts = [k * window for k in range(max(1, len(reference) // window))]
+    pairs = ((reference[start : start + window], estimate[start : start + window]) for start in starts)
     with np.errstate(all="ignore"):
-        return 10 * np.log10(energy / error)
+        return np.array([10 * np.log10(np.square(true).sum() / np.square(true - found).sum()) for true, found in pairs])
 
 
-def prepare(output: Path, subset: str) -> None:
-    """Make the folder of the scores, before they take an hour. Raises `UserError` when nothing can be written there."""
-    for folder in (output, output / subset):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-            sweep_partials(folder)
-        except OSError as error:
-            raise UserError(f"--output {folder} cannot be written to: {error.strerror}.") from error
+def prepare(folder: Path) -> None:
+    """Make a folder for scores, before they take an hour. Raises `UserError` when nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        drop_partial(make_partial(folder))
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    sweep_partials(folder)
 
 
-def save_json(folder: Path, scores: SongScores) -> None:
-    """Write a song's scores, if it has any, to `<folder>/<subset>/<song>.json`, as museval does and reads."""
-    if not scores.sources:
-        return
-    store = _import_museval().TrackStore(scores.name)
-    for source, frames in scores.sources.items():
-        store.add_target(source, {metric: frames[metric].tolist() for metric in METRICS})
-    store.validate()
+def save_json(folder: Path, scores: SongScores, files: Mapping[str, Sequence]) -> None:
+    """Write a song's scores to `<folder>/<subset>/<song>.json`, as museval does and reads, but null where it has NaN.
+
+    `files` are those of the song, so that `load_json` can tell whether they have changed.
+    """
+
+    def metrics(frames: Frames, second: int) -> dict[str, float | None]:
+        values = {column: float(frames[column][second]) for column in COLUMNS}
+        return {column: round(value, 5) if np.isfinite(value) else None for column, value in values.items()}
+
+    targets = [
+        {
+            "name": source,
+            "frames": [{"time": t, "duration": 1, "metrics": metrics(frames, t)} for t in range(len(frames["SDR"]))],
+        }
+        for source, frames in scores.sources.items()
+    ]
+    content = {"museval_version": version("museval"), "targets": targets, USDR: scores.usdr}
+    content |= {"left_out": scores.left_out, "files": files}
     with replacing(folder / scores.subset / f"{scores.name}.json") as partial:
-        partial.write_text(store.json, encoding="utf-8")
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
 
 
-def save_csv(path: Path, songs: Iterable[SongScores], target: str) -> None:
-    """Write the medians of each song and source, one a line; a value that there is none of is left empty."""
+def load_json(folder: Path, track: Track, files: Mapping[str, Sequence]) -> SongScores | None:
+    """The scores of a song that `save_json` wrote; None where there are none.
+
+    Raises `UserError` when that file has other contents, or the song's files have changed since.
+    """
+    path = folder / track.subset / f"{track.name}.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["files"] != json.loads(json.dumps(files)):
+            raise UserError(f"{path} has scores of other files: name another --output.", code="other_scores")
+        frames = {
+            target["name"]: {c: np.array([t["metrics"][c] for t in target["frames"]], float) for c in COLUMNS}
+            for target in content["targets"]
+        }
+        return SongScores(track.name, track.subset, frames, content[USDR], content["left_out"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{path} is in the way, test.py did not write it: name another --output."
+        raise UserError(message, code="other_scores") from error
+
+
+def save_csv(path: Path, songs: Iterable[SongScores], target: str, weights: str) -> None:
+    """Write the scores of each song and source, one a line, with the weights; what is unknown is left empty.
+
+    Rows of other songs that the file has stay.
+    """
+    header = ["song", "subset", "source", *COLUMNS, USDR, "weights"]
+    rows: dict[tuple[str, str], list[str]] = {}
+    with suppress(OSError, ValueError, KeyError), path.open(encoding="utf-8", newline="") as file:
+        rows = {(row["song"], row["source"]): [row[column] for column in header] for row in csv.DictReader(file)}
+    for song in songs:
+        for source in scored_sources(target):
+            values = [song.score(source, column) for column in (*COLUMNS, USDR)]
+            cells = ["" if np.isnan(value) else f"{value:.3f}" for value in values]
+            rows[song.name, source] = [song.name, song.subset, source, *cells, weights]
+    order = scored_sources(target).index
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["song", "subset", "source", *COLUMNS])
-        for song in songs:
-            for source in scored_sources(target):
-                medians = [song.median(source, column) for column in COLUMNS]
-                values = ["" if np.isnan(median) else f"{median:.3f}" for median in medians]
-                writer.writerow([song.name, song.subset, source, *values])
+        csv.writer(file).writerows([header, *sorted(rows.values(), key=lambda row: (row[0], order(row[2])))])
 
 
-def medians(songs: Sequence[SongScores], target: str) -> dict[str, dict[str, float]]:
-    """For each source and column the median over songs, in dB, of the songs' medians."""
+def summary(songs: Sequence[SongScores], target: str) -> dict[str, dict[str, float]]:
+    """Of each source, in dB: for museval's columns the median over songs of their medians, for the usdr the mean."""
     return {
-        source: {column: _median([song.median(source, column) for song in songs]) for column in COLUMNS}
+        source: {
+            column: _median((song.score(source, column) for song in songs), np.mean if column == USDR else np.median)
+            for column in (*COLUMNS, USDR)
+        }
         for source in scored_sources(target)
     }
 
 
 def table(songs: Sequence[SongScores], target: str) -> str:
-    """The scores of every song and source, their medians, and what was left out, as text."""
-    sources = scored_sources(target)
-    rows = [(song.name, source, map(partial(song.median, source), COLUMNS)) for song in songs for source in sources]
-    total = f"median of {len(songs)} songs"
-    totals = [(total, source, columns.values()) for source, columns in medians(songs, target).items()]
-    first, second = (max(len(row[k]) for row in (*rows, *totals)) for k in (0, 1))
-
-    def line(name: str, source: str, cells: Iterable[str]) -> str:
-        aligned = (f"{cell:>{max(8, len(column) + 2)}}" for cell, column in zip(cells, COLUMNS, strict=True))
-        return f"{name:<{first}}  {source:<{second}}" + "".join(aligned)
-
-    def values(row: tuple[str, str, Iterable[float]]) -> str:
-        return line(row[0], row[1], ("-" if np.isnan(value) else f"{value:.2f}" for value in row[2]))
-
-    header = line("song", "source", COLUMNS)
-    rule = "-" * len(header)
+    """The scores of every song and source, those over songs, and what was left out, as text."""
+    columns = (*COLUMNS, USDR)
+    rows = [
+        (song.name, source, *(song.score(source, column) for column in columns))
+        for song in songs
+        for source in scored_sources(target)
+    ]
+    total = f"{len(songs)} songs: medians, mean {USDR}"
+    totals = [(total, source, *values.values()) for source, values in summary(songs, target).items()]
     left_out = [f"{source} of {song.name}: {reason}" for song in songs for source, reason in song.left_out.items()]
     notes = [f"left out, {len(left_out)}:", *left_out] if left_out else []
-    return "\n".join([header, rule, *map(values, rows), rule, *map(values, totals), *notes])
+    return "\n".join([aligned(("song", "source", *columns), rows, totals), *notes])
 
 
-def _median(values: Iterable[float]) -> float:
-    """The median of the finite values, as museval takes it; NaN where there is none."""
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.median(finite)) if finite else np.nan
+def aligned(header: Sequence[str], *groups: Sequence[Sequence[object]]) -> str:
+    """A table as text, with a rule above each group of rows: texts, numbers in dB, and a dash for NaN."""
+
+    def cell(value: object) -> str:
+        return str(value) if not isinstance(value, float) else "-" if np.isnan(value) else f"{value:.2f}"
+
+    cells = [[[cell(value) for value in row] for row in group] for group in ([header], *groups)]
+    widths = [max(len(row[k]) for group in cells for row in group) for k in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(x.ljust(w) if k < 2 else x.rjust(w) for k, (x, w) in enumerate(zip(row, widths, strict=True)))
+
+    rule = "\n" + "-" * len(line([*header])) + "\n"
+    return rule.join("\n".join(map(line, group)) for group in cells)
+
+
+def _median(values: Iterable[float], average: Callable[[list[float]], Any] = np.median) -> float:
+    """The median of the finite values, as museval takes it, or another average; NaN where there is none."""
+    finite = [float(value) for value in values if np.isfinite(value)]
+    return float(average(finite)) if finite else np.nan
 
 
 def _why_not(source: str, references: Mapping[str, Tensor], estimates: Mapping[str, Tensor]) -> str:
     if source not in references:
         return "no reference"
-    if not is_heard(references[source]):
+    if not is_audible(references[source]):
         return "silent reference"
-    return "silent estimate" if not is_heard(estimates[source]) else "the only source that is heard"
+    return "silent estimate" if not is_audible(estimates[source]) else "the only audible source"
 
 
 def _samples_first(signal: Tensor, channels: int) -> np.ndarray:
     return signal.double().expand(channels, -1).T.numpy()
 
 
-def _import_museval() -> ModuleType:
+def import_museval() -> ModuleType:
+    """museval, which cannot be imported where there is no FFmpeg."""
     provide_ffmpeg()
     import museval
 
     # museval 0.4.1 falls back to least squares at an error that it knows by a name which numpy has dropped.
-    if not hasattr(np.linalg, "linalg"):
-        np.linalg.linalg = np.linalg
+    vars(np.linalg).setdefault("linalg", np.linalg)
     return museval

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -12,20 +13,24 @@ from torch import Tensor
 
 from separation.audio.ffmpeg import provide_ffmpeg
 from separation.dataset.layouts import Track, find_tracks
+from separation.errors import UserError
 from separation.scoring.evaluation import (
     COLUMNS,
     METRICS,
     MIXTURE_SDR,
+    USDR,
     SongScores,
     can_be_scored,
     evaluate_track,
     frame_sdr,
-    medians,
+    load_json,
     read_references,
     save_csv,
     save_json,
     score,
+    summary,
     table,
+    usdr,
 )
 from separation.stems import STEMS, rest_name
 
@@ -65,8 +70,8 @@ def test_a_perfect_separation_scores_very_high(tmp_path, stems):
     assert all(len(scores.sources[source][metric]) == 3 for source in scores.sources for metric in COLUMNS)
     for source in scores.sources:
         for metric in METRICS:
-            assert scores.median(source, metric) > 60
-        assert scores.median(source, MIXTURE_SDR) < 20
+            assert scores.score(source, metric) > 60
+        assert scores.score(source, MIXTURE_SDR) < 20
 
 
 def test_white_noise_costs_its_share_of_energy_and_interferes_with_nothing(tmp_path, stems):
@@ -75,9 +80,9 @@ def test_white_noise_costs_its_share_of_energy_and_interferes_with_nothing(tmp_p
     for source, reference in (("drums", stems["drums"]), ("no_drums", sum(stems.values()) - stems["drums"])):
         seconds = reference.unflatten(1, (3, RATE)).square().mean((0, 2))
         expected = (10 * torch.log10(seconds / noise**2)).median()
-        assert abs(scores.median(source, "SDR") - expected) < 0.3
-        assert scores.median(source, "SIR") > scores.median(source, "SDR") + 5
-        assert abs(scores.median(source, "SAR") - scores.median(source, "SDR")) < 1
+        assert abs(scores.score(source, "SDR") - expected) < 0.3
+        assert scores.score(source, "SIR") > scores.score(source, "SDR") + 5
+        assert abs(scores.score(source, "SAR") - scores.score(source, "SDR")) < 1
 
 
 def test_the_mixture_as_estimate_scores_what_museval_says(stems):
@@ -134,7 +139,7 @@ def test_seconds_in_which_a_source_is_silent_do_not_count(tmp_path, stems):
             values = scores.sources[source][column]
             assert np.isnan(values[0])
             assert np.isfinite(values[1:]).all()
-            assert scores.median(source, column) == pytest.approx(np.median(values[1:]))
+            assert scores.score(source, column) == pytest.approx(np.median(values[1:]))
 
 
 def test_what_musdb_would_read_as_silence_is_silence(tmp_path, stems):
@@ -148,7 +153,7 @@ def test_a_silent_reference_is_left_out_and_counted(tmp_path, stems):
     track = as_track(tmp_path, stems)
     scores = evaluate_track(track, Oracle(stems, 0.01), "vocals")
     assert scores.sources == {}
-    assert scores.left_out == {"vocals": "silent reference", "accompaniment": "the only source that is heard"}
+    assert scores.left_out == {"vocals": "silent reference", "accompaniment": "the only audible source"}
     scores = evaluate_track(track, Oracle(stems, 0.01), "all")
     assert set(scores.sources) == {"drums", "bass", "other"}
     text = table([scores], "all")
@@ -197,7 +202,7 @@ def test_stereo_counts_both_channels(tmp_path, stems):
     estimates = {stem: signal * torch.tensor([[1.0], [0.5]]) for stem, signal in stereo.items()}
     scores = evaluate_track(as_track(tmp_path, stereo), Oracle(estimates), "vocals")
     left, right = stereo["vocals"].unflatten(1, (3, RATE)).square().sum(2)
-    assert scores.median("vocals", "SDR") == pytest.approx(
+    assert scores.score("vocals", "SDR") == pytest.approx(
         (10 * torch.log10((left + right) / (right / 4))).median().item(), abs=0.1
     )
 
@@ -230,47 +235,70 @@ def test_frame_sdr_by_hand():
     assert len(found) == 2  # what does not fill a window does not count
 
 
+def test_usdr_by_hand():
+    reference = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
+    assert usdr(reference, reference + torch.tensor([[0.3], [0.4]])) == pytest.approx(10 * np.log10(25 / 0.75))
+    assert usdr(reference, 0 * reference) == pytest.approx(0)
+    assert usdr(reference, reference) > 100
+
+
+def test_usdr_counts_the_silent_seconds_that_museval_leaves_out(tmp_path, stems):
+    stems["vocals"][:, :RATE] = 0
+    scores = evaluate_track(as_track(tmp_path, stems), Oracle(stems, 0.05), "vocals")
+    energy, noise = float(stems["vocals"].square().sum()), 0.05**2 * stems["vocals"].numel()
+    assert scores.score("vocals", USDR) == pytest.approx(10 * np.log10(energy / noise), abs=0.1)
+    assert scores.score("vocals", "SDR") > scores.score("vocals", USDR) + 0.5
+    assert np.isnan(scores.score("drums", USDR))
+
+
 def songs() -> list[SongScores]:
     def frames(*values: float) -> dict[str, np.ndarray]:
         return {column: np.array(values) + k for k, column in enumerate(COLUMNS)}
 
     return [
-        SongScores("one", "test", {"vocals": frames(1, 2, 9), "accompaniment": frames(5, np.nan, 6)}, {}),
-        SongScores("two", "test", {"vocals": frames(4, 4, np.inf), "accompaniment": frames(7)}, {}),
-        SongScores("three", "test", {"vocals": frames(8)}, {"accompaniment": "silent reference"}),
-    ]
+        SongScores(
+            "one", "test", {"vocals": frames(1, 2, 9), "accompaniment": frames(5, np.nan, 6)},
+            {"vocals": 1.0, "accompaniment": 5.0}, {},
+        ),
+        SongScores("two", "test", {"vocals": frames(4, 4, np.inf), "accompaniment": frames(7)}, {"vocals": 9.0}, {}),
+        SongScores("three", "test", {"vocals": frames(8)}, {"vocals": 2.0}, {"accompaniment": "silent reference"}),
+    ]  # fmt: skip
 
 
-def test_medians_are_over_frames_and_then_over_songs():
-    found = medians(songs(), "vocals")
+def test_the_summary_has_medians_of_medians_and_means_of_usdr():
+    found = summary(songs(), "vocals")
     assert found["vocals"]["SDR"] == 4  # of 2, 4, 8
     assert found["vocals"]["SAR"] == 7
     assert found["accompaniment"]["SDR"] == 6.25  # of 5.5, 7
+    assert found["vocals"][USDR] == 4  # of 1, 9, 2
+    assert found["accompaniment"][USDR] == 5
 
 
 def test_the_table_shows_songs_medians_and_what_is_missing():
     lines = table(songs(), "vocals").splitlines()
-    assert lines[0].split() == ["song", "source", "SDR", "SIR", "ISR", "SAR", "mixture", "SDR"]
-    assert lines[2].split() == ["one", "vocals", "2.00", "3.00", "4.00", "5.00", "6.00"]
-    assert lines[7].split() == ["three", "accompaniment", "-", "-", "-", "-", "-"]
-    assert lines[9].split() == ["median", "of", "3", "songs", "vocals", "4.00", "5.00", "6.00", "7.00", "8.00"]
+    assert lines[0].split() == ["song", "source", "SDR", "SIR", "ISR", "SAR", "mixture", "SDR", "usdr"]
+    assert lines[2].split() == ["one", "vocals", "2.00", "3.00", "4.00", "5.00", "6.00", "1.00"]
+    assert lines[7].split() == ["three", "accompaniment", "-", "-", "-", "-", "-", "-"]
+    assert lines[9].split()[-7:] == ["vocals", "4.00", "5.00", "6.00", "7.00", "8.00", "4.00"]
     assert lines[-2:] == ["left out, 1:", "accompaniment of three: silent reference"]
     assert len({len(line) for line in lines[:-2]}) == 1
 
 
-def test_the_csv_holds_the_medians_of_each_song(tmp_path):
-    save_csv(tmp_path / "scores" / "test.csv", songs(), "vocals")
+def test_the_csv_holds_the_scores_of_each_song_and_their_weights(tmp_path):
+    for part in (songs()[:1], songs()[1:]):  # the rows of other songs stay
+        save_csv(tmp_path / "scores" / "test.csv", part, "vocals", "fast-0123abcd")
     with (tmp_path / "scores" / "test.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["song"], row["source"], row["SDR"]) for row in rows] == [
-        ("one", "vocals", "2.000"),
-        ("one", "accompaniment", "5.500"),
-        ("two", "vocals", "4.000"),
-        ("two", "accompaniment", "7.000"),
-        ("three", "vocals", "8.000"),
-        ("three", "accompaniment", ""),
+    assert [(row["song"], row["source"], row["SDR"], row["usdr"]) for row in rows] == [
+        ("one", "vocals", "2.000", "1.000"),
+        ("one", "accompaniment", "5.500", "5.000"),
+        ("three", "vocals", "8.000", "2.000"),
+        ("three", "accompaniment", "", ""),
+        ("two", "vocals", "4.000", "9.000"),
+        ("two", "accompaniment", "7.000", ""),
     ]
     assert rows[0]["mixture SDR"] == "6.000"
+    assert {row["weights"] for row in rows} == {"fast-0123abcd"}
 
 
 def test_museval_aggregates_the_json_files_to_the_same_medians(tmp_path):
@@ -278,12 +306,41 @@ def test_museval_aggregates_the_json_files_to_the_same_medians(tmp_path):
     import museval
 
     for song in songs():
-        save_json(tmp_path, song)
-    save_json(tmp_path, SongScores("nothing", "test", {}, {"vocals": "silent reference"}))
-    assert sorted(path.name for path in (tmp_path / "test").iterdir()) == ["one.json", "three.json", "two.json"]
+        save_json(tmp_path, song, {})
     store = museval.EvalStore()
     store.add_eval_dir(tmp_path)
     found = store.agg_frames_tracks_scores()
-    for source, columns in medians(songs(), "vocals").items():
+    for source, columns in summary(songs(), "vocals").items():
         for metric in METRICS:
             assert found[source][metric] == pytest.approx(columns[metric])
+
+
+def test_json_has_null_for_what_is_no_number_and_is_read_back(tmp_path):
+    """museval writes a bare NaN there, which no JSON parser but Python's takes."""
+    files = {"vocals": ["song/vocals.wav", 0, 1234, 10**18]}
+    for song in songs():
+        save_json(tmp_path, song, files)
+        path = tmp_path / "test" / f"{song.name}.json"
+        content = json.loads(path.read_text(), parse_constant=pytest.fail)
+        assert ("null" in path.read_text()) == any(
+            not np.isfinite(values).all() for frames in song.sources.values() for values in frames.values()
+        )
+        assert {target["name"] for target in content["targets"]} == set(song.sources)
+        found = load_json(tmp_path, Track(song.name, "test", {}), files)
+        assert (found.usdr, found.left_out) == (song.usdr, song.left_out)
+        for source in song.sources:
+            assert found.score(source, "SDR") == pytest.approx(song.score(source, "SDR"))
+
+
+def test_scores_of_other_files_are_neither_read_nor_replaced(tmp_path):
+    track, files = Track("one", "test", {}), {"vocals": ["a.wav", 0, 1234, 10**18]}
+    assert load_json(tmp_path, track, files) is None
+    save_json(tmp_path, songs()[0], files)
+    before = (tmp_path / "test" / "one.json").read_bytes()
+    for content, other in ((None, {"vocals": ["a.wav", 0, 1235, 10**18]}), ("{}", files), ("[", files)):
+        if content:
+            (tmp_path / "test" / "one.json").write_text(content)
+        with pytest.raises(UserError) as error:
+            load_json(tmp_path, track, other)
+        assert error.value.code == "other_scores"
+        (tmp_path / "test" / "one.json").write_bytes(before)
