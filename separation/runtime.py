@@ -18,7 +18,6 @@ from typing import TextIO
 from separation.errors import UserError
 
 DEVICE_HELP = "where to compute: auto (the GPU if there is one), cpu, cuda, cuda:1 (the second GPU), mps"
-NETWORK_HELP = "the class of a network outside this package, which the weights name as well, package.module:Class"
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 """Ctrl-C, the system's request to end, and a terminal that closes."""

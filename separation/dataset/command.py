@@ -12,8 +12,9 @@ from separation.audio.stft import SpectralSettings
 from separation.dataset.layouts import DATASETS, Track, download_sample, find_tracks
 from separation.errors import UserError
 from separation.files import user_path
+from separation.inference.device import NETWORK_HELP
 from separation.jobs import CLUSTER_HELP, default_workers
-from separation.runtime import NETWORK_HELP, Progress, count
+from separation.runtime import Progress, count
 from separation.stems import STEMS
 
 

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from separation.dataset.layouts import Track
 from separation.dataset.store import runs
-from separation.inference.separator import Separator
-from separation.inference.stream import Stems, StreamSeparator, join
+from separation.inference.separator import Separator, Stems, join
 from separation.inference.weights import find_weights
 from separation.jobs import report_share
 from separation.stems import MIXTURE
@@ -62,13 +61,13 @@ class Teacher:
         return hashes if self.depth == DEPTH else [*hashes, f"{self.depth:g} dB"]
 
     @property
-    def separator(self) -> StreamSeparator:
+    def separator(self) -> Separator:
         """The networks, loaded once per process."""
         return _load(self.weights, self.stems, self.network)
 
 
 @lru_cache(maxsize=1)
-def _load(weights: tuple[str, ...], stems: tuple[str, ...], network: str | None) -> StreamSeparator:
+def _load(weights: tuple[str, ...], stems: tuple[str, ...], network: str | None) -> Separator:
     return Separator.load(weights, stems=stems, network=network)
 
 

@@ -217,16 +217,12 @@ def read_settings(folder: Path) -> SpectralSettings:
 
 def _other_settings(store: Path, found: SpectralSettings, wanted: SpectralSettings) -> UserError:
     has, needs = (f"n_fft {x.n_fft}, hop {x.hop} at {x.sample_rate} Hz" for x in (found, wanted))
-    hint = f"dataset.py --n-fft {wanted.n_fft} --hop {wanted.hop}, or with --compact, which serves any STFT"
-    if wanted.sample_rate != found.sample_rate:
-        hint = f"dataset.py, and train with spectral.sample_rate at {SpectralSettings.sample_rate}"
-    return UserError(f"the store {store} has {has}, not {needs}: build another with {hint}.", code="other_settings")
-
-
-def check_settings(found: SpectralSettings, wanted: SpectralSettings, whose: str) -> None:
-    """Raise `UserError` unless these are the same."""
-    if found != wanted:
-        raise _other_settings(Path(whose.removeprefix("the store ")), found, wanted)
+    hint = (
+        f"build another with dataset.py --n-fft {wanted.n_fft} --hop {wanted.hop} or with --compact, for any STFT, or "
+    )
+    hint = hint if wanted.sample_rate == found.sample_rate else ""
+    ours = f"spectral.n_fft={found.n_fft} spectral.hop={found.hop} spectral.sample_rate={found.sample_rate}"
+    return UserError(f"the store {store} has {has}, not {needs}: {hint}train with --set {ours}.", code="other_stft")
 
 
 def frames_of(spans: Sequence[Sequence[float]], settings: SpectralSettings, frames: int) -> list[tuple[int, int]]:

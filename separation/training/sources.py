@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from separation.audio.stft import SpectralSettings
-from separation.dataset.store import Signal, StoredTrack, mixture_of, rest_of, shares_of, silence_of, target_of
+from separation.dataset.store import Signal, Store, StoredTrack, mixture_of, rest_of, shares_of, silence_of, target_of
 from separation.errors import UserError
 from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS
 from separation.training.config import DataSettings
-from separation.training.validation import hold_out, open_store, seeded
+from separation.training.validation import hold_out, seeded
 
 LEVELS = {MIXTURE: -17, "vocals": -22, "drums": -24, "bass": -24, "other": -23, ACCOMPANIMENT: -19}
 """Level in training of a song, and of a part that comes without its song, in dB of full scale: medians of MUSDB18."""
@@ -135,7 +135,7 @@ def training_tracks(data: DataSettings, spectral: SpectralSettings) -> Iterator[
     Raises `UserError` when a store is missing or damaged, has another STFT, or has no song of a crop's length.
     """
     for folder in data.stores:
-        tracks = open_store(folder, spectral).tracks("train")
+        tracks = Store(Path(folder), spectral).tracks("train")
         tracks = [track for track in tracks if track.frames >= data.crop_frames]
         if not tracks:
             raise UserError(

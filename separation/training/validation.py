@@ -24,28 +24,13 @@ Scores = dict[str, dict[str, float]]
 """SDR in dB by song and source. Songs go by the folders of their tracks: two may have one name."""
 
 
-def open_store(folder: str, spectral: SpectralSettings | None = None) -> Store:
-    """A store, with these spectral settings if they are given. Raises `UserError` when it is missing, or has others."""
-    store = Store(Path(folder))
-    if spectral and store.settings != spectral:
-        built = store.settings
-        raise UserError(
-            f"the store {folder} was built with n_fft {built.n_fft} and hop {built.hop} at {built.sample_rate} Hz, the "
-            f"config asks for {spectral.n_fft} and {spectral.hop} at {spectral.sample_rate} Hz: build another with "
-            f"dataset.py --n-fft {spectral.n_fft} --hop {spectral.hop} --output OTHER, or "
-            f"--set spectral.n_fft={built.n_fft} spectral.hop={built.hop} spectral.sample_rate={built.sample_rate}.",
-            code="other_stft",
-        )
-    return store
-
-
 def validation_tracks(stores: Iterable[str], spectral: SpectralSettings | None = None) -> list[StoredTrack]:
     """The validation songs of the stores that have a mixture, and something else to compare with.
 
-    Raises `UserError` when one is damaged, or a store as `open_store` does.
+    Raises `UserError` when one is damaged, or a store is missing or has another STFT.
     """
     found = []
-    for store in (open_store(folder, spectral) for folder in stores):
+    for store in (Store(Path(folder), spectral) for folder in stores):
         for track in store.tracks("valid"):
             if len(track.parts) > 1 and mixture_of(track):
                 track.check(store.settings.bins)

@@ -144,7 +144,7 @@ def test_other_settings_are_refused(store):
     for open_store in (lambda: create_store(store.folder, other), lambda: Store(store.folder, other).tracks()):
         with pytest.raises(UserError, match=r"n_fft 256, hop 64 .* --n-fft 512 --hop 128") as error:
             open_store()
-        assert error.value.code == "other_settings"
+        assert error.value.code == "other_stft"
 
 
 @pytest.mark.parametrize(("n_fft", "hop"), [(512, 128), (128, 32), (256, 32)])
@@ -162,7 +162,7 @@ def test_a_compact_track_serves_any_stft(tmp_path, n_fft, hop):
     assert abs(first * hop + middle - 4000) <= TINY.hop + hop and abs(end * hop + middle - 12000) <= TINY.hop + hop
     with pytest.raises(UserError, match="44100 Hz") as error:
         Store(tmp_path, SpectralSettings()).tracks()
-    assert error.value.code == "other_settings"
+    assert error.value.code == "other_stft"
 
 
 def test_stores_with_the_doubts_of_a_teacher_are_read(store):

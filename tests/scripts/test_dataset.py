@@ -74,6 +74,35 @@ def test_bad_input_is_said(arguments, sentence, monkeypatch, capsys):
     assert sentence in str(error.value) + capsys.readouterr().err
 
 
+def test_the_stft_can_be_chosen(songs, tmp_path, monkeypatch):
+    options = ["--dataset", "FOLDER", "--root", str(songs), "--output", str(tmp_path / "store"), "--workers", "1"]
+    monkeypatch.setattr(sys, "argv", ["dataset.py", *options, "--vocals", "--n-fft", "512"])
+    assert main() == 0
+    store = Store(tmp_path / "store")
+    assert (store.settings.n_fft, store.settings.hop) == (512, 128)  # a quarter
+    assert all(track.crop("vocals").shape[1] == 257 for track in store.tracks())
+    monkeypatch.setattr(sys, "argv", ["dataset.py", *options, "--vocals"])
+    with pytest.raises(UserError) as error:
+        main()
+    assert error.value.code == "other_stft" and "--n-fft 4096 --hop 1024" in str(error.value)
+
+
+def test_the_class_of_a_network_of_ones_own_is_passed_on(songs, tmp_path, monkeypatch):
+    asked = {}
+
+    def load(weights, **options):
+        asked.update(options, weights=weights)
+        raise UserError("enough")
+
+    monkeypatch.setattr("separation.dataset.pseudo_labels.Separator.load", load)
+    options = ["--dataset", "FOLDER", "--root", str(songs), "--output", str(tmp_path / "store"), "--vocals"]
+    label = ["--label", "mine.safetensors", "--network", "package.module:Class"]
+    monkeypatch.setattr(sys, "argv", ["dataset.py", *options, *label])
+    with pytest.raises(UserError, match="enough"):
+        main()
+    assert asked == {"weights": ("mine.safetensors",), "stems": ("vocals",), "network": "package.module:Class"}
+
+
 def test_songs_are_not_replaced_by_their_spectrograms(run, songs):
     before = {path: path.read_bytes() for path in songs.rglob("*") if path.is_file()}
     for output in (songs, songs / "first"):

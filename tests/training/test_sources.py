@@ -286,6 +286,16 @@ def test_a_store_with_other_settings_is_refused(twenty):
         open_pools(("vocals",), data, SpectralSettings(8000, 256, 32), 0.0)
 
 
+def test_a_compact_store_serves_another_stft(tmp_path):
+    song, spectral = make_song(0, 2.0, TINY.sample_rate), SpectralSettings(TINY.sample_rate, 512, 128)
+    parts = {part: song[part] for part in ("mixture", "vocals", "accompaniment")}
+    add_track(tmp_path, TINY, "song", parts, compact=True)
+    pools = open_pools(("vocals",), DataSettings(stores={str(tmp_path): 1.0}, crop_frames=16), spectral, 0.0)
+    (signal,) = pools.targets["vocals"].signals()
+    found, expected = signal.crop(3, 16, spectral.bins) / signal.gain, Spectral(spectral)(song["vocals"])[..., 3:19]
+    assert (found - expected).abs().max() < 1e-3 * expected.abs().max()
+
+
 def test_a_store_that_is_missing_or_has_no_long_enough_song_is_named(twenty, tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         open_folder(tmp_path / "nowhere")
