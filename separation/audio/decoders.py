@@ -192,7 +192,8 @@ class FFmpegDecoder:
                 name = f"{track} ({title})" if title else str(track)
                 self.remarks.append(f"of its {len(streams)} audio tracks, counted from 0, this is track {name}")
         if track >= len(streams):
-            message = f"{self.path} has {len(streams)} audio tracks: there is no track {track}, counted from 0."
+            last = f"counted from 0, the last one is {len(streams) - 1}"
+            message = f"{self.path} has no audio track {track}: {last}."
             raise UserError(message, code="no_track")
         return track
 

@@ -66,7 +66,8 @@ class Settings:
         """What makes stems of one song differ."""
         weights = [digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in self.weights]
         segment = self.segment and self.segment.name
-        return {"weights": weights, "stems": [*self.names], "best": self.best, "segment": segment, **asdict(self.form)}
+        form = {name: value for name, value in asdict(self.form).items() if name != "keep_original" or value}
+        return {"weights": weights, "stems": [*self.names], "best": self.best, "segment": segment, **form}
 
     @property
     def label(self) -> str:
@@ -121,7 +122,7 @@ def find_place(song: Song, naming: Naming, settings: Settings, overwrite: bool =
     """
     names, is_own_song = (song.name, f"{song.name} ({settings.label})"), False
     for name in names:
-        paths = naming.paths(name, settings.names)
+        paths = naming.paths(name, settings.names, song.file.path)
         job = Job(replace(song, name=name), paths, record_path(naming, name, settings.names))
         if overwrite:
             return job
@@ -133,7 +134,7 @@ def find_place(song: Song, naming: Naming, settings: Settings, overwrite: bool =
         former = [*(paths[stem] for stem in there), *(path for path in recorded(job.record) if os.path.lexists(path))]
         if not former:
             return job
-        if not is_own_song or paths == naming.paths(names[1], settings.names):
+        if not is_own_song or paths == naming.paths(names[1], settings.names, song.file.path):
             break
     what = "these settings" if is_own_song else "this song"
     message = f"{former[0]} is there already, and not of {what}: --overwrite replaces it, another --output leaves it."
@@ -170,7 +171,7 @@ def is_of(record: Mapping[str, Any], song: Song) -> bool:
         size, changed = path.stat().st_size, path.stat().st_mtime_ns
     except OSError:
         return False
-    if not isinstance(known, dict) or (known.get("size"), known.get("stream")) != (size, song.file.track or 0):
+    if not isinstance(known, dict) or (known.get("size"), known.get("track")) != (size, song.file.track):
         return False
     is_same_file = (known.get("path"), known.get("changed")) == (str(path.resolve()), changed)
     return is_same_file or known.get("digest") == digest(path, size, changed)
@@ -191,7 +192,7 @@ def recording(job: Job, made_with: Mapping[str, Any]) -> Iterator[None]:
     """Record what a song's stems are of while they are written; after an error, everything is as before."""
     path, status = job.song.file.path, job.song.file.path.stat()
     song = {"path": str(path.resolve()), "size": status.st_size, "changed": status.st_mtime_ns}
-    song |= {"stream": job.song.file.track or 0, "digest": digest(path, status.st_size, status.st_mtime_ns)}
+    song |= {"track": job.song.file.track, "digest": digest(path, status.st_size, status.st_mtime_ns)}
     files = [stem.name for stem in job.paths.values() if stem.parent == job.record.parent]
     record = {"song": song, "made_with": dict(made_with), "files": files}
     before, former = read_record(job.record), recorded(job.record)

@@ -27,8 +27,9 @@ from separation.songs.outputs import (
     CLIPS,
     EXTENSIONS,
     PATTERN,
-    STEM_FILE,
     STEM_FILE_PATTERN,
+    STEM_FORMATS,
+    VIDEO,
     Naming,
     StemFormat,
     check_stem_file,
@@ -61,8 +62,9 @@ examples:
 """
 
 FORMAT_HELP = (
-    "of the files (default: %(default)s); `stem`: one .stem.m4a per song, with the song, drums, bass, other and "
-    "vocals, for Traktor, Mixxx and other DJ programs"
+    "of the files (default: %(default)s); `stem` or `stem.mp4`: one .stem.m4a or .stem.mp4 per song, with the song, "
+    "drums, bass, other and vocals, for Traktor, Mixxx and other DJ programs; `mka`: the same in Matroska, lossless; "
+    "`video`: the video of the song, untouched, with the stem as its sound"
 )
 
 
@@ -77,6 +79,8 @@ def main() -> int:
         )
     naming = Naming(options.output, options.format, options.name)
     songs, others = find_songs(options.songs)
+    if options.track is not None:
+        songs = [replace(song, file=replace(song.file, track=options.track)) for song in songs]
     for path in others:
         print(f"{path} is skipped: its name is not that of an audio file.", file=sys.stderr)
     if not any(os.path.lexists(song.file.path) for song in songs):  # said at once, before torch is loaded
@@ -102,7 +106,8 @@ def main() -> int:
 
 def choose_settings(options: argparse.Namespace) -> Settings:
     """What songs are separated with. Raises `UserError` when there are no such weights, stems or formats."""
-    form, best = StemFormat(options.format, options.bits, options.clip), options.quality == "best"
+    form = StemFormat(options.format, options.bits, options.clip, options.keep_original)
+    best = options.quality == "best"
     weights, stems = choose_weights(options)
     if options.cluster:
         weights = tuple(path.absolute() for path in weights)
@@ -235,9 +240,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options = make_parser().parse_args(arguments)
     options.stems, strays = sort_out(options.stems)
     options.songs += strays + options.input
-    for name in ("threads", "jobs"):
-        if (number := getattr(options, name)) is not None and number < 1:
-            raise UserError(f"--{name} must be 1 or more, not {number}.")
+    for name, least in (("threads", 1), ("jobs", 1), ("track", 0)):
+        if (number := getattr(options, name)) is not None and number < least:
+            raise UserError(f"--{name} must be {least} or more, not {number}.")
     if options.live is not None:
         stems, strays = sort_out([options.live])
         if options.songs or options.stems or strays or len(stems) != 1:
@@ -251,11 +256,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if os.path.exists(options.output) and not os.path.isdir(options.output):  # noqa: PTH110, PTH112
         raise UserError(f"--output {options.output} is a file: name a folder.")
     options.segment = Segment.parse(options.segment) if options.segment is not None else None
-    if options.format == STEM_FILE:
+    if options.format in STEM_FORMATS:
         options.stems = options.stems or list(FOUR)
         check_stem_file(options.stems)
-        if options.page:
-            raise UserError("--page plays files of one stem each: choose another --format.")
+    if options.page and options.format in (*STEM_FORMATS, VIDEO):
+        raise UserError("--page plays sound of one stem each: choose another --format.")
+    if options.segment and options.format == VIDEO:
+        raise UserError("--format video is of the whole song: omit --segment.")
     return options
 
 
@@ -305,6 +312,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     songs.add_argument("--input", nargs="+", default=[], metavar="SONG", help="the same, as an option")
     songs.add_argument("--segment", metavar="FROM-TO", help="only this part: 0:30-1:10, or 0:30- to the end")
+    songs.add_argument(
+        "--track",
+        type=int,
+        metavar="N",
+        help="of several audio tracks, counted from 0 (default: the one that players choose)",
+    )
     stems = parser.add_argument_group("stems")
     known = with_aliases(("vocals", "drums", "bass", "other", ACCOMPANIMENT))
     help_stems = f"`two` (vocals, accompaniment), `all` ({', '.join(FOUR)}), or names: {known}, `no_drums` and the like"
@@ -316,6 +329,9 @@ def make_parser() -> argparse.ArgumentParser:
         type=str.lower,
         choices=("16", "24", "32f"),
         help="per sample, in wav and flac (default: 16), and in m4a for lossless ALAC (without it: AAC)",
+    )
+    stems.add_argument(
+        "--keep-original", action="store_true", help="with --format video: the song's own sound as the second track"
     )
     stems.add_argument(
         "--clip",

@@ -15,7 +15,7 @@ from string import Formatter
 
 import numpy as np
 
-from separation.audio.formats import FORMATS, find_format
+from separation.audio.formats import FORMATS, find_format, video_suffix
 from separation.audio.io import AudioInfo, AudioReader, AudioWriter
 from separation.audio.tags import read_cover
 from separation.errors import UserError
@@ -23,15 +23,24 @@ from separation.songs.find import Song
 from separation.stems import FOUR
 
 STEM_FILE = "stem"
-"""The format of one file a song, which holds its mixture and its four stems, as Native Instruments defines it."""
+STEM_FORMATS = {STEM_FILE: "stem.m4a", "stem.mp4": "stem.mp4", "mka": "mka"}
+"""The formats of one file a song, which holds its mixture and its four stems, and what they end with.
 
-EXTENSIONS = {format: format for format in FORMATS} | {STEM_FILE: "stem.m4a"}
-"""The formats of stems, and what files of each end with."""
+The first two are those of Native Instruments. Matroska, which is lossless, has the mixture as its first track, the only
+one flagged default, and tracks of one length and rate that are named after the stems: a profile of its own, after the
+Internet-Draft draft-swhited-mka-stems-13 (20 August 2026), which may still change.
+"""
+
+VIDEO = "video"
+"""The format of a video whose sound is the stem."""
+
+EXTENSIONS = {format: format for format in FORMATS} | STEM_FORMATS | {VIDEO: "mkv"}
+"""The formats of stems, and what files of each end with; a video ends as the song does where that can be."""
 
 COLOURS = {"drums": "#009E73", "bass": "#D55E00", "other": "#CC79A7", "vocals": "#56B4E9"}
 """The stems of a stem file, in the order that it has, and the colours that programs show them in."""
 
-PICTURED = ("flac", "mp3", "m4a", STEM_FILE)
+PICTURED = ("flac", "mp3", "m4a", *STEM_FORMATS)
 """The formats that a picture goes into."""
 
 CLIPS = ("rescale", "clamp", "none")
@@ -54,12 +63,14 @@ class StemFormat:
 
     Where samples lie beyond full scale, `clip` makes all stems of the song quieter alike (`rescale`), cuts them off
     (`clamp`) or leaves them (`none`); by default it is `none` for floating point and `clamp` for the others.
-    `full_scale` is in quantisation steps, None for formats without. Raises `UserError` when these do not go together.
+    `keep_original` adds the song's own sound to a video, as its second track. `full_scale` is in quantisation steps,
+    None for formats without. Raises `UserError` when these do not go together.
     """
 
     format: str = "wav"
     bits: str | None = None
     clip: str | None = None
+    keep_original: bool = False
     full_scale: int | None = field(init=False)
 
     def __post_init__(self):
@@ -69,6 +80,8 @@ class StemFormat:
             object.__setattr__(self, "clip", "none" if coding.codec == "FLOAT" else "clamp")
         if self.clip == "none" and self.full_scale:
             raise UserError("--clip none needs --format wav --bits 32f: other numbers end at full scale.")
+        if self.keep_original and self.format != VIDEO:
+            raise UserError(f"--keep-original keeps the sound of a video: add --format {VIDEO}.", "no_video")
 
     def limit(self, waveform: np.ndarray) -> np.ndarray:
         """A stem without what is to be cut off."""
@@ -83,24 +96,25 @@ class Naming:
 
     def __init__(self, folder: Path, format: str = "wav", pattern: str | None = None):
         if pattern is None:
-            pattern = STEM_FILE_PATTERN if format == STEM_FILE else PATTERN
+            pattern = STEM_FILE_PATTERN if format in STEM_FORMATS else PATTERN
         self.folder, self.format, self.pattern = folder, format, complete(pattern, format)
         self.extension = EXTENSIONS[format]
 
-    def path(self, song: str, stem: str) -> Path:
-        """Where a stem of a song goes."""
-        return self.folder / self.pattern.format(song=song, stem=stem, ext=self.extension)
+    def path(self, song: str, stem: str, source: Path | None = None) -> Path:
+        """Where a stem of a song goes; a video ends as the song's file `source` does."""
+        extension = video_suffix(source)[1:] if source and self.format == VIDEO else self.extension
+        return self.folder / self.pattern.format(song=song, stem=stem, ext=extension)
 
-    def paths(self, song: str, stems: Iterable[str]) -> dict[str, Path]:
+    def paths(self, song: str, stems: Iterable[str], source: Path | None = None) -> dict[str, Path]:
         """Where each stem of a song goes, by its name."""
-        return {stem: self.path(song, stem) for stem in stems}
+        return {stem: self.path(song, stem, source) for stem in stems}
 
     def check(self, songs: Iterable[Song], stems: Sequence[str]) -> None:
         """Raise `UserError` when two stems would go to one file, or one to where a song lies."""
         songs = list(songs)
         originals, taken = {os.path.realpath(song.file.path) for song in songs}, set()
-        one = stems[:1] if self.format == STEM_FILE else stems
-        for path in (path for song in songs for path in self.paths(song.name, one).values()):
+        one = stems[:1] if self.format in STEM_FORMATS else stems
+        for path in (path for song in songs for path in self.paths(song.name, one, song.file.path).values()):
             if os.path.realpath(path) in originals:
                 raise UserError(f"{path} is a song, and one of the stems would take its place: name another --output.")
             if (key := str(path).casefold()) in taken:  # some systems take a.wav and A.wav for one file
@@ -116,7 +130,7 @@ def complete(pattern: str, format: str) -> str:
         fields = [part[1:] for part in Formatter().parse(pattern) if part[1] is not None]
     except ValueError as error:
         raise UserError(f"--name {pattern} cannot be understood ({error}): write it like {PATTERN}.") from error
-    allowed = FIELDS if format != STEM_FILE else ("song", "ext")
+    allowed = FIELDS if format not in STEM_FORMATS else ("song", "ext")
     for name, spec, conversion in fields:
         if name not in allowed or spec or conversion:
             known = ", ".join(f"{{{one}}}" for one in allowed)
@@ -147,7 +161,7 @@ def open_outputs(paths: Mapping[str, Path], form: StemFormat, reader: AudioReade
     title = tags.get("title") or reader.path.stem
     cover = read_cover(reader.path) if form.format in PICTURED else None
     with ExitStack() as files:
-        if form.format == STEM_FILE:
+        if form.format in STEM_FORMATS:
             check_stem_file(paths)
             path, named = next(iter(paths.values())), {**tags, "title": title}
             write = files.enter_context(open_stem_file(path, form, info, named, cover))
@@ -155,7 +169,10 @@ def open_outputs(paths: Mapping[str, Path], form: StemFormat, reader: AudioReade
             writers = {}
             for stem, path in paths.items():
                 named = {**tags, "title": stem_title(title, stem)}
-                writer = AudioWriter(path, info.sample_rate, info.channels, info.samples, form.bits, named, cover)
+                writer = AudioWriter(
+                    path, info.sample_rate, info.channels, info.samples, form.bits, named, cover, [stem],
+                    video=reader if form.format == VIDEO else None, keep_original=form.keep_original,
+                )  # fmt: skip
                 writers[stem] = files.enter_context(writer)
 
             def write(stems: Stems) -> None:
@@ -172,7 +189,7 @@ def open_stem_file(
     """A function that writes the four stems of a song into one stem file, piece by piece; the song is their sum."""
     with AudioWriter(
         path, info.sample_rate, 2, info.samples, form.bits, tags, cover,
-        names=["mixture", *COLOURS], user_data={b"stem": manifest()},
+        names=["mixture", *COLOURS], user_data={} if path.suffix == ".mka" else {b"stem": manifest()},
     ) as writer:  # fmt: skip
 
         def write(stems: Stems) -> None:
@@ -210,7 +227,8 @@ def song_title(tags: Mapping[str, str], stem: str) -> str:
 def check_stem_file(stems: Mapping[str, object] | tuple[str, ...]) -> None:
     """Raise `UserError` unless these are the stems that a stem file holds."""
     if set(stems) != set(FOUR):
-        raise UserError(f"--format {STEM_FILE} holds {', '.join(COLOURS)} and the song: omit --stems.")
+        message = f"a stem file holds {', '.join(COLOURS)} and the song: omit --stems, or choose another --format."
+        raise UserError(message, "stem_file")
 
 
 def manifest() -> bytes:

@@ -21,7 +21,7 @@ from separation.errors import UserError, cannot_write
 from separation.inference.separator import Separator
 from separation.inference.stream import check_channels
 from separation.runtime import clock
-from separation.songs.outputs import StemFormat, Stems, open_outputs
+from separation.songs.outputs import STEM_FORMATS, StemFormat, Stems, open_outputs
 
 TIME = r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)"
 """Hours and minutes, if there are any, and seconds."""
@@ -172,7 +172,7 @@ def render(
             folder = next(iter(paths.values())).parent
             try:
                 scratch = stack.enter_context(tempfile.TemporaryFile(dir=folder, prefix="."))
-                gain, pieces = rescale(pieces, scratch)
+                gain, pieces = rescale(pieces, scratch, form.format in STEM_FORMATS)
             except OSError as error:
                 raise cannot_write(folder, error) from error
         for stems in pieces:
@@ -214,15 +214,18 @@ def round_together(stems: Stems, full_scale: int) -> Stems:
     return rounded
 
 
-def rescale(pieces: Iterable[Stems], scratch: IO[bytes]) -> tuple[float, Iterator[Stems]]:
+def rescale(pieces: Iterable[Stems], scratch: IO[bytes], with_mixture: bool = False) -> tuple[float, Iterator[Stems]]:
     """The gain, at most 1, that brings the loudest sample of all stems to full scale, and the stems with that gain.
 
-    It is not known before the song has ended, so the stems wait in the file `scratch`.
+    Their sum counts as well where it is written `with_mixture`. The gain is not known before the song has ended, so the
+    stems wait in the file `scratch`.
     """
     peak, names, count = 1.0, (), 0
     for stems in pieces:
         names, count, block = tuple(stems), count + 1, np.stack([*stems.values()])
         peak = max(peak, float(abs(block).max(initial=0)))
+        if with_mixture:
+            peak = max(peak, float(abs(block.sum(axis=0)).max(initial=0)))
         np.save(scratch, block)
     scratch.seek(0)
     blocks = (np.load(scratch) * np.float32(1 / peak) for _ in range(count))

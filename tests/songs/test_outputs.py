@@ -1,4 +1,4 @@
-"""A stem file as other programs read it: stempeg, musdb, ffprobe."""
+"""Stem files and videos as other programs read them: stempeg, musdb, ffprobe, mkvmerge, Mixxx."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ import torch
 from music import cover_art
 from networks import random_network
 from PIL import Image
+from sounds import ffmpeg, ffprobe, refused
 from torch import Tensor
 
 from separation.audio.containers import boxes
 from separation.audio.ffmpeg import provide_ffmpeg
 from separation.audio.formats import AudioFile
-from separation.audio.io import AudioWriter, read
+from separation.audio.io import AudioReader, AudioWriter, read
 from separation.audio.tags import read_cover
 from separation.errors import UserError
 from separation.inference.separator import Separator
-from separation.songs.outputs import StemFormat
+from separation.songs.outputs import COLOURS, EXTENSIONS, Naming, StemFormat
 from separation.songs.render import render
 from separation.stems import STEMS
 
@@ -38,10 +39,10 @@ def make_song(channels: int = 2) -> Tensor:
 
 def separate(folder: Path, form: StemFormat, channels: int = 2) -> tuple[Path, dict[str, Tensor]]:
     """A stem file of a song, and the stems that belong into it."""
-    tags, song = {"title": "Lithium 歌", "artist": "Nobody"}, make_song(channels)
+    tags, song = {"title": "Lithium 歌", "artist": "Nobody", "bpm": "128", "initialkey": "Am"}, make_song(channels)
     with AudioWriter(folder / "song.flac", 44100, channels, bits="24", tags=tags, cover=cover_art()) as writer:
         writer.write(song)
-    path, separator = folder / "song.stem.m4a", Separator(random_network(STEMS))
+    path, separator = folder / f"song.{EXTENSIONS[form.format]}", Separator(random_network(STEMS))
     render(separator, AudioFile(folder / "song.flac"), dict.fromkeys(STEMS, path), form)
     return path, separator(read(folder / "song.flac")[0], 44100)
 
@@ -128,3 +129,89 @@ def test_a_stem_file_holds_all_four_stems_or_is_refused(tmp_path):
     assert not (tmp_path / "song.stem.m4a").exists()
     with pytest.raises(UserError, match="16 or 24 bits"):
         StemFormat("stem", "32f")
+
+
+@pytest.mark.parametrize("form", [StemFormat("stem"), StemFormat("stem.mp4"), StemFormat("stem.mp4", "24")])
+def test_mixxx_finds_four_stems_and_their_names(tmp_path, form):
+    """As Mixxx 2.6 walks the file: four stereo streams after the first, of one codec, rate and length."""
+    path, _ = separate(tmp_path, form)
+    streams = [stream for stream in ffprobe(path)["streams"] if stream["codec_type"] == "audio"]
+    assert len(streams) == 5
+    kinds = {(stream["codec_name"], stream["channels"], stream["sample_rate"]) for stream in streams[1:]}
+    assert kinds == {("alac" if form.bits else "aac", 2, "44100")}
+    assert {stream["duration"] for stream in streams} == {f"{SAMPLES / 44100:.6f}"}
+    with path.open("rb") as file:
+        place = (0, file.seek(0, 2))
+        for name in (b"moov", b"udta", b"stem"):
+            (place,) = [(begin, end) for kind, begin, end in boxes(file, *place) if kind == name]
+        file.seek(place[0])
+        box = json.loads(file.read(place[1] - place[0]))
+    assert box["version"] == 1
+    assert [stem["name"] for stem in box["stems"]] == ["Drums", "Bass", "Other", "Vocals"]
+    assert all(stem["color"].startswith("#") for stem in box["stems"])
+    with AudioReader(path) as reader:
+        assert (reader.tags["bpm"], reader.tags["initialkey"], reader.remarks) == ("128", "Am", [])
+
+
+def test_stems_in_matroska_are_lossless_named_and_the_mixture_is_the_default(tmp_path):
+    path, stems = separate(tmp_path, StemFormat("mka", "24"))
+    tracks = [read(path, track=track)[0] for track in range(5)]
+    assert {track.shape for track in tracks} == {(2, SAMPLES)}
+    assert torch.equal(tracks[0], sum(tracks[1:]))
+    torch.testing.assert_close(tracks[0], make_song(), atol=2**-23, rtol=0)
+    for stem, track in zip(ORDER, tracks[1:], strict=True):
+        torch.testing.assert_close(track, stems[stem], atol=1.01 * 2**-23, rtol=0)
+    streams = [stream for stream in ffprobe(path)["streams"] if stream["codec_type"] == "audio"]
+    assert [stream["tags"]["title"] for stream in streams] == ["mixture", *COLOURS]
+    assert [stream["disposition"]["default"] for stream in streams] == [1, 0, 0, 0, 0]
+    assert {stream["codec_name"] for stream in streams} == {"flac"}
+    assert read_cover(path) == cover_art()
+    with AudioReader(path) as reader:  # players choose the mixture, and so does this program
+        assert reader.track == 0 and reader.tags["bpm"] == "128"
+
+
+@pytest.mark.skipif(shutil.which("mkvmerge") is None, reason="mkvtoolnix is not installed")
+def test_mkvtoolnix_reads_stems_in_matroska(tmp_path):
+    path, _ = separate(tmp_path, StemFormat("mka"))
+    found = json.loads(subprocess.run(["mkvmerge", "-J", str(path)], check=True, capture_output=True).stdout)
+    assert not found["errors"] and not found["warnings"]
+    properties = [track["properties"] for track in found["tracks"] if track["type"] == "audio"]
+    assert [track["track_name"] for track in properties] == ["mixture", *COLOURS]
+    assert [track["default_track"] for track in properties] == [True, False, False, False, False]
+    assert {track["audio_sampling_frequency"] for track in properties} == {44100}
+    subprocess.run(["mkvmerge", "-q", "-o", str(tmp_path / "copy.mka"), str(path)], check=True)
+    assert torch.equal(read(tmp_path / "copy.mka", track=4)[0], read(path, track=4)[0])
+
+
+@pytest.mark.parametrize("format", ["stem", "mka"])
+def test_the_mixture_of_a_stem_file_is_not_clipped_by_rescaling(tmp_path, format):
+    """Stems below full scale can sum to a song beyond it."""
+    song, path = 6 * make_song(), tmp_path / f"song.{EXTENSIONS[format]}"
+    with AudioWriter(tmp_path / "song.wav", 44100, 2, bits="32f") as writer:
+        writer.write(song)
+    assert song.abs().max() > 2
+    form = StemFormat(format, "16", "rescale")
+    report = render(
+        Separator(random_network(STEMS)), AudioFile(tmp_path / "song.wav"), dict.fromkeys(STEMS, path), form
+    )
+    mixture, *stems = (read(path, track=track)[0] for track in range(5))
+    torch.testing.assert_close(mixture, sum(stems), atol=1.01 * 2**-15, rtol=0)  # full scale is a step short of 1
+    torch.testing.assert_close(mixture, report.gain * song, atol=2**-14, rtol=0)
+
+
+def test_a_video_is_named_after_the_songs_kind_and_holds_its_stem(tmp_path):
+    naming, source = Naming(tmp_path, "video"), tmp_path / "film.mp4"
+    with AudioWriter(tmp_path / "song.wav", 44100, 2) as writer:
+        writer.write(make_song())
+    picture = ("-f", "lavfi", "-i", "testsrc=d=1:s=64x48:r=25")
+    ffmpeg(*picture, "-i", tmp_path / "song.wav", "-c:v", "mpeg4", "-c:a", "aac", source)
+    paths = naming.paths("film", ("vocals", "accompaniment"), source)
+    assert [path.name for path in paths.values()] == ["vocals.mp4", "accompaniment.mp4"]
+    render(Separator(random_network()), AudioFile(source), paths, StemFormat("video", keep_original=True))
+    for stem, path in paths.items():
+        kinds = [stream["codec_type"] for stream in ffprobe(path)["streams"]]
+        assert kinds == ["video", "audio", "audio"]
+        assert read(path, track=1)[0].shape == read(source)[0].shape
+        assert ffprobe(path)["streams"][1]["tags"].get("title", stem) == stem
+    with refused("no_video"):
+        StemFormat("mp3", keep_original=True)
