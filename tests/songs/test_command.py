@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from separation.errors import UserError
 from separation.inference.weights import pretrained
 from separation.songs.command import levels, opening, parse_arguments, place, result, sort_out, spell
 from separation.songs.render import RenderReport, Tally
@@ -84,3 +85,12 @@ def test_weights_and_device_are_said_at_the_start():
     twice = opening([pretrained("vocals"), pretrained("all"), pretrained("vocals")], "CPU, 1 thread", 1)
     assert "weights vocals.safetensors (shipped), twice, and all.safetensors (shipped); CPU" in twice
     assert "weights all.safetensors (shipped), 3 times; CPU" in opening([pretrained("all")] * 3, "CPU, 1 thread", 1)
+
+
+def test_a_track_is_counted_from_0_and_videos_keep_their_whole_sound(tmp_path):
+    options = parse_arguments(["a.mkv", "--track", "0", "--format", "video", "--keep-original"])
+    assert (options.track, options.format, options.keep_original) == (0, "video", True)
+    for arguments in (["--track", "-1"], ["--format", "video", "--segment", "1-2"], ["--format", "mka", "--page"]):
+        with pytest.raises(UserError):
+            parse_arguments(["a.mkv", *arguments])
+    assert parse_arguments(["a.mkv", "--format", "mka"]).stems == ["vocals", "drums", "bass", "other"]
