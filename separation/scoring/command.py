@@ -36,8 +36,8 @@ def main() -> int:
     root = root.absolute() if options.cluster else root
     output = options.output or Path("scores") / options.dataset
     tracks = choose_tracks(root, options)
-    given = [(str(name),) for name in options.compare or ()] or [tuple(map(str, options.weights or ["fast"]))]
-    given = [absolute(names) for names in given] if options.cluster else given
+    choices = [[name] for name in options.compare or ()] or [options.weights or ["fast"]]
+    given = [absolute(names) if options.cluster else tuple(map(str, names)) for names in choices]
     weights = [WeightsChoice(names, options.device, options.engine, options.network) for names in given]
     for one in weights:
         load_separator(one, options.target)  # what is wrong with them is said before the first song
