@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from PIL import Image
 
@@ -15,23 +17,26 @@ from separation.audio.io import AudioReader
 from separation.audio.tags import read_cover
 from separation.errors import UserError
 from separation.files import replacing
-from separation.songs.outputs import song_title
+from separation.songs.outputs import EXTENSIONS, song_title
 from separation.songs.picture import paint, sketch
 
 PLAYER = Path(__file__).with_name("player")
-"""The page without its songs: HTML, and the CSS and JavaScript that go into it."""
+"""The page without its songs: HTML, CSS and JavaScript."""
 
 COVER = 256
-"""Pixels that a side of a cover has at most."""
+"""Longest side of a cover in pixels."""
 
 OPENING, CLOSING = '<script type="application/json" id="songs">', "</script>"
-"""What stands around the list of songs in the page: the page itself is the memory of the songs of earlier runs."""
+"""What encloses the list of songs. The page itself is the record of the songs of earlier runs."""
+
+AUDIO, PICTURE, COVERS = tuple(f".{suffix}" for suffix in EXTENSIONS.values()), (".png",), (".jpg",)
+"""Suffixes that the links of a page may have."""
 
 
 class Page:
-    """The page of a folder of stems. It is whole at any time, and lists each song as soon as that is added.
+    """The page of a folder of stems. It is complete at any time and lists each song as soon as it is added.
 
-    Raises `UserError` when the folder has an `index.html` of another kind.
+    Raises `UserError` when the folder has an `index.html` that this program did not write.
     """
 
     def __init__(self, folder: Path):
@@ -40,21 +45,25 @@ class Page:
         self._looked_for_gone = False
         self.songs()
 
-    def add(self, name: str, stems: Mapping[str, Path], anew: bool = False, source: Path | None = None) -> None:
-        """List a song with its stems, files below the folder; a song of that name that is listed makes way.
+    def add(self, name: str, stems: Mapping[str, Path], fresh: bool = False, source: Path | None = None) -> None:
+        """List a song with its stems; see `describe` and `put`."""
+        self.put(self.describe(name, stems, fresh, source))
 
-        Each stem has its picture beside it, which is made if the stem was made `anew`, or if there is none or an older
-        one. Title and artist are those of the stems' tags. When the stems were made anew, the cover in `source`, the
-        song, goes beside the first of them. Songs whose stems were gone at the first addition are listed no longer. A
-        page that is right already is not written again. Raises `UserError` when a stem cannot be read or the page not
-        written.
+    def describe(
+        self, name: str, stems: Mapping[str, Path], fresh: bool = False, source: Path | None = None
+    ) -> dict[str, Any]:
+        """The page's entry for a song whose stems are files below the folder. Draws their pictures beside them.
+
+        Pictures are drawn if the stems are `fresh`, or if one is missing or out of date. Title and artist are those of
+        the stems' tags. The cover in `source`, the song, is stored beside the first stem if the stems are `fresh`.
+        Raises `UserError` when a stem cannot be read or a picture not be written.
         """
         pictures = {stem: path.with_suffix(".png") for stem, path in stems.items()}
-        if anew or not all(_is_newer(pictures[stem], path) for stem, path in stems.items()):
+        if fresh or not all(_is_newer(pictures[stem], path) for stem, path in stems.items()):
             sketches = {}
             for stem, path in stems.items():
                 with AudioReader(path) as reader:
-                    sketches[stem] = sketch(reader, reader.info)
+                    sketches[stem] = sketch(reader.arrays(), reader.info)
             for stem, picture in paint(sketches).items():
                 with replacing(pictures[stem]) as partial:
                     partial.write_bytes(picture)
@@ -63,26 +72,34 @@ class Page:
             rate, tags = reader.info.sample_rate, reader.tags
             seconds = reader.info.samples / rate
         cover = path.with_suffix(".cover.jpg")
-        if anew and source:
+        if fresh and source:
             _write_cover(cover, read_cover(source))
         parts = [
             {"name": stem, "audio": self._link(path), "picture": self._link(pictures[stem])}
             for stem, path in stems.items()
         ]
-        song = {"name": name, "seconds": round(seconds, 3), "rate": rate, "stems": parts}
+        song: dict[str, Any] = {"name": name, "seconds": round(seconds, 3), "rate": rate, "stems": parts}
         title = song_title(tags, first)
-        if title and not name.startswith(title):  # the name tells apart what has the same title
+        if title and not name.startswith(title):  # the name tells songs of the same title apart
             song["title"] = title
         if tags.get("artist"):
             song["artist"] = tags["artist"]
         if cover.exists():
             song["cover"] = self._link(cover)
+        return song
+
+    def put(self, song: dict[str, Any]) -> None:
+        """List a song in place of any other of its name. A page that is up to date is not written again.
+
+        Songs whose stems were gone at the first call are no longer listed. Raises `UserError` when the page cannot be
+        written.
+        """
         listed = self.songs()
         there = listed if self._looked_for_gone else [other for other in listed if self._is_there(other)]
         self._looked_for_gone = True
         if song in there and len(there) == len(listed):
             return
-        others = [other for other in there if other["name"] != name]
+        others = [other for other in there if other["name"] != song["name"]]
         songs = sorted([*others, song], key=lambda song: song["name"].casefold())
         with replacing(self.path) as partial:
             partial.write_text(fill_page(songs), encoding="utf-8", newline="")
@@ -98,31 +115,33 @@ class Page:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{self.path} cannot be read ({error}): move it away.") from error
+            raise UserError(f"{self.path} cannot be read ({error}): move it away.", "bad_page") from error
 
     def _listed(self, text: str) -> list[dict[str, Any]]:
-        """The list in the text of a page. Raises `UserError` or ValueError when there is none of this program."""
+        """The list in the text of a page. Raises `UserError` or ValueError when this program did not write it."""
         _, opening, rest = text.partition(OPENING)
         if not opening:
-            raise UserError(f"{self.path} is a page of something else: move it away, or name another --output.")
+            raise UserError(f"{self.path} is not a page of this program: move it away.", "foreign_page")
         songs = json.loads(rest.partition(CLOSING)[0])
         if not (isinstance(songs, list) and all(map(_is_song, songs))):
-            raise ValueError("its list of songs was changed by something else")
+            raise ValueError("another program has changed its list of songs")
         return songs
 
+    def file(self, link: str) -> Path:
+        """The file that a link of an entry leads to."""
+        return self.folder / _path(link)
+
     def _link(self, path: Path) -> str:
-        return quote(path.relative_to(self.folder).as_posix())
+        return quote(os.fsencode(path.relative_to(self.folder).as_posix()))
 
     def _is_there(self, song: Mapping[str, Any]) -> bool:
-        return all((self.folder / unquote(stem["audio"])).exists() for stem in song["stems"])
+        return all(self.file(stem["audio"]).exists() for stem in song["stems"])
 
 
 def fill_page(songs: list[dict[str, Any]], more: Path | None = None) -> str:
-    """The HTML of the page for these songs.
+    """The HTML of the page for these songs, as `Page.describe` gives them.
 
-    Of each there are its `name`, its `seconds`, and for each of its `stems` the `name` and the links `audio` and
-    `picture`; perhaps the sample `rate` of the stems, a `title`, an `artist` and the link to a `cover`. The folder
-    `more`, of a page that songs are dropped on, has a `more.html`, `more.css` and `more.js` to go in.
+    The folder `more` holds `more.html`, `more.css` and `more.js`, which turn it into a page that takes songs.
     """
     page = (PLAYER / "page.html").read_text(encoding="utf-8")
     for name in ("page.css", "ensemble.js", "channel.js", "wave.js", "deck.js", "page.js"):
@@ -134,18 +153,32 @@ def fill_page(songs: list[dict[str, Any]], more: Path | None = None) -> str:
 
 
 def _is_song(value: Any) -> bool:
-    """Whether a value is what the page knows of a song."""
-    if not (isinstance(value, dict) and isinstance(value.get("name"), str) and isinstance(value.get("stems"), list)):
+    """Whether a value is a page's entry for a song, whose links lead to audio and pictures below its folder."""
+    try:
+        stems = value["stems"]
+        texts = [value["name"], value.get("title", ""), value.get("artist", ""), *(stem["name"] for stem in stems)]
+        links = [(stem["audio"], AUDIO) for stem in stems] + [(stem["picture"], PICTURE) for stem in stems]
+        links += [(value["cover"], COVERS)] if "cover" in value else []
+        numbers = 0 <= value["seconds"] < 1e9 and 0 <= int(value.get("rate", 0)) < 1e9  # no NaN
+        return numbers and all(isinstance(text, str) for text in texts) and all(_is_inside(*link) for link in links)
+    except (AttributeError, KeyError, TypeError, ValueError):
         return False
-    if not all(isinstance(value.get(key, ""), str) for key in ("title", "artist", "cover")):
+
+
+def _path(link: str) -> str:
+    return os.fsdecode(unquote_to_bytes(link))
+
+
+def _is_inside(link: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether a link names a file of these suffixes below the page's folder: no other scheme, host or `..%2F..`."""
+    if not re.fullmatch(r"[\w.~%/-]+", link, re.ASCII):
         return False
-    texts = [stem.get(key) for stem in value["stems"] if isinstance(stem, dict) for key in ("name", "audio", "picture")]
-    is_whole = len(texts) == 3 * len(value["stems"]) and all(isinstance(text, str) for text in texts)
-    return is_whole and isinstance(value.get("seconds"), int | float) and isinstance(value.get("rate", 0), int)
+    path = _path(link)
+    return not (Path(path).anchor or ".." in Path(path).parts or "\0" in path) and path.lower().endswith(suffixes)
 
 
 def _write_cover(path: Path, cover: bytes | None) -> None:
-    """Write a picture as a small jpeg; without one that can be read, none is left there."""
+    """Write a picture as a small JPEG; if it cannot be read, remove any that is there."""
     try:
         content = io.BytesIO()
         with Image.open(io.BytesIO(cover or b"")) as picture:

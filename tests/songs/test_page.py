@@ -60,13 +60,13 @@ def test_title_artist_and_cover_of_a_song_are_listed(tmp_path):
         writer.write(torch.zeros(1, 22050))
     with AudioWriter(stem, 22050, 1, tags={"title": "Lithium (vocals)", "artist": "Nobody"}) as writer:
         writer.write(torch.zeros(1, 22050))
-    page.add("05", {"vocals": stem}, anew=True, source=source)
+    page.add("05", {"vocals": stem}, fresh=True, source=source)
     (song,) = listed(page)
     assert (song["title"], song["artist"], song["cover"]) == ("Lithium", "Nobody", "05/vocals.cover.jpg")
     with Image.open(tmp_path / song["cover"]) as cover:
         assert cover.size == (256, 85)
     write(source, torch.zeros(1, 22050), 22050)  # the song has no cover any more
-    page.add("05", {"vocals": stem}, anew=True, source=source)
+    page.add("05", {"vocals": stem}, fresh=True, source=source)
     assert "cover" not in listed(page)[0] and not (tmp_path / "05/vocals.cover.jpg").exists()
 
 
@@ -76,7 +76,7 @@ def test_a_cover_that_cannot_be_read_is_left_out(tmp_path, monkeypatch, cover):
     stem = tmp_path / "a/vocals.wav"
     write(stem, torch.zeros(1, 22050), 22050)
     page = Page(tmp_path)
-    page.add("a", {"vocals": stem}, anew=True, source=stem)
+    page.add("a", {"vocals": stem}, fresh=True, source=stem)
     assert "cover" not in listed(page)[0]
 
 
@@ -137,14 +137,59 @@ def test_a_page_that_is_right_is_not_written_again(tmp_path):
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-@pytest.mark.parametrize("songs", ["3", "[1]", '[{"name": "a"}]', '[{"name": 1, "stems": []}]', "[" * 9999])
+def replace_list(path: Path, songs: str) -> None:
+    """Put other text in place of the list of songs of a page."""
+    text = path.read_text(encoding="utf-8")
+    first, last = text.index(OPENING) + len(OPENING), text.index(CLOSING, text.index(OPENING))
+    path.write_text(text[:first] + songs + text[last:], encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "songs", ["3", "[1]", '[{"name": "a"}]', '[{"name": 1, "seconds": 1, "stems": []}]', "[" * 9999]
+)
 def test_a_list_that_was_changed_is_refused(tmp_path, songs):
     add_song(Page(tmp_path), "a", ("vocals",))
-    text = (tmp_path / "index.html").read_text(encoding="utf-8")
-    first, last = text.index(OPENING) + len(OPENING), text.index(CLOSING, text.index(OPENING))
-    (tmp_path / "index.html").write_text(text[:first] + songs + text[last:], encoding="utf-8")
-    with pytest.raises(UserError, match=r"cannot be read .*: move it away"):
+    replace_list(tmp_path / "index.html", songs)
+    with pytest.raises(UserError) as error:
         Page(tmp_path)
+    assert error.value.code == "bad_page"
+
+
+@pytest.mark.parametrize("part", ["audio", "picture", "cover"])
+@pytest.mark.parametrize(
+    "link",
+    [
+        *("../secret{}", "..%2Fsecret{}", "a/..%2f..%2Fsecret{}", "%2Fetc/secret{}", "//example.org/a{}"),
+        *("https://example.org/a{}", "javascript:alert(1)//{}", "javascript%3Aalert(1)//{}", "data:text/html,a{}"),
+        *("a%00{}", "\\u0001javascript:a{}", "a{}#.html", "a{}?b", "a.html", "a.svg", "", 3, None, float("nan")),
+    ],
+)
+def test_a_page_whose_links_lead_elsewhere_is_refused(tmp_path, part, link):
+    """Such a page may come with a folder of stems that someone was given."""
+    page = Page(tmp_path)
+    add_song(page, "a", ("vocals",))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a/vocals.cover.jpg")
+    add_song(page, "a", ("vocals",))
+    (song,) = listed(page)
+    holder = song if part == "cover" else song["stems"][0]
+    assert part in holder
+    suffix = Path(holder[part]).suffix
+    holder[part] = link.format(suffix) if isinstance(link, str) else link
+    replace_list(page.path, json.dumps([song]))
+    with pytest.raises(UserError) as error:
+        Page(tmp_path)
+    assert error.value.code == "bad_page"
+
+
+@pytest.mark.parametrize("seconds", ["NaN", "-1", "1e400", "1" + "0" * 400, '"3"', "null"])
+def test_a_page_whose_songs_have_no_length_is_refused(tmp_path, seconds):
+    add_song(Page(tmp_path), "a", ("vocals",))
+    (song,) = listed(Page(tmp_path))
+    text = json.dumps({**song, "seconds": None}).replace("null", seconds)
+    replace_list(tmp_path / "index.html", f"[{text}]")
+    with pytest.raises(UserError) as error:
+        Page(tmp_path)
+    assert error.value.code == "bad_page"
 
 
 def test_a_stem_made_anew_has_a_new_picture_though_the_clock_was_set_back(tmp_path):
@@ -154,7 +199,7 @@ def test_a_stem_made_anew_has_a_new_picture_though_the_clock_was_set_back(tmp_pa
     before = picture.read_bytes()
     write(path, torch.zeros(1, 22050), 22050)
     os.utime(path, (0, 0))
-    page.add("a", {"vocals": path}, anew=True)
+    page.add("a", {"vocals": path}, fresh=True)
     assert picture.read_bytes() != before
 
 
@@ -186,8 +231,9 @@ def test_a_stem_that_is_no_audio_is_refused_and_the_page_stays(tmp_path):
 @pytest.mark.parametrize("content", [b"<h1>My own page</h1>", b"\xff\xfe", OPENING.encode() + b'[{"name": "half'])
 def test_an_index_of_another_kind_is_left_alone(tmp_path, content):
     (tmp_path / "index.html").write_bytes(content)
-    with pytest.raises(UserError, match=r"index\.html .* move it away"):
+    with pytest.raises(UserError) as error:
         Page(tmp_path)
+    assert error.value.code in ("foreign_page", "bad_page")
     assert (tmp_path / "index.html").read_bytes() == content
 
 

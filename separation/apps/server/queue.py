@@ -150,5 +150,5 @@ class Queue:
 
         if not job.is_done:
             separate(job, self.settings, tell)
-        self.page.add(job.song.name, job.paths, anew=True, source=entry.path)
+        self.page.add(job.song.name, job.paths, fresh=True, source=entry.path)
         return job.song.name
