@@ -1,6 +1,6 @@
-"""The same in a browser: drop songs on a page and hear them come apart. Nothing leaves this machine."""
+"""Step 4 in a browser: drop songs on a page and hear them come apart. Nothing leaves this machine."""
 
-from separation.apps.server.run import run
+from separation.runtime import run_script
 
 if __name__ == "__main__":
-    run()
+    run_script("separation.apps.app")

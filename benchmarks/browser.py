@@ -15,7 +15,7 @@ from statistics import median
 from playwright.sync_api import Browser
 
 from benchmarks.chromium import launched
-from separation.apps.browser.serve import make_server
+from separation.apps.browser import make_server
 from separation.audio.io import probe
 from separation.runtime import run_script
 

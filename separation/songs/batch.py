@@ -248,8 +248,7 @@ def separate(job: Job, settings: Settings, progress: Callable[[float], None] = r
     """Separate one song; `progress` gets the share that is done. Raises `UserError` as `render` does."""
 
     def tell(done: int, samples: int) -> None:
-        if samples:
-            progress(done / samples)
+        progress(done / samples if samples else 0.0)  # also where the length is unknown: it may raise to stop
 
     check_readable(job.song.file.path)
     with recording(job, settings.made_with):

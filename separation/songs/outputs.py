@@ -199,19 +199,27 @@ def open_stem_file(
         yield write
 
 
-def join(stems: Mapping[str, Path], path: Path, cover: bytes | None = None) -> None:
+def join(
+    stems: Mapping[str, Path],
+    path: Path,
+    cover: bytes | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> None:
     """Write a stem file at `path` of the four stems that lie in files of their own, with their tags.
 
-    Raises `UserError` when these are other stems, when a file cannot be read, or the stem file not be written.
+    `progress` is told which share is done, and may raise to stop. Raises `UserError` when these are other stems, when a
+    file cannot be read, or the stem file not be written.
     """
     check_stem_file(stems)
     with ExitStack() as files:
         readers = {stem: files.enter_context(AudioReader(file)) for stem, file in stems.items()}
         first, reader = next(iter(readers.items()))
         tags = {**reader.tags, "title": song_title(reader.tags, first)}
-        write = files.enter_context(open_stem_file(path, StemFormat(STEM_FILE), reader.info, tags, cover))
+        write, done = files.enter_context(open_stem_file(path, StemFormat(STEM_FILE), reader.info, tags, cover)), 0
         for pieces in zip(*(reader.arrays() for reader in readers.values()), strict=True):
             write(dict(zip(readers, pieces, strict=True)))
+            done += pieces[0].shape[1]
+            progress(min(1.0, done / max(1, reader.info.samples)))
 
 
 def stem_title(title: str, stem: str) -> str:

@@ -128,14 +128,17 @@ class Page:
         return songs
 
     def file(self, link: str) -> Path:
-        """The file that a link of an entry leads to."""
-        return self.folder / _path(link)
+        """The file that a link of an entry leads to. Raises `UserError` when it is gone, or a link out of the folder."""
+        path = self.folder / _path(link)
+        if not (path.resolve().is_relative_to(self.folder.resolve()) and path.is_file()):
+            raise UserError(f"{path.name} is gone.", "file_gone")
+        return path
 
     def _link(self, path: Path) -> str:
         return quote(os.fsencode(path.relative_to(self.folder).as_posix()))
 
     def _is_there(self, song: Mapping[str, Any]) -> bool:
-        return all(self.file(stem["audio"]).exists() for stem in song["stems"])
+        return all((self.folder / _path(stem["audio"])).exists() for stem in song["stems"])
 
 
 def fill_page(songs: list[dict[str, Any]], more: Path | None = None) -> str:

@@ -38,7 +38,7 @@ def sketch(blocks: Iterable[np.ndarray], info: AudioInfo) -> np.ndarray:
     filters = mel_filters(BANDS, size // 2 + 1, info.sample_rate, min(LOWEST, highest / 2), highest)
     window = np.hanning(size + 1)[:-1].astype(np.float32)
     filters *= 4 / (size * np.square(window).sum())
-    sums, counts, frame = np.zeros((BANDS, columns)), np.zeros(columns), 0
+    sums, counts, frame = np.zeros((columns, BANDS)), np.zeros(columns), 0
     margin = np.zeros((info.channels, size // 2), np.float32)  # a frame shows the time at its centre
     pending = margin[:, :0]
     for block in chain([margin], blocks, [margin]):
@@ -47,12 +47,12 @@ def sketch(blocks: Iterable[np.ndarray], info: AudioInfo) -> np.ndarray:
         if frames < 1:
             continue
         framed = np.lib.stride_tricks.sliding_window_view(pending, size, axis=1)[:, ::hop] * window
-        power = filters @ np.square(np.abs(np.fft.rfft(framed))).mean(axis=0).T
+        power = np.square(np.abs(np.fft.rfft(framed))).mean(axis=0) @ filters.T
         column = np.minimum((frame + np.arange(frames)) * hop * columns // max(info.samples, 1), columns - 1)
-        np.add.at(sums, (slice(None), column), power)
+        np.add.at(sums, column, power)
         np.add.at(counts, column, 1)
         pending, frame = pending[:, frames * hop :], frame + frames
-    return sums / np.maximum(counts, 1)
+    return sums.T / np.maximum(counts, 1)
 
 
 def mel_filters(bands: int, bins: int, sample_rate: int, lowest: float, highest: float) -> np.ndarray:
@@ -61,8 +61,8 @@ def mel_filters(bands: int, bins: int, sample_rate: int, lowest: float, highest:
     The scale is HTK's, 2595 log10(1 + f / 700) (O'Shaughnessy, Speech Communication, 1987).
     """
     frequencies = np.linspace(0, sample_rate / 2, bins)
-    limits = 2595 * np.log10(1 + np.array([lowest, highest]) / 700)
-    edges = 700 * (10 ** (np.linspace(*limits, bands + 2) / 2595) - 1)
+    first, last = (2595 * math.log10(1 + frequency / 700) for frequency in (lowest, highest))
+    edges = 700 * (10 ** (np.linspace(first, last, bands + 2) / 2595) - 1)
     below, centre, above = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (frequencies - below) / (centre - below), (above - frequencies) / (above - centre)
     return np.minimum(rising, falling).clip(min=0)

@@ -38,7 +38,7 @@ READ = """async () => Object.fromEntries(await Promise.all([...document.querySel
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """The folder, as the command makes it."""
-    from separation.apps.browser.build import build
+    from separation.apps.browser import build
 
     if not shutil.which("npm"):
         pytest.skip("there is no npm here")
@@ -55,7 +55,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def address(folder):
     """Where the folder is served, in a way that isolates the page."""
-    from separation.apps.browser.serve import make_server
+    from separation.apps.browser import make_server
 
     with make_server(folder, 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

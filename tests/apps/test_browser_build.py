@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from separation.apps.browser import build as build_module
-from separation.apps.browser.build import PACKAGES, check, take
-from separation.apps.browser.serve import make_server
+from separation.apps import browser as build_module
+from separation.apps.browser import PACKAGES, check, make_server, take
 from separation.errors import UserError
 
 

@@ -14,9 +14,10 @@ class Stem {
     part("h3").textContent = title;
     part("img").src = picture;
     part("img").alt = `Spectrogram of ${title}`;
+    part("img").addEventListener("load", () => this.picture.classList.add("drawn"));
     part("img").addEventListener("error", (event) => event.target.remove());
     part(".download").href = audio;
-    part(".download").download = file; // without a name it keeps its own
+    part(".download").download = file || `${song.name} - ${title}.${format}`;
     part(".download").setAttribute("aria-label", `Download ${title} as ${format}`);
     part(".download span").textContent = format;
     this.mute = part(".mute");

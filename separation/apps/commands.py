@@ -1,0 +1,48 @@
+"""`python -m separation`: weights for other hosts than torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import suppress
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m separation", description="Write weights for other hosts than torch."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    about = "write weights as ONNX: a step of the network's stream, with its states as inputs and outputs"
+    detail = ". The file's metadata tells a host what it must know: names of the stems, STFT, latency, licence."
+    export = commands.add_parser("export", help=about, description=about.capitalize() + detail)
+    export.add_argument("weights", type=Path, metavar="WEIGHTS", help="a file that train.py wrote, or pretrained/*")
+    export.add_argument("output", type=Path, metavar="OUT.onnx", help="the file to write")
+    export.set_defaults(run=export_weights)
+    about = "make a folder for any static server, in which a browser separates songs by itself"
+    web = commands.add_parser("web", help=about, description=about.capitalize() + ".")
+    web.add_argument("folder", type=Path, metavar="FOLDER", nargs="?", default=Path("web"), help="default: web")
+    about = "then serve it on this machine, in a way that lets browsers use several threads (default: 8000)"
+    web.add_argument("--serve", type=int, nargs="?", const=8000, metavar="PORT", help=about)
+    web.set_defaults(run=build_web)
+    options = parser.parse_args()
+    options.run(options)
+
+
+def export_weights(options: argparse.Namespace) -> None:
+    from separation.apps.export import export
+
+    metadata = {key: json.loads(text) for key, text in export(options.weights, options.output).items()}
+    size = options.output.stat().st_size / 1e6
+    print(f"{options.output}: {size:.1f} MB; {', '.join(metadata['sources'])}; {metadata['latency']:.2f} s late")
+
+
+def build_web(options: argparse.Namespace) -> None:
+    from separation.apps.browser import build, make_server
+
+    print(f"{options.folder}: {build(options.folder) / 1e6:.0f} MB, for any static server")
+    if options.serve is None:
+        return
+    with make_server(options.folder, options.serve) as server, suppress(KeyboardInterrupt):
+        print(f"open http://127.0.0.1:{server.server_port}/ and stop with Ctrl-C", flush=True)
+        server.serve_forever()

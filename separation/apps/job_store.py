@@ -1,0 +1,332 @@
+"""The app's jobs: songs that were sent to it, one after the other. They are kept on disk and survive a restart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from separation.audio.encoders import FORMATS
+from separation.audio.formats import AudioFile
+from separation.errors import UserError, cannot_write
+from separation.files import portable_name, replacing
+from separation.inference.weights import find_weights, stems_of
+from separation.inference.stream import available_stems
+from separation.songs.arguments import STEM_SETS, sort_out
+from separation.songs.batch import Job, Settings, plan, separate
+from separation.songs.find import STEM_FILES, STEM_MP4, Song, shortened
+from separation.songs.naming import Naming
+from separation.songs.outputs import EXTENSIONS, STEM_FILE, StemFormat, join
+from separation.songs.page import Page
+from separation.stems import KNOWN_AS, STEMS, source_names
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+JOBS, RECORD, LOCK = ".jobs", "job.json", "lock"
+"""The folder of all jobs, the record in that of a job, and the file that a running app holds a lock on."""
+
+PENDING, PENDING_BYTES = 500, 64 << 30
+"""Jobs that may wait at a time, and the size of their songs."""
+
+ENDED, KEPT_FILES = 1000, 4
+"""Jobs that are remembered when they have ended, and how many of these may hold a stem file."""
+
+QUALITIES = ("fast", "best")
+KINDS = ("stems", "stem_file")
+STATES = ("uploading", "waiting", "running", "done", "failed")
+OPEN_STATES = STATES[:3]
+
+
+class CancelledError(Exception):
+    """A client has deleted the job."""
+
+
+@dataclass
+class StoredJob:
+    """A song to separate (`kind` "stems"), or a stem file to write of one that is separated ("stem_file")."""
+
+    folder: Path
+    name: str
+    kind: str = "stems"
+    options: Mapping[str, str] = field(default_factory=dict)
+    """The `stems`, `format` and `quality` that were asked for."""
+    file: str = ""
+    """Name of the song's or the stem file in `folder`."""
+    state: str = "uploading"
+    """One of `STATES`, or `cancelled`."""
+    progress: float | None = 0.0
+    """Share that is done; None where the song does not tell its length."""
+    size: int = 0
+    """Bytes that have been received."""
+    song: str = ""
+    """Name of the song on the page, when it is there."""
+    already_there: bool = False
+    """Whether the stems were there before."""
+    error: Mapping[str, str] | None = None
+    """`code` and `message` of what went wrong."""
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.file
+
+    @classmethod
+    def load(cls, record: Path, folder: Path) -> StoredJob:
+        """The job of a record, which waits again if it had not ended. Raises ValueError or TypeError.
+
+        A folder may come from somebody else, and its records must not lead out of it.
+        """
+        job = cls(**{**json.loads(record.read_text(encoding="utf-8")), "folder": folder})
+        plain = all(name and name == Path(name).name != ".." for name in (job.name, job.file))
+        if not plain or record.parent.is_symlink() or job.kind not in KINDS or job.state not in STATES:
+            raise ValueError
+        if job.state in OPEN_STATES:
+            job.state, job.progress = "waiting", 0.0
+        return job
+
+    def save(self) -> None:
+        record = {**asdict(self), "folder": None}
+        with suppress(UserError), replacing(self.folder / RECORD) as partial:  # a full disk must not stop the queue
+            partial.write_text(json.dumps(record), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a client may choose: the values of `stems`, `format` and `quality`, defaults first."""
+
+    weights: tuple[str, ...]
+    """As given to `--weights`; empty for the shipped ones."""
+    device: str
+    values: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def find(cls, weights: Sequence[str], device: str, default: Mapping[str, str]) -> Choices:
+        """All choices that these weights allow. Raises `UserError` when `default` is not one of them."""
+        separator = load_settings(weights, device, **default).separator()
+        names = available_stems(separator) if weights else [n for target in STEMS for n in source_names([target])]
+        sets = (name for name, stems in STEM_SETS.items() if set(stems) <= set(names))
+        values = {"stems": (*sets, *names), "format": tuple(FORMATS), "quality": QUALITIES}
+        return cls(tuple(weights), device, {key: tuple(dict.fromkeys((default[key], *values[key]))) for key in values})
+
+    def settings(self, options: Mapping[str, str]) -> Settings:
+        """What a song is separated with; what is not in `options` is the default. Raises `UserError`."""
+        chosen = {key: options.get(key) or values[0] for key, values in self.values.items()}
+        chosen["stems"] = KNOWN_AS.get(chosen["stems"], chosen["stems"])
+        for key, known in self.values.items():
+            if chosen[key] not in known:
+                raise UserError(f"{key} cannot be {chosen[key]}: choose among {', '.join(known)}.", f"unknown_{key}")
+        return load_settings(self.weights, self.device, **chosen)
+
+
+def load_settings(weights: Sequence[str], device: str, stems: str, format: str, quality: str) -> Settings:
+    """As the command `separate` has them, with stems in one string. Raises `UserError` as `find_weights` does."""
+    names, others = sort_out(stems.split())
+    if others:
+        raise UserError(f"there is no stem called {others[0]}.", "unknown_stems")
+    chosen = [*weights] or [quality]
+    form = StemFormat(format)
+    return Settings(find_weights(chosen, names), device, stems_of(chosen, names), form, quality == "best")
+
+
+class JobStore:
+    """Works on jobs, one of each kind at a time, and lists what is separated on the page of a folder.
+
+    Jobs that a stopped app left behind are taken over. Raises `UserError` when the folder cannot be written, or its
+    page was not written by this program.
+    """
+
+    def __init__(self, folder: Path, choices: Choices):
+        self.folder, self.choices = folder, choices
+        self.jobs: dict[str, StoredJob] = {}
+        self.changed = threading.Condition()
+        try:
+            self.own = folder / JOBS / secrets.token_hex(8)
+            self.own.mkdir(parents=True)
+            self._lock = lock(self.own / LOCK)
+            self.page = Page(folder)
+            for other in (folder / JOBS).iterdir():
+                self._take_over(other)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        for kind, work in (("stems", self._separate), ("stem_file", self._join)):
+            threading.Thread(target=self._work, args=(kind, work), daemon=True).start()
+
+    def _take_over(self, other: Path) -> None:
+        """Take over the jobs of an app that has ended: the system has released its lock."""
+        is_other = other != self.own and not other.is_symlink() and (other / LOCK).is_file()
+        held = lock(other / LOCK) if is_other else None
+        if held is None:
+            return
+        with held:
+            for record in sorted(other.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime_ns):
+                with suppress(OSError, ValueError, TypeError):
+                    job = StoredJob.load(record, self.own / record.parent.name)
+                    record.parent.rename(job.folder)
+                    self.jobs[job.id] = job
+        shutil.rmtree(other, ignore_errors=True)
+
+    def receive(self, name: str, options: Mapping[str, str], size: int = 0) -> StoredJob:
+        """A job for a song of this file name that is about to arrive; its content is to be written to `job.path`.
+
+        Raises `UserError` when there are no such options, or too many jobs wait.
+        """
+        path = PurePosixPath(name.replace("\\", "/"))
+        title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_FILES) else path.stem
+        title, suffix = shortened(portable_name(title.strip(" ._") or "song")), path.suffix.lower()
+        suffix = suffix if suffix[1:].isalnum() and len(suffix) <= 6 else ""
+        self.choices.settings(options)
+        return self._add(
+            StoredJob(self.own / secrets.token_hex(8), title, "stems", dict(options), f"{title}{suffix}"), size
+        )
+
+    def write_stem_file(self, song: str) -> StoredJob:
+        """A job for the stem file of a song on the page. Raises `UserError` when too many jobs wait."""
+        file = f"{shortened(portable_name(song))}.{EXTENSIONS[STEM_FILE]}"
+        job = self._add(StoredJob(self.own / secrets.token_hex(8), song, "stem_file", {}, file, song=song))
+        self.start(job)
+        return job
+
+    def _add(self, job: StoredJob, size: int = 0) -> StoredJob:
+        with self.changed:
+            pending = [other for other in self.jobs.values() if other.state in OPEN_STATES]
+            if len(pending) >= PENDING or sum(other.size for other in pending) + size > PENDING_BYTES:
+                raise UserError(f"{len(pending)} songs are waiting: try again later.", "queue_full")
+            try:
+                job.folder.mkdir()
+            except OSError as error:
+                raise cannot_write(job.folder, error) from error
+            self.jobs[job.id] = job
+        return job
+
+    def start(self, job: StoredJob) -> None:
+        """The job has all that it needs."""
+        with self.changed:
+            if job.state == "uploading":
+                job.state, job.progress = "waiting", 0.0
+                job.save()
+                self.changed.notify_all()
+
+    def fail(self, job: StoredJob, error: UserError) -> None:
+        """The job cannot be done."""
+        message = str(error).replace(str(job.path), f"“{job.name}”")
+        self._end(job, state="failed", error={"code": error.code, "message": message})
+
+    def delete(self, id: str) -> None:
+        """Cancel a job, or forget it when it has ended. Raises `KeyError` when there is no such job."""
+        with self.changed:
+            job = self.jobs.pop(id)
+            running, job.state = job.state == "running", "cancelled"
+        if not running:  # else its thread does
+            shutil.rmtree(job.folder, ignore_errors=True)
+
+    def _end(self, job: StoredJob, **facts: Any) -> None:
+        with self.changed:
+            if job.state == "cancelled":
+                return
+            for name, value in facts.items():
+                setattr(job, name, value)
+            if job.kind == "stems":
+                with suppress(OSError):
+                    job.path.unlink(missing_ok=True)
+            job.save()
+            ended = [other for other in self.jobs.values() if other.state not in OPEN_STATES]
+            files = [other for other in ended if other.kind == "stem_file"]
+        for other in (*ended[:-ENDED], *files[:-KEPT_FILES]):
+            with suppress(KeyError):
+                self.delete(other.id)
+
+    def _work(self, kind: str, work: Callable[[StoredJob], None]) -> None:
+        while True:
+            with self.changed:
+                waiting = (job for job in self.jobs.values() if (job.kind, job.state) == (kind, "waiting"))
+                if (job := next(waiting, None)) is None:
+                    self.changed.wait()
+                    continue
+                job.state = "running"
+            try:
+                work(job)
+            except CancelledError:
+                pass
+            except UserError as error:
+                self.fail(job, error)
+            except Exception as error:  # one song must not stop the queue
+                self.fail(job, UserError(f"“{job.name}” cannot be separated ({error}).", "internal"))
+            if job.state == "cancelled":
+                shutil.rmtree(job.folder, ignore_errors=True)
+
+    def _separate(self, job: StoredJob) -> None:
+        settings = self.choices.settings(job.options)
+        naming = Naming(self.folder, settings.form.format)
+        planned, failures = plan([Song(job.name, AudioFile(job.path))], naming, settings)
+        if failures:
+            raise failures[0][1]
+        (work,) = planned
+        if not work.is_done:
+            separate(work, settings, lambda share: report(job, share))
+        entry = self.page.describe(work.song.name, work.paths, not work.is_done, job.path)
+        with self.changed:  # a song that is deleted before this is not listed, one that is deleted after it is
+            if job.state == "cancelled":
+                if not work.is_done:
+                    remove_stems(work, self.folder)
+                raise CancelledError
+            self.page.put(entry)
+            self._end(job, state="done", progress=1.0, song=work.song.name, already_there=work.is_done)
+
+    def _join(self, job: StoredJob) -> None:
+        song = next((song for song in self.page.songs() if song["name"] == job.song), None)
+        if song is None:
+            raise UserError(f"“{job.song}” is no longer listed.", "unknown_song")
+        stems = {stem["name"]: self.page.file(stem["audio"]) for stem in song["stems"]}
+        cover = self.page.file(song["cover"]).read_bytes() if "cover" in song else None
+        join(stems, job.path, cover, lambda share: report(job, share))
+        self._end(job, state="done", progress=1.0)
+
+
+def report(job: StoredJob, share: float) -> None:
+    """Note which share of a job is done, 0 if nobody knows. Raises `CancelledError` when it has been deleted."""
+    if job.state == "cancelled":
+        raise CancelledError
+    job.progress = share or None
+
+
+def remove_stems(work: Job, folder: Path) -> None:
+    """Remove the stems of a song, their pictures and what is remembered of them."""
+    for path in work.paths.values():
+        for file in (path, path.with_suffix(".png"), path.with_suffix(".cover.jpg"), work.memory):
+            file.unlink(missing_ok=True)
+        with suppress(OSError):  # it holds something else
+            if path.parent != folder:
+                path.parent.rmdir()
+
+
+def song_id(name: str) -> str:
+    """What addresses call a song."""
+    return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+
+
+def lock(path: Path) -> BinaryIO | None:
+    """The file, locked for as long as it is open in this process, or None when another process holds it."""
+    file = path.open("ab")
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
