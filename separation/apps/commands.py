@@ -17,6 +17,8 @@ def main() -> None:
     detail = ". The file's metadata tells a host what it must know: names of the stems, STFT, latency, licence."
     export = commands.add_parser("export", help=about, description=about.capitalize() + detail)
     export.add_argument("weights", type=Path, metavar="WEIGHTS", help="a file that train.py wrote, or pretrained/*")
+    help_network = "class of a network that is not part of this package; its code is imported"
+    export.add_argument("--network", metavar="PACKAGE.MODULE:CLASS", help=help_network)
     export.add_argument("output", type=Path, metavar="OUT.onnx", help="the file to write")
     export.set_defaults(run=export_weights)
     about = "make a folder for any static server, in which a browser separates songs by itself"
@@ -32,7 +34,7 @@ def main() -> None:
 def export_weights(options: argparse.Namespace) -> None:
     from separation.apps.export import export
 
-    metadata = {key: json.loads(text) for key, text in export(options.weights, options.output).items()}
+    metadata = {key: json.loads(text) for key, text in export(options.weights, options.output, options.network).items()}
     size = options.output.stat().st_size / 1e6
     print(f"{options.output}: {size:.1f} MB; {', '.join(metadata['sources'])}; {metadata['latency']:.2f} s late")
 

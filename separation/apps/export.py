@@ -26,7 +26,7 @@ from contextlib import redirect_stdout
 from io import BytesIO, StringIO
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,36 +44,41 @@ from separation.models.unet_stream import Memory, UNetStream
 OPSET = 17
 """Of ONNX; every runtime since 2022 has it."""
 
+TOLERANCE = 1e-2
+"""By how much ONNX Runtime, with constants in half precision, may differ from torch on noise of unit power."""
+
 
 def export(weights: str | Path, path: str | Path, network: str | None = None) -> dict[str, str]:
-    """Write the network of a weights file as ONNX, all or nothing, and give its metadata.
+    """Write the network of a weights file as ONNX, all or nothing, and return its metadata.
 
-    Raises `UserError` when the weights are missing, damaged or foreign, the file cannot be written, or the package onnx
-    is not installed.
+    `network` names the class of a network that is not part of this package. Raises `UserError` when the weights are
+    missing, damaged or foreign, the network does something that ONNX cannot, the file cannot be written, or the
+    packages onnx and onnxruntime are not installed.
     """
     try:
         import onnx
+        import onnxruntime
     except ImportError as error:
-        raise UserError("writing ONNX needs the package onnx: pip install onnx onnxruntime.") from error
+        raise UserError(f"writing ONNX needs {error.name}: pip install onnx onnxruntime.", "missing_package") from error
     loaded = load_weights(weights, network=network)
-    if not isinstance(loaded.network.generator, UNet):
-        raise UserError(
-            f"{weights} cannot be written as ONNX: the exporter writes a step of the stream of the U-Net, "
-            f"and this is a {type(loaded.network.generator).__name__}.",
-            code="no_export",
-        )
-    step = Step(loaded.network)
-    model = onnx.load_from_string(trace(step))
-    said = metadata(loaded, step)
-    onnx.helper.set_model_props(model, said)
+    try:
+        step = Step(loaded.network)
+        model = onnx.load_from_string(trace(step))
+    except Exception as error:  # a network's own, or one of the tracer's
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{weights} cannot become ONNX: {reason[0].rstrip('.')}.", "no_export") from error
+    facts = metadata(loaded, step)
+    onnx.helper.set_model_props(model, facts)
     for state, following in zip(model.graph.input[1:], model.graph.output[1:], strict=True):
         following.type.CopyFrom(state.type)  # the tracer lost the shapes of these
     halve(model.graph)
     model.producer_name, model.producer_version = "separation", separation.__version__
     onnx.checker.check_model(model)
+    content = model.SerializeToString()
+    check(step, onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]))
     with replacing(Path(path)) as partial:
-        partial.write_bytes(model.SerializeToString())
-    return said
+        partial.write_bytes(content)
+    return facts
 
 
 def halve(graph: Any) -> None:
@@ -96,73 +101,130 @@ def halve(graph: Any) -> None:
     graph.node.extend(nodes)
 
 
+class Complex:
+    """A mixture as two real tensors, for ONNX knows no complex ones: its parts, its magnitude, slices and reshapes."""
+
+    def __init__(self, real: Tensor, imag: Tensor):
+        self.real, self.imag = real, imag
+
+    def abs(self) -> Tensor:
+        return (self.real.square() + self.imag.square()).sqrt()
+
+    def __getitem__(self, places: Any) -> Complex:
+        return Complex(self.real[places], self.imag[places])
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("shape", "device", "ndim", "size", "dim"):
+            return getattr(self.real, name)
+        if name not in ("transpose", "permute", "flatten", "unflatten", "reshape", "narrow", "unsqueeze", "squeeze"):
+            raise AttributeError(f"the network asks for {name} of its complex mixture, which ONNX does not have")
+        return lambda *places: Complex(getattr(self.real, name)(*places), getattr(self.imag, name)(*places))
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        first, *others = arguments
+        return getattr(first, function.__name__)(*others, **(options or {}))
+
+
+class UNetMasks:
+    """The U-Net's masks as a stream: `[2 channels, frames, bins, 2]` to `[targets, 2 channels, frames, bins]`."""
+
+    def __init__(self, unet: UNet):
+        self.unet, self.stream = unet, UNetStream(unet, torch.float32)
+        self.lag = self.stream.lag
+
+    def __call__(self, mixture: Tensor) -> Tensor:
+        left, right = mixture[:, :, : self.unet.used_bins].unbind(0)
+        views = (left, right, (left + right) / 2, (left - right) / 2)
+        logits = self.stream.logits(compress_powers(torch.stack([view.square().sum(-1) for view in views])))
+        return self.unet.masks(logits[None], mixture.shape[2], dim=-1)[0]
+
+
+class ChunkedMasks:
+    """The same of any network whose context has an end: each piece is computed with the context on both sides."""
+
+    def __init__(self, network: MaskingNetwork):
+        self.generator, self.lag = network.generator, network.context
+        self.before = Memory(2 * self.lag, dim=1)
+
+    def __call__(self, mixture: Tensor) -> Tensor:
+        real, imag = self.before(mixture).transpose(1, 2).unbind(-1)
+        masks = self.generator(Complex(real[None], imag[None]))[0]
+        return masks[..., self.lag : self.lag + mixture.shape[1]].transpose(-1, -2)
+
+
 class Step(nn.Module):
-    """A step of a network's stream, with its states as arguments and results; see above."""
+    """A step of a network within a song, with its states as arguments and results; see above."""
 
     @torch.no_grad()
     def __init__(self, network: MaskingNetwork):
         super().__init__()
         network.requires_grad_(False)
-        self.generator, self.bins = network.generator, network.settings.bins
-        self.stream = UNetStream(network.generator, torch.float32)
-        self.mixture = Memory(self.stream.lag, dim=1)
-        self.histories = {name: history for name, history in self._named() if history.length}
-        self(torch.zeros(2, network.stride, self.bins, 2))
-        self.initial = {name: torch.zeros_like(history.frames) for name, history in self.histories.items()}
-
-    def _named(self):
-        stream = self.stream
-        yield "mixture", self.mixture
-        yield "inlet", stream.before
-        yield from ((f"even_{level}", history) for level, history in enumerate(stream.evens))
-        yield from ((f"skip_{level}", history) for level, history in enumerate(reversed(stream.skips)))
-        levels = {f"encoder_{level}": blocks for level, blocks in enumerate(stream.encoder)}
-        levels |= {"bottom": stream.bottom}
-        levels |= {f"decoder_{level}": blocks for level, blocks in enumerate(stream.decoder)}
-        for level, blocks in levels.items():
-            yield from ((f"{level}_{index}", block.before) for index, block in enumerate(blocks))
+        self.stride, self.bins = network.stride, network.settings.bins
+        if network.segment:
+            raise TypeError("its network hears whole segments of a song, which a step cannot")
+        is_unet = isinstance(network.generator, UNet)
+        self.masks = UNetMasks(cast(UNet, network.generator)) if is_unet else ChunkedMasks(network)
+        self.lag, self.mixture = self.masks.lag, Memory(self.masks.lag, dim=1)
+        self.memories = {"state_mixture": self.mixture} if self.lag else {}
+        self.memories |= memories(self.masks, "state")
+        self(torch.zeros(2, self.stride, self.bins, 2))
+        self.initial = [torch.zeros_like(cast(Tensor, memory.frames)) for memory in self.memories.values()]
 
     def forward(self, mixture: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        for history, state in zip(self.histories.values(), states, strict=False):  # without states they begin anew
-            history.frames = state
-        left, right = mixture[:, :, : self.generator.used_bins].unbind(0)
-        views = (left, right, (left + right) / 2, (left - right) / 2)
-        logits = self.stream.logits(compress_powers(torch.stack([view.square().sum(-1) for view in views])))
-        masks = self.generator.masks(logits[None], self.bins, dim=-1)[0]
-        targets = masks[..., None] * self.mixture.delay(mixture)
-        return (targets, *(history.frames for history in self.histories.values()))
+        for memory, state in zip(self.memories.values(), states, strict=False):  # without states they start at zero
+            memory.frames = state
+        targets = self.masks(mixture)[..., None] * self.mixture.delay(mixture)
+        return (targets, *(cast(Tensor, memory.frames) for memory in self.memories.values()))
+
+
+def memories(holder: Any, name: str) -> dict[str, Memory]:
+    """The states that something holds, by where they are in it."""
+    if isinstance(holder, Memory):
+        return {name: holder} if holder.length else {}
+    if isinstance(holder, nn.Module) or not (isinstance(holder, list) or hasattr(holder, "__dict__")):
+        return {}
+    parts = enumerate(holder) if isinstance(holder, list) else vars(holder).items()
+    return {key: memory for part, value in parts for key, memory in memories(value, f"{name}_{part}").items()}
 
 
 def trace(step: Step) -> bytes:
     """The ONNX file of a step, without metadata."""
-    example = torch.rand(2, 2 * step.generator.stride, step.bins, 2)
-    names = list(step.histories)
+    example = torch.rand(2, 2 * step.stride, step.bins, 2)
+    names = list(step.memories)
     buffer = BytesIO()
     # The tracer warns of what it takes for constant, such as the number of bands, and of being the older one.
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             step,
-            (example, *step.initial.values()),
-            buffer,
+            (example, *step.initial),
+            cast(Any, buffer),  # torch 2.14 takes it, without saying so
             dynamo=False,
             opset_version=OPSET,
-            input_names=["mixture", *names_of_states(names)],
-            output_names=["targets", *(f"next_{name}" for name in names_of_states(names))],
+            input_names=["mixture", *names],
+            output_names=["targets", *(f"next_{name}" for name in names)],
             dynamic_axes={"mixture": {1: "frames"}, "targets": {2: "frames"}},
         )
     return buffer.getvalue()
 
 
-def names_of_states(names: list[str]) -> list[str]:
-    return [f"state_{name}" for name in names]
+@torch.no_grad()
+def check(step: Step, session: Any) -> None:
+    """Raise `UserError` unless the file gives the same as torch, for a piece of another length as well."""
+    piece = torch.randn(2, 3 * step.stride, step.bins, 2)
+    inputs = [state.name for state in session.get_inputs()]
+    found, *_ = session.run(None, dict(zip(inputs, [piece.numpy(), *(s.numpy() for s in step.initial)], strict=False)))
+    expected, *_ = step(piece, *step.initial)
+    if found.shape != expected.shape or not torch.allclose(torch.from_numpy(found), expected, atol=TOLERANCE, rtol=0):
+        raise UserError("the network gives other stems as ONNX than it does in torch.", "no_export")
 
 
 def metadata(weights: Weights, step: Step) -> dict[str, str]:
     """What the file says about itself."""
     network = weights.network
-    settings, stride, lag = network.settings, network.stride, step.stream.lag
-    said = {
+    settings, stride, lag = network.settings, network.stride, step.lag
+    facts = {
         "format": FORMAT,
         "targets": network.targets,
         "sources": network.sources,
@@ -176,10 +238,10 @@ def metadata(weights: Weights, step: Step) -> dict[str, str]:
             "synthesis_gain": 1 / network.spectral.gain,
         },
         "stride": stride,
-        "context": -(-network.context // stride) * stride,
+        "context": network.context,
         "lag": lag,
         "latency": ((lag + stride) * settings.hop + settings.padding) / settings.sample_rate,
         "licence": weights.licence,
         "version": separation.__version__,
     }
-    return {key: json.dumps(value) for key, value in said.items()}
+    return {key: json.dumps(value) for key, value in facts.items()}

@@ -18,8 +18,8 @@ from separation.audio.encoders import FORMATS
 from separation.audio.formats import AudioFile
 from separation.errors import UserError, cannot_write
 from separation.files import portable_name, replacing
-from separation.inference.weights import find_weights, stems_of
 from separation.inference.stream import available_stems
+from separation.inference.weights import find_weights, stems_of
 from separation.songs.arguments import STEM_SETS, sort_out
 from separation.songs.batch import Job, Settings, plan, separate
 from separation.songs.find import STEM_FILES, STEM_MP4, Song, shortened
@@ -117,7 +117,9 @@ class Choices:
     def find(cls, weights: Sequence[str], device: str, default: Mapping[str, str]) -> Choices:
         """All choices that these weights allow. Raises `UserError` when `default` is not one of them."""
         separator = load_settings(weights, device, **default).separator()
-        names = available_stems(separator) if weights else [n for target in STEMS for n in source_names([target])]
+        names = (
+            available_stems(separator.network) if weights else [n for target in STEMS for n in source_names([target])]
+        )
         sets = (name for name, stems in STEM_SETS.items() if set(stems) <= set(names))
         values = {"stems": (*sets, *names), "format": tuple(FORMATS), "quality": QUALITIES}
         return cls(tuple(weights), device, {key: tuple(dict.fromkeys((default[key], *values[key]))) for key in values})
@@ -245,9 +247,8 @@ class JobStore:
             job.save()
             ended = [other for other in self.jobs.values() if other.state not in OPEN_STATES]
             files = [other for other in ended if other.kind == "stem_file"]
-        for other in (*ended[:-ENDED], *files[:-KEPT_FILES]):
-            with suppress(KeyError):
-                self.delete(other.id)
+            for other in {old.id: old for old in (*ended[:-ENDED], *files[:-KEPT_FILES])}:
+                self.delete(other)
 
     def _work(self, kind: str, work: Callable[[StoredJob], None]) -> None:
         while True:

@@ -51,7 +51,8 @@ MEDIA_TYPES |= {".m4a": "audio/mp4", ".png": "image/png", ".jpg": "image/jpeg"}
 
 POLICY = (
     "default-src 'none'; script-src 'sha256-{}'; style-src 'unsafe-inline'; connect-src 'self' blob:; "
-    "img-src 'self' data: blob:; media-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
 """Content-Security-Policy of the page, which runs no script but the one of this hash."""
 

@@ -128,7 +128,7 @@ class Page:
         return songs
 
     def file(self, link: str) -> Path:
-        """The file that a link of an entry leads to. Raises `UserError` when it is gone, or a link out of the folder."""
+        """The file that a link of an entry leads to. Raises `UserError` when it is gone or outside of the folder."""
         path = self.folder / _path(link)
         if not (path.resolve().is_relative_to(self.folder.resolve()) and path.is_file()):
             raise UserError(f"{path.name} is gone.", "file_gone")

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import REPOSITORY, environment
 from music import make_song
-from networks import random_weights
+from networks import FAST, random_weights
 
 from separation.apps.export import export
 from separation.errors import UserError
+from separation.inference.config import NetworkSettings
 from separation.inference.separator import Separator
-from separation.inference.weights import load_network, pretrained
+from separation.inference.weights import build_network, load_network, pretrained, save_weights
 from separation.stems import STEMS
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -98,3 +100,66 @@ def test_what_is_no_weights_file_is_not_exported(tmp_path):
     with pytest.raises(UserError, match=r"foreign\.safetensors"):
         export(tmp_path / "foreign.safetensors", tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
+
+
+class MagnitudeMask(torch.nn.Module):
+    """A network as a user may write it: masks from the magnitudes of three frames."""
+
+    context = 1
+
+    def __init__(self, targets: int, bins: int, complete: bool, scale: float = 1.0):
+        super().__init__()
+        self.targets, self.scale = targets, scale
+        self.layer = torch.nn.Conv2d(2, 2 * targets, (5, 3), padding=(2, 1))
+
+    def forward(self, mixture: torch.Tensor) -> torch.Tensor:
+        masks = torch.sigmoid(self.scale * self.layer(torch.log1p(torch.abs(mixture))))
+        return masks.unflatten(1, (self.targets, 2))
+
+
+class PhaseMask(MagnitudeMask):
+    def forward(self, mixture: torch.Tensor) -> torch.Tensor:
+        return super().forward(mixture * torch.exp(1j * torch.angle(mixture)))
+
+
+class LengthMask(MagnitudeMask):
+    """What it does depends on the length of a piece, which the tracer takes for a constant."""
+
+    def forward(self, mixture: torch.Tensor) -> torch.Tensor:
+        return super().forward(mixture) / float(mixture.shape[-1])
+
+
+def own_weights(folder: Path, network: str, **arguments) -> Path:
+    settings = NetworkSettings(("vocals",), FAST, network, arguments)
+    path = folder / "own.safetensors"
+    torch.manual_seed(0)
+    save_weights(path, build_network(settings), settings, {}, licence="MIT")
+    return path
+
+
+def test_a_network_of_ones_own_is_exported(tmp_path):
+    name = f"{__name__}:MagnitudeMask"
+    path = own_weights(tmp_path, name, scale=3.0)
+    export(path, tmp_path / "model.onnx", name)
+    song = make_song(3, 1.5)["mixture"]
+    separator = Separator.load(path, "cpu", network=name)
+    separator.precision = "fp32"
+    expected = separator(song, 44100)["vocals"]
+    heard = host(tmp_path / "model.onnx", song.numpy(), [1, 7, 2, 16])["vocals"]
+    assert np.abs(heard - expected.numpy()).max() < 1e-4 and heard.std() > 0.001
+
+
+@pytest.mark.parametrize("network", ["PhaseMask", "LengthMask", "open_unmix"])
+def test_what_onnx_cannot_do_is_refused_in_a_sentence(tmp_path, network):
+    name = network if network == "open_unmix" else f"{__name__}:{network}"
+    path = own_weights(tmp_path, name)
+    with pytest.raises(UserError) as error:
+        export(path, tmp_path / "model.onnx", name)
+    assert error.value.code == "no_export" and "\n" not in str(error.value)
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_code_is_not_imported_because_a_file_says_so(tmp_path):
+    path = own_weights(tmp_path, f"{__name__}:MagnitudeMask")
+    with pytest.raises(UserError):
+        export(path, tmp_path / "model.onnx")
