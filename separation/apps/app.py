@@ -8,13 +8,13 @@ import secrets
 import socket
 import threading
 import webbrowser
+from pathlib import Path
 from urllib.parse import quote
 
 from separation.audio.encoders import FORMATS
 from separation.errors import UserError
 from separation.files import user_path
 from separation.runtime import DEVICE_HELP
-from separation.stems import KNOWN_AS
 
 TOKEN = "SEPARATION_TOKEN"
 """Environment variable with a token of the user's own. Where it is set, this machine needs the token as well."""
@@ -35,13 +35,9 @@ def main() -> None:
     except ImportError as error:
         raise UserError(f"the app needs {error.name}: run `pip install '.[app]'`.", "missing_package") from error
     listener = listen(options.host, options.port)
-    default = {
-        "stems": KNOWN_AS.get(options.stems, options.stems),
-        "format": options.format,
-        "quality": options.quality,
-    }
+    default = {"stems": options.stems, "format": options.format, "quality": options.quality}
     choices = Choices.find(options.weights or [], options.device, default)
-    store = JobStore(user_path(options.output), choices)
+    store = JobStore(options.output, choices)
     token = os.environ.get(TOKEN) or (None if is_loopback(options.host) else secrets.token_urlsafe(16))
     address = address_of(options.host, listener.getsockname()[1]) + (f"?token={quote(token, safe='')}" if token else "")
     print(f"Drop songs on {address}\nStems go to {store.folder.resolve()}. Ctrl-C ends.", flush=True)
@@ -60,10 +56,16 @@ def parse_arguments() -> argparse.Namespace:
         "ask for it behind a proxy on this machine as well.",
     )
     add = parser.add_argument
-    add("--stems", default="all", help="`two`, `all` or the name of a stem (default: %(default)s)")
-    add("--format", choices=FORMATS, default="wav", help="of the stems (default: %(default)s)")
+    add("--stems", type=str.lower, default="all", help="`two`, `all` or the name of a stem (default: %(default)s)")
+    add("--format", type=str.lower, choices=FORMATS, default="wav", help="of the stems (default: %(default)s)")
     add("--quality", choices=("fast", "best"), default="fast", help="best takes three times as long (default: fast)")
-    add("--output", default="outputs", metavar="FOLDER", help="of the stems (default: %(default)s)")
+    add(
+        "--output",
+        type=user_path,
+        default=Path("outputs"),
+        metavar="FOLDER",
+        help="of the stems (default: %(default)s)",
+    )
     add("--weights", action="append", metavar="FILE", help="`fast`, `best` or a file (default: fast)")
     add("--device", default="auto", help=DEVICE_HELP)
     add("--port", type=int, default=8000, help="of the page, or the next free one (default: %(default)s)")

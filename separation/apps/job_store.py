@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import secrets
 import shutil
 import sys
 import threading
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -19,12 +21,10 @@ from separation.audio.formats import AudioFile
 from separation.errors import UserError, cannot_write
 from separation.files import portable_name, replacing
 from separation.inference.stream import available_stems
-from separation.inference.weights import find_weights, stems_of
-from separation.songs.arguments import STEM_SETS, sort_out
 from separation.songs.batch import Job, Settings, plan, separate
+from separation.songs.command import STEM_SETS, choose_settings, sort_out
 from separation.songs.find import STEM_FILES, STEM_MP4, Song, shortened
-from separation.songs.naming import Naming
-from separation.songs.outputs import EXTENSIONS, STEM_FILE, StemFormat, join
+from separation.songs.outputs import EXTENSIONS, STEM_FILE, Naming, join
 from separation.songs.page import Page
 from separation.stems import KNOWN_AS, STEMS, source_names
 
@@ -120,14 +120,14 @@ class Choices:
         names = (
             available_stems(separator.network) if weights else [n for target in STEMS for n in source_names([target])]
         )
-        sets = (name for name, stems in STEM_SETS.items() if set(stems) <= set(names))
-        values = {"stems": (*sets, *names), "format": tuple(FORMATS), "quality": QUALITIES}
+        sets = [name for name, stems in STEM_SETS.items() if set(stems) <= set(names)]
+        aliases = [alias for alias, stem in KNOWN_AS.items() if stem in names]
+        values = {"stems": (*sets, *aliases, *names), "format": tuple(FORMATS), "quality": QUALITIES}
         return cls(tuple(weights), device, {key: tuple(dict.fromkeys((default[key], *values[key]))) for key in values})
 
     def settings(self, options: Mapping[str, str]) -> Settings:
         """What a song is separated with; what is not in `options` is the default. Raises `UserError`."""
         chosen = {key: options.get(key) or values[0] for key, values in self.values.items()}
-        chosen["stems"] = KNOWN_AS.get(chosen["stems"], chosen["stems"])
         for key, known in self.values.items():
             if chosen[key] not in known:
                 raise UserError(f"{key} cannot be {chosen[key]}: choose among {', '.join(known)}.", f"unknown_{key}")
@@ -135,13 +135,12 @@ class Choices:
 
 
 def load_settings(weights: Sequence[str], device: str, stems: str, format: str, quality: str) -> Settings:
-    """As the command `separate` has them, with stems in one string. Raises `UserError` as `find_weights` does."""
+    """As the command `separate` makes them, with stems in one string. Raises `UserError` as `choose_settings` does."""
     names, others = sort_out(stems.split())
     if others:
         raise UserError(f"there is no stem called {others[0]}.", "unknown_stems")
-    chosen = [*weights] or [quality]
-    form = StemFormat(format)
-    return Settings(find_weights(chosen, names), device, stems_of(chosen, names), form, quality == "best")
+    options = Namespace(stems=names, format=format, bits=None, clip=None, quality=quality, segment=None)
+    return choose_settings(Namespace(**vars(options), weights=[*weights], device=device, cluster=None))
 
 
 class JobStore:
@@ -271,21 +270,29 @@ class JobStore:
 
     def _separate(self, job: StoredJob) -> None:
         settings = self.choices.settings(job.options)
-        naming = Naming(self.folder, settings.form.format)
-        planned, failures = plan([Song(job.name, AudioFile(job.path))], naming, settings)
-        if failures:
-            raise failures[0][1]
-        (work,) = planned
+        work = self._plan(job, settings)
         if not work.is_done:
             separate(work, settings, lambda share: report(job, share))
         entry = self.page.describe(work.song.name, work.paths, not work.is_done, job.path)
         with self.changed:  # a song that is deleted before this is not listed, one that is deleted after it is
             if job.state == "cancelled":
-                if not work.is_done:
+                if not work.kept:
                     remove_stems(work, self.folder)
                 raise CancelledError
             self.page.put(entry)
             self._end(job, state="done", progress=1.0, song=work.song.name, already_there=work.is_done)
+
+    def _plan(self, job: StoredJob, settings: Settings) -> Job:
+        """Where the stems go: another song of the same name gets a number."""
+        naming = Naming(self.folder, settings.form.format)
+        for number in itertools.count(1):
+            name = job.name if number == 1 else f"{job.name} ({number})"
+            planned, failures = plan([Song(name, AudioFile(job.path))], naming, settings)
+            if planned:
+                return planned[0]
+            if failures[0][1].code != "already_there":
+                break
+        raise failures[0][1]
 
     def _join(self, job: StoredJob) -> None:
         song = next((song for song in self.page.songs() if song["name"] == job.song), None)
@@ -307,7 +314,7 @@ def report(job: StoredJob, share: float) -> None:
 def remove_stems(work: Job, folder: Path) -> None:
     """Remove the stems of a song, their pictures and what is remembered of them."""
     for path in work.paths.values():
-        for file in (path, path.with_suffix(".png"), path.with_suffix(".cover.jpg"), work.memory):
+        for file in (path, path.with_suffix(".png"), path.with_suffix(".cover.jpg"), work.record):
             file.unlink(missing_ok=True)
         with suppress(OSError):  # it holds something else
             if path.parent != folder:

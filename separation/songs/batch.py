@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +177,7 @@ def is_of(record: Mapping[str, Any], song: Song) -> bool:
     return is_same_file or known.get("digest") == digest(path, size, changed)
 
 
-@cache
+@lru_cache(maxsize=1000)
 def digest(path: Path, size: int, changed: int) -> str:
     """A number for the content of a file; `size` and `changed` say which content."""
     content = hashlib.blake2b()
@@ -257,7 +257,7 @@ def separate(job: Job, settings: Settings, progress: Callable[[float], None] = r
         )
 
 
-@cache
+@lru_cache(maxsize=2)  # the app may ask for one after the other
 def load_separator(
     weights: tuple[Path, ...], device: str, stems: tuple[str, ...], best: bool = False, network: str | None = None
 ) -> Separator:

@@ -213,6 +213,18 @@ def test_a_song_that_is_there_is_not_separated_again(app):
     assert first["song"] == again["song"]
 
 
+def test_another_song_of_the_same_name_gets_a_number_and_other_stems_a_name_that_says_so(app):
+    songs = {seed: song(seed=seed) for seed in (31, 32)}
+    assert [app.song(app.send("take.wav", songs[seed]))["name"] for seed in (31, 32, 32)] == [
+        "take",
+        "take (2)",
+        "take (2)",
+    ]
+    again = app.song(app.send("take.wav", songs[31], stems="karaoke", format="mp3"))
+    assert again["name"] == "take (karaoke, mp3)"
+    assert [stem["audio"].rpartition("/")[2] for stem in again["stems"]] == ["karaoke.mp3"]
+
+
 def test_a_bad_file_is_a_sentence_and_the_next_song_is_done(app):
     bad = app.send("bad.mp3", b"no music at all")
     assert app.song(app.send("good.wav", song(seed=3)))["name"] == "good"
@@ -381,10 +393,11 @@ def test_the_document_says_what_these_weights_can_give(tmp_path):
     try:
         parameters = app.get("/openapi.json")["paths"]["/api/jobs"]["post"]["parameters"]
         stems, form = (parameter["schema"] for parameter in parameters if parameter["name"] in ("stems", "format"))
-        assert stems["enum"] == ["accompaniment", "two", "vocals"] and stems["default"] == "accompaniment"
+        assert stems["enum"] == ["karaoke", "two", "instrumental", "acapella", "vocals", "accompaniment"]
+        assert stems["default"] == "karaoke"
         assert form["default"] == "mp3"
         entry = app.song(app.send("song.wav", song()))
-        assert [stem["audio"].rpartition("/")[2] for stem in entry["stems"]] == ["accompaniment.mp3"]
+        assert [stem["audio"].rpartition("/")[2] for stem in entry["stems"]] == ["karaoke.mp3"]
     finally:
         app.stop()
 

@@ -29,9 +29,8 @@ def separating(monkeypatch):
     def plan(songs, naming, settings):
         (song,) = songs
         paths = naming.paths(song.name, STEMS)
-        there = all(path.exists() for path in paths.values())
-        memory = next(iter(paths.values())).parent / ".separation.json"
-        return [Job(song, paths, naming.path(song.name, "*"), memory, there)], []
+        kept = tuple(stem for stem, path in paths.items() if path.exists())
+        return [Job(song, paths, naming.path(song.name, "").parent / ".separation.json", kept)], []
 
     def separate(job, settings, progress):
         assert go.wait(30)
@@ -39,7 +38,7 @@ def separating(monkeypatch):
             raise UserError(f"{job.song.file.path} is no audio.", "not_audio")
         for path in job.paths.values():
             write(path, torch.zeros(1, 4000), 8000)
-        job.memory.write_text("{}")
+        job.record.write_text("{}")
         progress(1.0)
 
     monkeypatch.setattr(job_store, "plan", plan)
@@ -208,10 +207,10 @@ def test_a_song_on_the_page_with_a_name_that_leads_away_has_its_stem_file_here(t
 
 
 def test_choices_take_other_names_of_stems_and_the_default_where_nothing_is_chosen():
-    choices = Choices((), "cpu", {"stems": ("all", "accompaniment"), "format": ("mp3",), "quality": ("fast",)})
-    assert choices.settings({"stems": "karaoke"}).stems == ("accompaniment",)
+    choices = Choices((), "cpu", {"stems": ("all", "karaoke"), "format": ("mp3",), "quality": ("fast",)})
+    assert choices.settings({"stems": "karaoke"}).names == ("karaoke",)
     settings = choices.settings({})
-    assert settings.stems == STEMS and settings.form.format == "mp3" and not settings.best
+    assert settings.names == STEMS and settings.form.format == "mp3" and not settings.best
     for option, value in (("stems", "guitar"), ("format", "wav"), ("quality", "best")):
         with pytest.raises(UserError) as error:
             choices.settings({option: value})

@@ -6,7 +6,6 @@ const UNDER_WAY = ["uploading", "waiting", "running", "failed"].map((state) => `
 const LABELS = {
   all: "vocals, drums, bass and other",
   two: "vocals and accompaniment",
-  accompaniment: "karaoke (accompaniment)",
   fast: "fast",
   best: "best (slower)",
 };
