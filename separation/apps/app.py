@@ -11,7 +11,7 @@ import webbrowser
 from pathlib import Path
 from urllib.parse import quote
 
-from separation.audio.encoders import FORMATS
+from separation.audio.formats import FORMATS
 from separation.errors import UserError
 from separation.files import user_path
 from separation.runtime import DEVICE_HELP

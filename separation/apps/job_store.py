@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from separation.audio.encoders import FORMATS
+from separation.audio.formats import FORMATS
 from separation.audio.formats import AudioFile
 from separation.errors import UserError, cannot_write
 from separation.files import portable_name, replacing

@@ -29,7 +29,8 @@ from music import cover_art
 from networks import random_weights
 from PIL import Image
 
-from separation.audio.io import AudioReader, AudioWriter, read, read_cover, write
+from separation.audio.io import AudioReader, AudioWriter, read, write
+from separation.audio.tags import read_cover
 from separation.songs.page import Page
 from separation.stems import STEMS
 
@@ -177,7 +178,7 @@ def test_title_artist_and_cover_are_shown_and_a_stem_file_has_them(app, tmp_path
     assert read_cover(path).startswith(b"\xff\xd8")
     with AudioReader(path) as reader:
         assert reader.tags["title"] == "Lithium" and reader.tags["artist"] == "Nobody 歌"
-    streams = [read(path, stream=stream)[0][:, : 2 * RATE] for stream in range(5)]
+    streams = [read(path, track=stream)[0][:, : 2 * RATE] for stream in range(5)]
     stems = [read(app.folder / "05 track" / f"{stem}.wav")[0] for stem in ("drums", "bass", "other", "vocals")]
     for stream, stem in zip(streams, [sum(stems), *stems], strict=True):
         assert (stream - stem).square().sum() < 0.01 * stem.square().sum()  # 20 dB: AAC loses something
