@@ -14,6 +14,7 @@ from urllib.parse import quote
 from separation.audio.formats import FORMATS
 from separation.errors import UserError
 from separation.files import user_path
+from separation.inference.device import ENGINE_HELP, ENGINES, NETWORK_HELP
 from separation.runtime import DEVICE_HELP
 
 TOKEN = "SEPARATION_TOKEN"
@@ -36,7 +37,8 @@ def main() -> None:
         raise UserError(f"the app needs {error.name}: run `pip install '.[app]'`.", "missing_package") from error
     listener = listen(options.host, options.port)
     default = {"stems": options.stems, "format": options.format, "quality": options.quality}
-    choices = Choices.find(options.weights or [], options.device, default)
+    command = {name: getattr(options, name) for name in ("weights", "device", "engine", "network")}
+    choices = Choices.find(command, default)
     store = JobStore(options.output, choices)
     token = os.environ.get(TOKEN) or (None if is_loopback(options.host) else secrets.token_urlsafe(16))
     address = address_of(options.host, listener.getsockname()[1]) + (f"?token={quote(token, safe='')}" if token else "")
@@ -68,6 +70,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--weights", action="append", metavar="FILE", help="`fast`, `best` or a file (default: fast)")
     add("--device", default="auto", help=DEVICE_HELP)
+    add("--engine", choices=("auto", *ENGINES), default="auto", help=ENGINE_HELP)
+    add("--network", metavar="PACKAGE.MODULE:CLASS", help=NETWORK_HELP)
     add("--port", type=int, default=8000, help="of the page, or the next free one (default: %(default)s)")
     help_host = "where to listen; 0.0.0.0 lets phones and others in the network in (default: %(default)s)"
     add("--host", default="127.0.0.1", help=help_host)

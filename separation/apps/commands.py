@@ -7,6 +7,8 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+from separation.inference.device import NETWORK_HELP
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -17,8 +19,7 @@ def main() -> None:
     detail = ". The file's metadata tells a host what it must know: names of the stems, STFT, latency, licence."
     export = commands.add_parser("export", help=about, description=about.capitalize() + detail)
     export.add_argument("weights", type=Path, metavar="WEIGHTS", help="a file that train.py wrote, or pretrained/*")
-    help_network = "class of a network that is not part of this package; its code is imported"
-    export.add_argument("--network", metavar="PACKAGE.MODULE:CLASS", help=help_network)
+    export.add_argument("--network", metavar="PACKAGE.MODULE:CLASS", help=NETWORK_HELP)
     export.add_argument("output", type=Path, metavar="OUT.onnx", help="the file to write")
     export.set_defaults(run=export_weights)
     about = "make a folder for any static server, in which a browser separates songs by itself"

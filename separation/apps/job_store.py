@@ -10,17 +10,16 @@ import shutil
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from separation.audio.formats import FORMATS
-from separation.audio.formats import AudioFile
+from separation.audio.formats import FORMATS, AudioFile
 from separation.errors import UserError, cannot_write
 from separation.files import portable_name, replacing
-from separation.inference.stream import available_stems
+from separation.inference.separator import available_stems
 from separation.songs.batch import Job, Settings, plan, separate
 from separation.songs.command import STEM_SETS, choose_settings, sort_out
 from separation.songs.find import STEM_FILES, STEM_MP4, Song, shortened
@@ -108,22 +107,20 @@ class StoredJob:
 class Choices:
     """What a client may choose: the values of `stems`, `format` and `quality`, defaults first."""
 
-    weights: tuple[str, ...]
-    """As given to `--weights`; empty for the shipped ones."""
-    device: str
+    command: Mapping[str, Any]
+    """What the command line decides: `weights`, `device`, `engine` and `network`, as `separate` has them."""
     values: Mapping[str, tuple[str, ...]]
 
     @classmethod
-    def find(cls, weights: Sequence[str], device: str, default: Mapping[str, str]) -> Choices:
-        """All choices that these weights allow. Raises `UserError` when `default` is not one of them."""
-        separator = load_settings(weights, device, **default).separator()
-        names = (
-            available_stems(separator.network) if weights else [n for target in STEMS for n in source_names([target])]
-        )
+    def find(cls, command: Mapping[str, Any], default: Mapping[str, str]) -> Choices:
+        """All choices that the weights allow. Raises `UserError` when `default` is not one of them."""
+        separator = load_settings(command, **default).separator()
+        shipped = [name for target in STEMS for name in source_names([target])]
+        names = dict.fromkeys(available_stems(separator.network) if command["weights"] else shipped)
         sets = [name for name, stems in STEM_SETS.items() if set(stems) <= set(names)]
         aliases = [alias for alias, stem in KNOWN_AS.items() if stem in names]
         values = {"stems": (*sets, *aliases, *names), "format": tuple(FORMATS), "quality": QUALITIES}
-        return cls(tuple(weights), device, {key: tuple(dict.fromkeys((default[key], *values[key]))) for key in values})
+        return cls(command, {key: tuple(dict.fromkeys((default[key], *values[key]))) for key in values})
 
     def settings(self, options: Mapping[str, str]) -> Settings:
         """What a song is separated with; what is not in `options` is the default. Raises `UserError`."""
@@ -131,16 +128,16 @@ class Choices:
         for key, known in self.values.items():
             if chosen[key] not in known:
                 raise UserError(f"{key} cannot be {chosen[key]}: choose among {', '.join(known)}.", f"unknown_{key}")
-        return load_settings(self.weights, self.device, **chosen)
+        return load_settings(self.command, **chosen)
 
 
-def load_settings(weights: Sequence[str], device: str, stems: str, format: str, quality: str) -> Settings:
+def load_settings(command: Mapping[str, Any], stems: str, format: str, quality: str) -> Settings:
     """As the command `separate` makes them, with stems in one string. Raises `UserError` as `choose_settings` does."""
     names, others = sort_out(stems.split())
     if others:
         raise UserError(f"there is no stem called {others[0]}.", "unknown_stems")
-    options = Namespace(stems=names, format=format, bits=None, clip=None, quality=quality, segment=None)
-    return choose_settings(Namespace(**vars(options), weights=[*weights], device=device, cluster=None))
+    options = {"bits": None, "clip": None, "segment": None, "cluster": None, **command}
+    return choose_settings(Namespace(stems=names, format=format, quality=quality, **options))
 
 
 class JobStore:

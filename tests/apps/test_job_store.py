@@ -18,7 +18,8 @@ from separation.errors import UserError
 from separation.songs.batch import Job
 from separation.stems import STEMS
 
-CHOICES = Choices((), "cpu", {"stems": ("all", "two"), "format": ("wav", "mp3"), "quality": ("fast", "best")})
+COMMAND = {"weights": None, "device": "cpu", "engine": "torch", "network": None}
+CHOICES = Choices(COMMAND, {"stems": ("all", "two"), "format": ("wav", "mp3"), "quality": ("fast", "best")})
 
 
 @pytest.fixture
@@ -207,7 +208,7 @@ def test_a_song_on_the_page_with_a_name_that_leads_away_has_its_stem_file_here(t
 
 
 def test_choices_take_other_names_of_stems_and_the_default_where_nothing_is_chosen():
-    choices = Choices((), "cpu", {"stems": ("all", "karaoke"), "format": ("mp3",), "quality": ("fast",)})
+    choices = Choices(COMMAND, {"stems": ("all", "karaoke"), "format": ("mp3",), "quality": ("fast",)})
     assert choices.settings({"stems": "karaoke"}).names == ("karaoke",)
     settings = choices.settings({})
     assert settings.names == STEMS and settings.form.format == "mp3" and not settings.best
