@@ -56,7 +56,9 @@ class Teacher:
     @cached_property
     def signature(self) -> list[str]:
         """Identifies the teacher: songs that another one labelled are labelled again."""
-        files = find_weights(self.weights, self.stems)
+        # Either engine gives the same labels: a store built by one is not built again by the other.
+        engine = "auto" if any(name.endswith(".onnx") for name in self.weights) else "torch"
+        files = find_weights(self.weights, self.stems, engine)
         hashes = [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files]
         return hashes if self.depth == DEPTH else [*hashes, f"{self.depth:g} dB"]
 
