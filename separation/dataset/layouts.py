@@ -168,7 +168,7 @@ def find_tracks(dataset: str, root: Path) -> list[Track]:
 
 
 def _is_visible(track: Track, root: Path) -> bool:
-    """Whether a song is not in a trash folder, or a Mac's resource fork: musdb 0.4.3 lists "._song.stem.mp4", too."""
+    """Whether no file of a song is hidden or in a trash folder: Macs leave "._song.stem.mp4" beside each song."""
     paths = (file.path for files in track.files.values() for file in files if file.path.is_relative_to(root))
     return not any(is_hidden(name) for path in paths for name in path.relative_to(root).parts)
 
