@@ -32,6 +32,8 @@ class OpenUnmix(nn.Module):
     """
 
     audio_channels, views = 2, 4
+    input_mean: Tensor
+    input_scale: Tensor
 
     def __init__(
         self,
@@ -84,4 +86,4 @@ class OpenUnmix(nn.Module):
     def scale_logits(self, factor: float) -> None:
         """Make every mask softer (`factor` below 1) or harder from now on."""
         for parameter in self.expand[-1].parameters():
-            parameter *= factor
+            parameter.mul_(factor)

@@ -73,6 +73,8 @@ class UNet(nn.Module):
 
     audio_channels, views = 2, 4
     top_bands = 8
+    input_mean: Tensor
+    input_scale: Tensor
 
     def __init__(
         self,
@@ -132,7 +134,8 @@ class UNet(nn.Module):
         """Frames on either side that a frame's mask can depend on (half the receptive field)."""
         frames = 1  # the inlet
         for index, (falling, rising) in enumerate(zip(self.encoder, self.decoder, strict=True)):
-            frames += (2 * len(falling) + 2 * len(rising) + 1) * 2**index  # pairs of 3x3, and the pooled neighbour
+            blocks = len([*falling.children(), *rising.children()])
+            frames += (2 * blocks + 1) * 2**index  # pairs of 3x3, and the pooled neighbour
         return frames + 2 * len(self.bottom) * self.stride
 
     def forward(self, mixture: Tensor) -> Tensor:
@@ -170,7 +173,7 @@ class UNet(nn.Module):
     def scale_logits(self, factor: float) -> None:
         """Make every mask softer (`factor` below 1) or harder from now on."""
         for parameter in self.outlet.layers.parameters():
-            parameter *= factor
+            parameter.mul_(factor)
 
     def logits(self, views: Tensor) -> Tensor:
         """Logits of the masks: `[batch, views, bins, frames]` to `[batch, targets, channels, bins, frames]`."""
@@ -178,7 +181,7 @@ class UNet(nn.Module):
         x = self.inlet(x.transpose(-1, -2))  # [batch, channels, frames, bands] from here on
         if x.is_cuda:
             x = x.contiguous(memory_format=torch.channels_last)  # as its convolutions are fastest
-        skips = []
+        skips: list[Tensor] = []
         for block, down in zip(self.encoder, self.down, strict=True):
             x = block(x)
             skips.append(x)
@@ -225,7 +228,7 @@ class Block(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1),
         )
         zero_init(self.convolution[-1])
-        self.frequency = None
+        self.frequency: nn.Sequential | None = None
         if squeeze:
             hidden = max(bands // squeeze, 8)
             self.frequency = nn.Sequential(
@@ -240,8 +243,14 @@ class Block(nn.Module):
 
 def zero_init(layer: nn.Module) -> None:
     """Let a residual branch begin at (nearly) zero, so that a deep network starts as a shallow one."""
-    nn.init.normal_(layer.weight, std=1e-3)
-    nn.init.zeros_(layer.bias)
+    weight, bias = kernel(layer)
+    nn.init.normal_(weight, std=1e-3)
+    nn.init.zeros_(bias)
+
+
+def kernel(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """The weight and the bias of a layer."""
+    return layer.get_parameter("weight"), layer.get_parameter("bias")
 
 
 class Zone(namedtuple("Zone", ("first", "end", "width"))):
@@ -284,8 +293,9 @@ class BandSplit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         bands = []
         for zone, layer, piece in zip(self.zones, self.layers, overlapping(x, self.zones), strict=True):
-            weight = bins_to_channels(layer.weight, zone.width)
-            bands.append(conv2d(bins_to_channels(piece, zone.width), weight, layer.bias, padding=layer.padding))
+            weight, bias = kernel(layer)
+            weight = bins_to_channels(weight, zone.width)
+            bands.append(conv2d(bins_to_channels(piece, zone.width), weight, bias, padding=(1, 0)))
         return torch.cat(bands, dim=-1)
 
 
@@ -302,11 +312,13 @@ class BandMerge(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        bins, pieces = [], self.norm(x).split([zone.bands for zone in self.zones], dim=-1)
+        bins: list[Tensor] = []
+        pieces = self.norm(x).split([zone.bands for zone in self.zones], dim=-1)
         for zone, layer, piece in zip(self.zones, self.layers, pieces, strict=True):
-            halves = conv2d(piece, transposed_to_plain(layer.weight, zone.width), padding=(0, 1))
+            weight, bias = kernel(layer)
+            halves = conv2d(piece, transposed_to_plain(weight, zone.width), padding=(0, 1))
             spread_out = halves.unflatten(1, (-1, zone.width)).movedim(2, -1).flatten(-2)
-            bins.append(spread_out[..., zone.width // 2 : -(zone.width // 2)] + layer.bias[:, None, None])
+            bins.append(spread_out[..., zone.width // 2 : -(zone.width // 2)] + bias[:, None, None])
         return torch.cat(bins, dim=-1)
 
 

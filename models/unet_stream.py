@@ -8,6 +8,7 @@ an order that no layer has to change. tests/models/test_unet_stream.py holds bot
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from .unet import (
     UNet,
     bins_to_channels,
     compress,
+    kernel,
     overlapping,
     transposed_to_plain,
 )
@@ -42,16 +44,18 @@ class UNetStream:
         self.scale = network.input_scale[:, None]
         self.shift = -network.input_mean[:, None] * self.scale
         self.inlet = BandSplitStream(network.inlet, dtype)
-        self.encoder = [[BlockStream(block, dtype) for block in level] for level in network.encoder]
-        self.down = [convolution(layer.weight, layer.bias, dtype, stride=2) for layer in network.down]
-        self.bottom = [BlockStream(block, dtype) for block in network.bottom]
-        self.up = [UpStream(layer.weight, layer.bias, dtype) for layer in network.up]
-        self.decoder = [[BlockStream(block, dtype) for block in level] for level in network.decoder]
+        self.encoder = [blocks(level, dtype) for level in network.encoder]
+        self.down = [convolution(*kernel(layer), dtype, stride=2) for layer in network.down]
+        self.bottom = blocks(network.bottom, dtype)
+        self.up = [UpStream(*kernel(layer), dtype) for layer in network.up]
+        self.decoder = [blocks(level, dtype) for level in network.decoder]
         self.outlet = BandMergeStream(network.outlet, dtype)
 
         # A level begins at an even frame, and what skips the levels below it waits for them.
         self.before = Memory(2)
-        self.evens, self.skips, self.lag, lags = [], [], 1, []
+        self.evens: list[Memory] = []
+        self.skips: list[Memory] = []
+        self.lag, lags = 1, []
         for level in self.encoder:
             self.evens.append(Memory(self.lag % 2))
             self.lag += self.lag % 2 + BlockStream.lag * len(level)
@@ -73,7 +77,7 @@ class UNetStream:
         """`[views, frames, bins]` to `[targets, channels, frames, bins]`, both the lowest `used_bins`."""
         x = torch.addcmul(self.shift, views, self.scale).to(self.dtype).permute(1, 2, 0).contiguous()
         x = self.inlet(self.before(x))
-        skips = []
+        skips: list[Tensor] = []
         for even, level, down in zip(self.evens, self.encoder, self.down, strict=True):
             x = run(level, even.delay(x))
             skips.append(x)
@@ -111,10 +115,11 @@ class BlockStream:
 
     def __init__(self, block: Block, dtype: torch.dtype):
         norm, first, self.activation, second = block.convolution
-        self.first = convolution(first.weight * norm.scale, first.bias, dtype, padding=(0, 1))
-        self.second = convolution(second.weight, second.bias, dtype, padding=(0, 1))
+        weight, bias = kernel(first)
+        self.first = convolution(weight * norm.get_parameter("scale"), bias, dtype, padding=(0, 1))
+        self.second = convolution(*kernel(second), dtype, padding=(0, 1))
         self.before = Memory(2 * self.lag)
-        self.frequency = block.frequency and FrequencyStream(block.frequency, dtype)
+        self.frequency = FrequencyStream(block.frequency, dtype) if block.frequency else None
 
     def __call__(self, x: Tensor) -> Tensor:
         x = self.before(x)
@@ -128,9 +133,10 @@ class FrequencyStream:
 
     def __init__(self, branch: nn.Sequential, dtype: torch.dtype):
         norm, squeeze, self.activation, stretch = branch
-        self.scale = norm.scale.flatten()
-        self.squeeze, self.squeeze_bias = squeeze.weight.to(dtype), squeeze.bias[:, None]
-        self.stretch, self.stretch_bias = stretch.weight.to(dtype), stretch.bias[:, None].to(dtype)
+        self.scale = norm.get_parameter("scale").flatten()
+        (weight, bias), (stretch_weight, stretch_bias) = kernel(squeeze), kernel(stretch)
+        self.squeeze, self.squeeze_bias = weight.to(dtype), bias[:, None]
+        self.stretch, self.stretch_bias = stretch_weight.to(dtype), stretch_bias[:, None].to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         # Expanded, the weights take no memory; `@` would transpose the whole map first.
@@ -162,8 +168,9 @@ class BandSplitStream:
         self.zones, self.layers = split.zones, []
         for layer, zone in zip(split.layers, split.zones, strict=True):
             # Bins lie outside of views in memory here, so gathering them moves nothing.
-            weight = bins_to_channels(layer.weight, zone.width).unflatten(1, (-1, zone.width))
-            self.layers.append(convolution(weight.transpose(1, 2).flatten(1, 2), layer.bias, dtype))
+            weight, bias = kernel(layer)
+            weight = bins_to_channels(weight, zone.width).unflatten(1, (-1, zone.width))
+            self.layers.append(convolution(weight.transpose(1, 2).flatten(1, 2), bias, dtype))
 
     def __call__(self, x: Tensor) -> Tensor:
         bands = []
@@ -179,9 +186,10 @@ class BandMergeStream:
         self.zones = merge.zones
         self.layers, self.biases = [], []
         for zone, layer in zip(merge.zones, merge.layers, strict=True):
-            weight = transposed_to_plain(layer.weight * merge.norm.scale[..., None], zone.width)
+            weight, bias = kernel(layer)
+            weight = transposed_to_plain(weight * merge.norm.scale[..., None], zone.width)
             self.layers.append(convolution(weight, None, dtype, padding=(0, 1)))
-            self.biases.append(layer.bias[:, None, None])
+            self.biases.append(bias[:, None, None])
 
     def __call__(self, x: Tensor) -> Tensor:
         scale, merged = inverse_rms(x), []
@@ -198,7 +206,7 @@ def inverse_rms(x: Tensor) -> Tensor:
     return torch.rsqrt(norm.square() / x[0].numel() + FrameNorm.floor)[:, None, None]
 
 
-def convolution(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, **options) -> Callable[[Tensor], Tensor]:
+def convolution(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, **options: Any) -> Callable[[Tensor], Tensor]:
     """A convolution of `[frames, bands, channels]`."""
     weight = weight.to(dtype, memory_format=torch.channels_last)
     bias = None if bias is None else bias.to(dtype)
@@ -207,6 +215,10 @@ def convolution(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, **optio
         return conv2d(x[None].permute(0, 3, 1, 2), weight, bias, **options)[0].permute(1, 2, 0)
 
     return convolve
+
+
+def blocks(level: nn.Module, dtype: torch.dtype) -> list[BlockStream]:
+    return [BlockStream(block, dtype) for block in level.children() if isinstance(block, Block)]
 
 
 def run(level: list[BlockStream], x: Tensor) -> Tensor:

@@ -170,7 +170,8 @@ def parse(kind: Any, value: Any, key: str) -> Any:
                 name in known,
                 f"unknown key {prefix}{name!s:.80} (known here: {', '.join(f.name for f in fields(kind))})",
             )
-        return kind(**{name: parse(known[name], item, prefix + name) for name, item in value.items()})
+        make: Any = kind
+        return make(**{name: parse(known[name], item, prefix + name) for name, item in value.items()})
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         if value is None:

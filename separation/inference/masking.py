@@ -63,7 +63,7 @@ class MaskingNetwork(nn.Module):
         """Frames on either side that a frame depends on, or, of a network with segments, that these overlap by."""
         if self.segment:
             return whole_strides(self.segment // 4, self.stride)
-        return whole_strides(self.generator.context, self.stride)
+        return whole_strides(int(getattr(self.generator, "context")), self.stride)  # noqa: B009 (a module has any)
 
     def chunk(self, frames: int | None) -> int:
         """How many frames to separate at a time: about as many as asked for, or as many as suit the network."""
@@ -88,8 +88,8 @@ class MaskingNetwork(nn.Module):
 
     def masks(self, dtype: torch.dtype) -> Masks:
         """The masks of a song in pieces, computed in `dtype`."""
-        if hasattr(self.generator, "stream"):
-            return self.generator.stream(dtype)
+        if stream := getattr(self.generator, "stream", None):
+            return stream(dtype)
         return SegmentedMasks(self, dtype) if self.segment else ChunkedMasks(self, dtype)
 
     @torch.no_grad()

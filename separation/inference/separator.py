@@ -58,7 +58,7 @@ class Separator:
         precision: str = "auto",
         speeds: Sequence[float] = SPEEDS,
     ):
-        every = list(networks) if isinstance(networks, list | tuple) else [networks]
+        every: list[Any] = [*networks] if isinstance(networks, Sequence) else [networks]
         self.network: Network = max(every, key=lambda network: len(network.sources))
         self.settings, self.chunk_frames, self.precision = self.network.settings, chunk_frames, precision
         self.targets, self.sources = self.network.targets, self.network.sources

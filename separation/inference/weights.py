@@ -109,7 +109,8 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu", network: 
         )
     metadata, shapes = _read_header(path)
     try:
-        entries = {name: json.loads(metadata[name]) for name in ("network", "config", "facts") if name in metadata}
+        known = [name for name in ("network", "config", "facts") if name in metadata]
+        entries: dict[str, Any] = {name: json.loads(metadata[name]) for name in known}
         if metadata["format"] == OLDER_FORMAT:
             entries = _from_older(entries)
         settings = parse(NetworkSettings, entries["network"], "")
@@ -130,7 +131,7 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu", network: 
             f"{path} is damaged, or was made by another version of this program ({reason}).", code="bad_weights"
         ) from error
     built.load_state_dict(_read_tensors(path))
-    about = {"licence": UNKNOWN_LICENCE, "provenance": {}, **_about(metadata), **entries}
+    about: dict[str, Any] = {"licence": UNKNOWN_LICENCE, "provenance": {}, **_about(metadata), **entries}
     provenance = about["provenance"] if isinstance(about["provenance"], dict) else {}
     return Weights(built.to(choose_device(device)).eval(), settings, str(about["licence"]), provenance)
 

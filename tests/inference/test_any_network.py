@@ -116,6 +116,23 @@ def test_segments_have_no_joints():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("make", [lambda: random_network(), lambda: network(Smear(1, FAST.bins, False, 9, 4))])
+def test_surroundings_are_all_that_a_part_depends_on(make):
+    """And not much more: a part with half of them around it is another."""
+    separator, song, rate = Separator(make(), precision="fp32"), noise(60_000), 44100
+    whole = separator(song, rate)["vocals"]
+    start, end = 31_000, 34_000
+
+    def part(surroundings: float) -> Tensor:
+        first = int((start / rate - surroundings) // separator.grid * separator.grid * rate)
+        heard = song[:, first : end + round(surroundings * rate)]
+        return separator(heard, rate)["vocals"][:, start - first : end - first]
+
+    torch.testing.assert_close(part(separator.surroundings), whole[:, start:end], atol=1e-5, rtol=0)
+    assert (part(separator.surroundings / 4) - whole[:, start:end]).abs().max() > 1e-4
+
+
+@torch.no_grad()
 def test_live_segments_are_the_whole_song():
     song, separator = noise(20_000), Separator(network(WholeSong(segment=24)), chunk_frames=1, precision="fp32")
     whole, live, got = separator(song, 44100)["vocals"], separator.live(44100), []
