@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from separation.audio.stft import SpectralSettings
 from separation.inference.masking import MaskingNetwork
+from separation.inference.onnx import OnnxNetwork
 from separation.inference.weights import build_network, load_weights, save_weights
 from separation.training.config import Config, parse_config
 
@@ -38,6 +40,17 @@ def random_weights(path: Path, targets: tuple[str, ...] = ("vocals",)) -> Path:
     """The weights file of `random_network`."""
     save_weights(path, random_network(targets), tiny_config(targets))
     return path
+
+
+def onnx_network(folder: Path, targets: tuple[str, ...] = ("vocals",)) -> OnnxNetwork:
+    """`random_network`, exported into a folder and run by ONNX Runtime."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from separation.apps.export import export
+
+    path = folder / "network.onnx"
+    export(random_weights(folder / "network.safetensors", targets), path)
+    return OnnxNetwork(path)
 
 
 def read_facts(path: Path) -> tuple[Config, dict[str, Any]]:

@@ -47,7 +47,7 @@ class Separator:
         speeds: how fast the song is played to the networks, in turn.
 
     Raises:
-        UserError: the network has no such stem.
+        UserError: the network has no such stem, or there is no such precision.
     """
 
     def __init__(
@@ -62,6 +62,8 @@ class Separator:
         self.network: Network = max(every, key=lambda network: len(network.sources))
         self.settings, self.chunk_frames, self.precision = self.network.settings, chunk_frames, precision
         self.targets, self.sources = self.network.targets, self.network.sources
+        if precision not in ("auto", "bf16", "fp32"):
+            raise UserError(f"there is no precision called {precision}: choose auto, bf16 or fp32.", code="no_precision")
         self.stems = names(stems) or self.sources
         self.masked = masked_targets(self.network, self.stems)
         shared = [tuple(target for target in self.masked if target in network.targets) for network in every]

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from music import make_song
-from networks import BandSplit, random_network, random_weights
+from networks import BandSplit, onnx_network, random_network, random_weights
 from torch import Tensor
 
 from separation.errors import UserError
 from separation.inference import weights as pretrained_module
+from separation.inference.masking import MaskingNetwork
 from separation.inference.separator import Separator
 from separation.inference.weights import default_weights
 from separation.stems import STEMS, rest_name
@@ -28,12 +29,23 @@ def tone(frequency: float, sample_rate: int, samples: int) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def network():
+def torch_network():
     return random_network()
+
+
+@pytest.fixture(scope="module", params=["torch", "onnx"])
+def network(request, tmp_path_factory):
+    """The same network, run by both engines."""
+    return random_network() if request.param == "torch" else onnx_network(tmp_path_factory.mktemp("onnx"))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_chunks_do_not_show(network, precision):
+    if precision == "bf16" and not isinstance(network, MaskingNetwork):
+        with pytest.raises(UserError) as error:
+            Separator(network, precision=precision)(noise(1000), 44100)
+        assert error.value.code == "no_precision"
+        return
     song = noise(44100)
     whole = Separator(network, chunk_frames=100_000, precision=precision)(song, 44100)
     assert whole["vocals"].std() > 0.01 and whole["accompaniment"].std() > 0.01
@@ -43,24 +55,24 @@ def test_chunks_do_not_show(network, precision):
             torch.testing.assert_close(chunked[stem], waveform, atol=1e-5, rtol=0)
 
 
-def test_a_separator_gives_what_the_network_does(network):
+def test_a_separator_gives_what_the_network_does(torch_network):
     """Where nothing can be felt of the ends of the song, around which a separator hears silence."""
-    song, edge = noise(60000), network.context * network.settings.hop
+    song, edge = noise(60000), torch_network.context * torch_network.settings.hop
     with torch.no_grad():
-        targets = network(network.spectral(song)[None])[0]
-    vocals = network.spectral.inverse(targets[0], song.shape[-1])[:, edge:-edge]
-    separated = Separator(network, precision="fp32")(song, 44100)["vocals"][:, edge:-edge]
+        targets = torch_network(torch_network.spectral(song)[None])[0]
+    vocals = torch_network.spectral.inverse(targets[0], song.shape[-1])[:, edge:-edge]
+    separated = Separator(torch_network, precision="fp32")(song, 44100)["vocals"][:, edge:-edge]
     assert vocals.std() > 0.01
     torch.testing.assert_close(separated, vocals, atol=1e-5, rtol=0)
 
 
-def test_the_number_of_threads_does_not_matter(network):
+def test_the_number_of_threads_does_not_matter(torch_network):
     song, threads = noise(20000), torch.get_num_threads()
     try:
         stems = []
         for count in (1, 2):
             torch.set_num_threads(count)
-            stems.append(Separator(network, precision="fp32")(song, 44100)["vocals"])
+            stems.append(Separator(torch_network, precision="fp32")(song, 44100)["vocals"])
     finally:
         torch.set_num_threads(threads)
     torch.testing.assert_close(*stems, atol=1e-6, rtol=0)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import random_network
+from networks import onnx_network, random_network
 from torch import Tensor
 
 from separation.errors import UserError
@@ -22,9 +22,10 @@ def blocks(song: Tensor, size: int | None) -> list[Tensor]:
     return list(song.split([*sizes, song.shape[-1] - sum(sizes)], dim=-1))
 
 
-@pytest.fixture(scope="module")
-def network():
-    return random_network(STEMS)
+@pytest.fixture(scope="module", params=["torch", "onnx"])
+def network(request, tmp_path_factory):
+    """The same network, run by both engines."""
+    return random_network(STEMS) if request.param == "torch" else onnx_network(tmp_path_factory.mktemp("onnx"), STEMS)
 
 
 @pytest.mark.parametrize(
