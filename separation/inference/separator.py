@@ -63,7 +63,9 @@ class Separator:
         self.settings, self.chunk_frames, self.precision = self.network.settings, chunk_frames, precision
         self.targets, self.sources = self.network.targets, self.network.sources
         if precision not in ("auto", "bf16", "fp32"):
-            raise UserError(f"there is no precision called {precision}: choose auto, bf16 or fp32.", code="no_precision")
+            raise UserError(
+                f"there is no precision called {precision}: choose auto, bf16 or fp32.", code="no_precision"
+            )
         self.stems = names(stems) or self.sources
         self.masked = masked_targets(self.network, self.stems)
         shared = [tuple(target for target in self.masked if target in network.targets) for network in every]

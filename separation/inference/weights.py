@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from separation.inference.masking import MaskingNetwork
 
-FORMAT, OLDER_FORMAT = "separation weights 2", "separation weights 1"
+FORMAT = "separation weights 2"
 MOST_PARAMETERS = 10**9
 UNKNOWN_LICENCE = "not stated: ask who made the weights"
 
@@ -102,27 +102,14 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu", network: 
     Raises `UserError` when the file is missing, damaged or foreign, or needs code that was not named.
     """
     path = Path(path)
-    if not find_spec("torch"):
-        raise UserError(
-            f"{path} needs torch: pip install torch safetensors, or export it as ONNX where torch is installed.",
-            code="no_engine",
-        )
-    metadata, shapes = _read_header(path)
+    metadata, tensors = _read(path)
     try:
-        known = [name for name in ("network", "config", "facts") if name in metadata]
-        entries: dict[str, Any] = {name: json.loads(metadata[name]) for name in known}
-        if metadata["format"] == OLDER_FORMAT:
-            entries = _from_older(entries)
-        settings = parse(NetworkSettings, entries["network"], "")
-        if settings.network not in NETWORKS and settings.network != network:
-            raise _UntrustedError(settings.network)
-        _compare(shapes, expected_shapes(settings))  # before anything of the size that it says is built
-        built = build_network(settings)
-    except _UntrustedError as error:
-        raise UserError(
-            f"{path} needs code that is not part of this program: if you trust it, say --network {error}.",
-            code="untrusted_network",
-        ) from error
+        settings = parse(NetworkSettings, json.loads(metadata["network"]), "")
+        trusted = settings.network in NETWORKS or settings.network == network
+        if trusted:
+            found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+            _compare(found, expected_shapes(settings))  # before anything of the size that it says is built
+            built = build_network(settings)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
         if isinstance(error, UserError) and error.code == "no_network":
             raise
@@ -130,14 +117,18 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu", network: 
         raise UserError(
             f"{path} is damaged, or was made by another version of this program ({reason}).", code="bad_weights"
         ) from error
-    built.load_state_dict(_read_tensors(path))
-    about: dict[str, Any] = {"licence": UNKNOWN_LICENCE, "provenance": {}, **_about(metadata), **entries}
+    if not trusted:
+        raise UserError(
+            f"{path} needs code that is not part of this program: if you trust it, say --network {settings.network}.",
+            code="untrusted_network",
+        )
+    built.load_state_dict(tensors)
+    about: dict[str, Any] = {"licence": UNKNOWN_LICENCE, "provenance": {}}
+    for name in about:  # for people alone: an entry that cannot be read refuses nothing
+        with suppress(KeyError, ValueError, RecursionError):
+            about[name] = json.loads(metadata[name])
     provenance = about["provenance"] if isinstance(about["provenance"], dict) else {}
     return Weights(built.to(choose_device(device)).eval(), settings, str(about["licence"]), provenance)
-
-
-class _UntrustedError(Exception):
-    """A weights file names code that nobody asked for."""
 
 
 def load_network(path: str | Path, device: str | torch.device = "cpu", network: str | None = None) -> MaskingNetwork:
@@ -145,42 +136,32 @@ def load_network(path: str | Path, device: str | torch.device = "cpu", network: 
     return load_weights(path, device, network).network
 
 
-def _read_header(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
-    """The metadata of a weights file, and the shapes of its tensors by name."""
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """The metadata of a weights file, and its tensors in float32. Raises `UserError` as `load_weights` does."""
+    if not find_spec("torch"):
+        problem = "needs torch: pip install torch safetensors, or export it as ONNX where torch is installed"
+        raise UserError(f"{path} {problem}.", code="no_engine")
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise UserError(f"there are no weights at {path}: train some with train.py, or name others.", code="no_weights")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-            shapes = {name: tuple(slice.get_shape()) for name, slice in slices.items()}
-            kinds = {slice.get_dtype() for slice in slices.values()}
+            metadata, names = file.metadata() or {}, file.keys()
+            foreign = {file.get_slice(name).get_dtype() for name in names} - {"F16", "BF16", "F32"}
+            tensors = {} if foreign else {name: file.get_tensor(name).float() for name in names}
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path} is no weights file of this program, or is damaged ({error}).", code="bad_weights"
-        ) from error
-    if metadata.get("format") not in (FORMAT, OLDER_FORMAT):
-        raise UserError(
-            f"{path} holds weights of another program: name a .safetensors file that train.py wrote.",
-            code="foreign_weights",
-        )
-    if foreign := kinds - {"F16", "BF16", "F32"}:
-        raise UserError(
-            f"{path} holds weights of another kind ({min(foreign)}) than this program writes.", code="foreign_weights"
-        )
-    return metadata, shapes
-
-
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        message = f"{path} is no weights file of this program, or is damaged ({error})."
+        raise UserError(message, code="bad_weights") from error
+    if metadata.get("format") != FORMAT:
+        message = f"{path} holds weights of another program: name a .safetensors file that train.py wrote."
+        raise UserError(message, code="foreign_weights")
+    if foreign:
+        message = f"{path} holds weights of another kind ({min(foreign)}) than this program writes."
+        raise UserError(message, code="foreign_weights")
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise UserError(f"{path} holds weights that are not finite numbers: the file is damaged.", code="bad_weights")
-    return tensors
+    return metadata, tensors
 
 
 def _compare(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> None:
@@ -190,22 +171,6 @@ def _compare(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, .
             wanted = f"should be {list(expected[name])}" if name in expected else "is not in such a network"
             has = f"{name} is {list(found[name])}" if name in found else f"{name} is missing"
             raise ValueError(f"{has}, {wanted}")
-
-
-def _about(metadata: dict[str, str]) -> dict[str, Any]:
-    """The entries that are for people alone: one that cannot be read refuses nothing."""
-    about = {}
-    for name in ("licence", "provenance"):
-        with suppress(KeyError, ValueError, RecursionError):
-            about[name] = json.loads(metadata[name])
-    return about
-
-
-def _from_older(entries: dict[str, Any]) -> dict[str, Any]:
-    """The entries of the first version of the format as those of this one: it kept the whole config of a training."""
-    config, facts = entries["config"], entries.get("facts", {})
-    network = {key.name: config[key.name] for key in fields(NetworkSettings) if key.name != "network"}
-    return {"network": network, "provenance": {"config": config, **(facts if isinstance(facts, dict) else {})}}
 
 
 SUFFIXES = {"torch": ".safetensors", "onnx": ".onnx"}

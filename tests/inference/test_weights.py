@@ -65,14 +65,9 @@ def test_weights_say_what_they_are(weights):
 
 
 def test_what_weights_were_trained_with_refuses_nothing(weights):
-    """The provenance of another version, and weights as the first version wrote them: with its whole config."""
+    """The provenance of another version."""
     rewrite(weights, provenance=json.dumps({"config": {"schedule": {"unheard_of": 1}}}))
     assert load_weights(weights).provenance["config"]["schedule"] == {"unheard_of": 1}
-    with safe_open(weights, framework="pt") as file:
-        config = json.loads(file.metadata()["network"]) | {"schedule": {"softness": [1.0], "devices": []}}
-    rewrite(weights, format="separation weights 1", config=json.dumps(config), facts=json.dumps({"step": 7}))
-    assert load_weights(weights).provenance["step"] == 7
-    assert load_network(weights).targets == ("drums",)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere files have no such modes")
@@ -161,8 +156,6 @@ def settings(**changes) -> str:
         ({"network": settings(generator={"squeeze": 10**30})}, "squeeze must be 1 to 16 numbers from 1 to 1,000,000"),
         ({"network": settings(generator={"band_layout": [[10**12, 2]]})}, "end at bin 257"),
         ({"network": settings(spectral={"n_fft": 2**40, "hop": 2**38})}, "n_fft at most"),
-        ({"format": "separation weights 1"}, "it lacks 'config'"),
-        ({"format": "separation weights 1", "config": "[]"}, "list indices must be integers"),
     ],
 )
 def test_settings_that_this_program_does_not_know_are_named(weights, metadata, reason, monkeypatch):
@@ -170,6 +163,16 @@ def test_settings_that_this_program_does_not_know_are_named(weights, metadata, r
     rewrite(weights, **metadata)
     monkeypatch.setattr(weights_module, "build_network", None)
     assert reason in refusal(weights) and len(refusal(weights)) < 600
+
+
+def test_weights_of_earlier_versions_load(weights):
+    """Which had no name for the network, zones for its band layout, and ranges of 8-bit integers beside."""
+    with safe_open(weights, framework="pt") as file:
+        network = json.loads(file.metadata()["network"])
+    del network["network"]
+    network["generator"]["zones"] = network["generator"].pop("band_layout")
+    rewrite(weights, network=json.dumps(network), ranges="[[[-1.0, 1.0], [-0.2, 2.0]]]")
+    assert load_weights(weights).settings == NetworkSettings(("drums",), FAST, generator=tiny_config().generator)
 
 
 def test_weights_without_settings_are_refused_and_those_without_a_licence_load(weights):
