@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +267,7 @@ def load_separator(
     Raises `UserError` as `Separator.load` does.
     """
     keep_freed_memory()
-    if not all(path.suffix == ".onnx" for path in weights):
+    if find_spec("torch") and not all(path.suffix == ".onnx" for path in weights):
         prepare_torch()
     files = weights * PASSES if best and len(weights) == 1 else weights
     return Separator.load(files, device, stems, network=network)
