@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 READ = """
 import sys
-from separation.audio.ffmpeg import provide_ffmpeg
+from separation.dataset.layouts import provide_ffmpeg
 provide_ffmpeg()
 import musdb
 for track in musdb.DB(root=sys.argv[1], is_wav=sys.argv[2] == "wav"):

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from separation.audio.ffmpeg import provide_ffmpeg
 from separation.audio.io import AudioReader, write
+from separation.dataset.layouts import provide_ffmpeg
 from separation.errors import UserError
 
 RATE = 44100

@@ -1,7 +1,7 @@
 """Tags and covers: read from every format, and written, under one name each.
 
 mutagen reads and writes them. Read by FFmpeg 8.1 alone, a second artist is lost in ID3v2.4, MP4, ASF and APE, and the
-tempo in MP4; mutagen 1.48 reads neither Matroska, RIFF's INFO nor APE tags of TTA, and FFmpeg fills these in.
+tempo in MP4; mutagen 1.48 reads neither Matroska nor RIFF's INFO, which FFmpeg fills in.
 Loudness, gapless data, identifiers and the encoder belong to the song's own file: they are not among the names.
 """
 
@@ -37,20 +37,23 @@ FRONT_COVER = 3
 def read_tags(path: Path) -> dict[str, str]:
     """The tags of a file as `TAGS` names them; several values, such as two artists, are joined by semicolons."""
     import mutagen
+    from mutagen.apev2 import APEv2
 
     from separation.audio.decoders import open_container
 
     found: dict[str, str] = {}
+    pairs: list[tuple[str, Any]] = []
     with suppress(Exception):  # whatever is wrong with tags, the sound can be separated
-        for key, value in (getattr(mutagen.File(path), "tags", None) or {}).items():
-            key = "COMM" if key.startswith("COMM::") else key  # other comments have a purpose, such as iTunNORM
-            if tag := NAMES.get(key.casefold()):
-                found.setdefault(tag, _text(value))
+        pairs += mutagen.File(path).tags.items()
+    with suppress(Exception):
+        pairs += APEv2(path).items()
     with suppress(Exception), open_container(path) as container:
-        for key, value in container.metadata.items():
-            if tag := NAMES.get(key.casefold()):
-                found.setdefault(tag, _text(value))
-    return {tag: text for tag, text in found.items() if text}
+        pairs += container.metadata.items()
+    for key, value in pairs:
+        key = "COMM" if key.startswith("COMM::") else key  # other comments have a purpose, such as iTunNORM
+        if (tag := NAMES.get(key.casefold())) and (text := _text(value)):
+            found.setdefault(tag, text)
+    return found
 
 
 def _text(value: Any) -> str:

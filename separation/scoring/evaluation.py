@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from separation.audio.ffmpeg import provide_ffmpeg
-from separation.dataset.layouts import Track
+from separation.dataset.layouts import Track, provide_ffmpeg
 from separation.errors import UserError, cannot_write
 from separation.files import drop_partial, make_partial, portable_name, replacing, sweep_partials
 from separation.inference.separator import Separator

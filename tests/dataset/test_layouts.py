@@ -11,13 +11,13 @@ import torch
 from conftest import make_stems, write_files
 from torch.nn.functional import pad
 
-from separation.audio.ffmpeg import provide_ffmpeg
 from separation.dataset.layouts import (
     DATASETS,
     LAYOUTS,
     Track,
     download_sample,
     find_tracks,
+    provide_ffmpeg,
     track_name,
     validation_songs,
 )

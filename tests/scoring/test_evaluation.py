@@ -11,8 +11,7 @@ import torch
 from conftest import make_stems, write_files
 from torch import Tensor
 
-from separation.audio.ffmpeg import provide_ffmpeg
-from separation.dataset.layouts import Track, find_tracks
+from separation.dataset.layouts import Track, find_tracks, provide_ffmpeg
 from separation.errors import UserError
 from separation.scoring.evaluation import (
     COLUMNS,

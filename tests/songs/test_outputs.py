@@ -18,10 +18,10 @@ from sounds import ffmpeg, ffprobe, refused
 from torch import Tensor
 
 from separation.audio.containers import boxes
-from separation.audio.ffmpeg import provide_ffmpeg
 from separation.audio.formats import AudioFile
 from separation.audio.io import AudioReader, AudioWriter, read
 from separation.audio.tags import read_cover
+from separation.dataset.layouts import provide_ffmpeg
 from separation.errors import UserError
 from separation.inference.separator import Separator
 from separation.songs.outputs import COLOURS, EXTENSIONS, Naming, StemFormat
