@@ -9,7 +9,6 @@ import secrets
 import shutil
 import sys
 import threading
-from argparse import Namespace
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -21,7 +20,7 @@ from separation.errors import UserError, cannot_write
 from separation.files import portable_name, replacing
 from separation.inference.separator import available_stems
 from separation.songs.batch import Job, Settings, plan, separate
-from separation.songs.command import STEM_SETS, choose_settings, sort_out
+from separation.songs.command import STEM_SETS, choose_settings, make_parser, sort_out
 from separation.songs.find import STEM_FILES, STEM_MP4, Song, shortened
 from separation.songs.outputs import EXTENSIONS, STEM_FILE, Naming, join
 from separation.songs.page import Page
@@ -136,8 +135,9 @@ def load_settings(command: Mapping[str, Any], stems: str, format: str, quality: 
     names, others = sort_out(stems.split())
     if others:
         raise UserError(f"there is no stem called {others[0]}.", "unknown_stems")
-    options = {"bits": None, "clip": None, "segment": None, "cluster": None, **command}
-    return choose_settings(Namespace(stems=names, format=format, quality=quality, **options))
+    options = make_parser().parse_args([])  # the command's defaults
+    vars(options).update(command, stems=names, format=format, quality=quality)
+    return choose_settings(options)
 
 
 class JobStore:
