@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # as typing's, without the time that it takes to import
     from separation.inference.separator import Separator
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = ["Separator", "__version__"]
 
 if not os.path.isdir(os.path.join(__path__[0], "pretrained")):  # noqa: PTH112, PTH118 (pathlib takes long to import)
