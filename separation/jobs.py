@@ -340,25 +340,23 @@ class Cluster:
         try:
             import distributed
         except ImportError:
-            raise UserError("--cluster needs Dask's distributed: `pip install .[cluster]`.") from None
-        for name in ("distributed", "tornado"):  # what they would log is said below in a sentence
+            message = "--cluster needs Dask's distributed: `pip install .[cluster]`."
+            raise UserError(message, "missing_package") from None
+        for name in ("distributed", "distributed.client", "tornado.application"):  # their traces become sentences below
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.deaths, self.folders = (distributed.KilledWorker,), tuple(map(os.path.abspath, folders))
         self.running, self.client = 0, None
+        self.tasks: dict[Future[Any], Any] = {}  # Dask's own futures, some of which never tell that they are done
         try:
-            greet(address)
+            greet(address)  # a client that fails to connect would hang for a long time when it is collected
             self.client = distributed.Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
             self.client.wait_for_workers(1, timeout=FIRST_WORKER_TIMEOUT)
-            missing = self.client.run_on_scheduler(eval, MISSING)
-        except Exception as error:  # of every kind, when the scheduler is of another version
-            if self.client:
-                self.client.close(timeout=5)
-            raise UserError(f"--cluster {address}: {explain(address, error)}.", "no_cluster") from error
-        if missing:
+            if missing := self.client.run_on_scheduler(eval, MISSING):
+                raise ValueError(f"this program is not installed where the scheduler runs, on {missing}")
+        except (OSError, ValueError, asyncio.TimeoutError) as error:  # the latter is an OSError from Python 3.11 on
             self.stop()
-            message = f"--cluster {address}: this program is not installed where the scheduler runs ({missing})."
-            raise UserError(message, "no_cluster")
-        self.tasks: dict[Future[Any], Any] = {}  # Dask's own futures, some of which never tell that they are done
+            reason = f"{error}" if isinstance(error, ValueError) else f"there is no scheduler with workers ({error})"
+            raise UserError(f"--cluster {address}: {reason}.", "no_cluster") from error
 
     def has_room(self) -> bool:
         return self.running < WINDOW
@@ -411,8 +409,9 @@ class Cluster:
         tasks = list(self.tasks.values())
         self.tasks.clear()  # nobody waits for these any more
         with suppress(Exception):  # the scheduler may be gone
-            self.client.cancel(tasks, force=True)
-            self.client.close(timeout=5)
+            if self.client:
+                self.client.cancel(tasks, force=True)
+                self.client.close(timeout=5)
 
 
 MISSING = "'' if __import__('importlib.util').util.find_spec('separation') else __import__('socket').gethostname()"
@@ -420,31 +419,35 @@ MISSING = "'' if __import__('importlib.util').util.find_spec('separation') else 
 
 
 def greet(address: str) -> None:
-    """Wait for the first byte from a scheduler. Raises `OSError` when nothing answers as a scheduler does.
+    """Check who listens at an address. Raises `OSError` or `ValueError` unless it is a scheduler that understands us.
 
-    A scheduler speaks first; a dashboard, or another web server, waits for a request, and so would a client for ever.
+    A scheduler speaks first. A dashboard, or another web server, waits for a request, as a client would for ever.
     """
+    import distributed
     from distributed.comm import get_address_host_port
 
     if address.partition("://")[0] not in ("tcp", address):
         return  # over TLS the client speaks first
+    greeted = b""
     with socket.create_connection(get_address_host_port(address), CONNECT_TIMEOUT) as connection:
         connection.settimeout(CONNECT_TIMEOUT)
+        with suppress(TimeoutError):
+            greeted = connection.recv(1)
+    if not greeted:
+        raise ValueError("what listens there is no scheduler: its port is 8786 by default, the dashboard's is 8787")
+
+    async def ask() -> dict[str, Any]:
+        comm = await distributed.comm.connect(address, timeout=CONNECT_TIMEOUT)
         try:
-            answer = connection.recv(1)
-        except TimeoutError:
-            answer = b""
-        if not answer:
-            raise ConnectionError("what listens there is no scheduler; its port is 8786 by default, a dashboard's 8787")
+            await comm.write({"op": "versions", "reply": True})
+            return (await comm.read())["packages"]
+        finally:
+            await comm.close()
 
-
-def explain(address: str, error: Exception) -> str:
-    """Why there is no cluster: a scheduler of another version of Dask is named with ours."""
-    import distributed
-
-    if isinstance(error, OSError | ValueError | asyncio.TimeoutError):
-        return f"there is no scheduler with workers ({error})"
-    return f"its scheduler and this program's Dask {distributed.__version__} do not understand each other ({error})"
+    # A client of 2026.8 asks what a scheduler of 2024.1 does not know, and ends in a TypeError.
+    theirs, ours = asyncio.run(ask())["distributed"], distributed.__version__
+    if theirs.split(".")[:2] != ours.split(".")[:2]:
+        raise ValueError(f"its scheduler runs Dask {theirs}, and this program {ours}: install the same version")
 
 
 def attempt_there(work: Callable[[Job], Result], job: Job, folders: Sequence[str]) -> Result | UserError:

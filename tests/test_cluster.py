@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+from threading import Thread
 
 import pytest
 from conftest import make_stems, write_files
@@ -14,7 +16,7 @@ from networks import random_weights
 
 from separation.dataset import command as dataset
 from separation.errors import UserError
-from separation.jobs import run_jobs
+from separation.jobs import MISSING, run_jobs
 from separation.songs import command
 from separation.stems import STEMS
 
@@ -63,7 +65,7 @@ def test_a_folder_that_a_worker_cannot_see_is_named(cluster, tmp_path):
 
 
 def test_a_cluster_that_all_workers_have_left_is_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr("separation.jobs.POLL_SECONDS", 0.1)
+    monkeypatch.setattr("separation.jobs.CHECK_SECONDS", 0.1)
     monkeypatch.setattr("separation.jobs.NO_WORKERS_TIMEOUT", 1)
     settings = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0", "scheduler_port": 0}
     with distributed.LocalCluster(**settings, processes=False, protocol="tcp", silence_logs="CRITICAL") as deserted:
@@ -97,6 +99,37 @@ def test_workers_may_come_and_go_while_it_runs(cluster, tmp_path):
 def test_a_cluster_that_is_not_there_is_a_sentence(address):
     with pytest.raises(UserError, match="--cluster"):
         list(run_jobs(str, [1], cluster=address))
+
+
+class Silent(BaseRequestHandler):
+    def handle(self):
+        self.request.recv(1000)  # a web server waits for a request
+
+
+def test_a_port_that_is_no_schedulers_is_named_instead_of_hanging(monkeypatch):
+    """As the dashboard's, at which a client of distributed 2026.8 waits for ever."""
+    monkeypatch.setattr("separation.jobs.CONNECT_TIMEOUT", 0.5)
+    with ThreadingTCPServer(("127.0.0.1", 0), Silent) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(UserError, match="8786 by default, the dashboard's is 8787") as caught:
+            list(run_jobs(str, [1], cluster=f"tcp://127.0.0.1:{server.server_address[1]}"))
+        server.shutdown()
+    assert caught.value.code == "no_cluster"
+
+
+def test_a_scheduler_of_another_version_is_named_with_ours(cluster, monkeypatch):
+    theirs = distributed.__version__
+    monkeypatch.setattr(distributed, "__version__", "2020.1.0")
+    with pytest.raises(UserError, match=f"runs Dask {theirs}, and this program 2020.1.0") as caught:
+        list(run_jobs(str, [1], cluster=cluster.scheduler_address))
+    assert caught.value.code == "no_cluster"
+
+
+def test_a_scheduler_without_this_program_is_one_sentence(cluster, monkeypatch):
+    monkeypatch.setattr("separation.jobs.MISSING", MISSING.replace("'separation'", "'no_such_program'"))
+    with pytest.raises(UserError, match="not installed where the scheduler runs") as caught:
+        list(run_jobs(str, [1], cluster=cluster.scheduler_address))
+    assert caught.value.code == "no_cluster"
 
 
 def test_songs_and_datasets_come_out_as_in_one_process(cluster, tmp_path, monkeypatch):

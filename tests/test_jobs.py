@@ -11,10 +11,12 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, hear_signals
 
 from separation.errors import UserError
-from separation.jobs import run_jobs
+from separation.jobs import report_share, run_jobs
+
+needs_signals = pytest.mark.skipif(os.name != "posix", reason="elsewhere there are no such signals")
 
 
 def double(number: int) -> int:
@@ -131,6 +133,70 @@ def is_running(process: str) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@needs_signals
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_to_the_whole_group_is_one_word_and_leaves_nothing(tmp_path, name, code):
+    """As of a terminal that is closed, of Slurm and of systemd: workers get it beside their parent."""
+    program = """
+import sys; sys.path[:0] = sys.argv[2:]
+from functools import partial; from pathlib import Path
+from test_jobs import clears_away; from separation.jobs import run_jobs; from separation.runtime import run_script
+if __name__ == "__main__":
+    run_script(lambda: list(run_jobs(partial(clears_away, Path(sys.argv[1])), [1, 2], 2)) and 0)
+"""
+    (tmp_path / "main.py").write_text(program)
+    (tmp_path / "jobs").mkdir()
+    command = [sys.executable, *map(str, (tmp_path / "main.py", tmp_path / "jobs", REPOSITORY, REPOSITORY / "tests"))]
+    options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True, "preexec_fn": hear_signals}
+    process = subprocess.Popen(command, **options)
+    while len(list((tmp_path / "jobs").iterdir())) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, getattr(signal, name))
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors.strip()) == (code, "stopped")
+    assert {path.name for path in (tmp_path / "jobs").iterdir()} == {"1 cleared", "2 cleared"}
+
+
+@needs_signals
+def test_a_worker_that_alone_is_told_to_stop_has_its_job_run_again(tmp_path):
+    results = run_jobs(partial(stops_itself, tmp_path), [1, 2], 2)
+    assert dict(results) == {1: 1, 2: 2}
+    assert (tmp_path / "1").read_text() == "xx"
+
+
+def stops_itself(folder: Path, job: int) -> int:
+    with (folder / f"{job}").open("a") as file:
+        file.write("x")
+    if job == 1 and (folder / "1").read_text() == "x":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    return job
+
+
+def test_progress_is_the_sum_of_what_running_jobs_report(tmp_path):
+    told = []
+
+    def progress(running: float) -> None:
+        told.append(running)
+        if running == pytest.approx(0.5 * 60 + 0.5 * 600):
+            (tmp_path / "seen").touch()
+
+    results = run_jobs(partial(half_done, tmp_path), [1, 2], 2, sizes=[60, 600], progress=progress)
+    assert dict(results) == {1: 1, 2: 2}
+    assert max(told) == pytest.approx(330)
+    (tmp_path / "seen").touch()
+    alone = run_jobs(partial(half_done, tmp_path), [1, 2], 1, sizes=[60, 600], progress=told.append)
+    assert dict(alone) == {1: 1, 2: 2} and told[-2:] == [30, 300]
+
+
+def half_done(folder: Path, job: int) -> int:
+    report_share(0.5)
+    while not (folder / "seen").exists():
+        time.sleep(0.02)
+    return job
 
 
 def test_no_workers_are_refused():

@@ -79,6 +79,21 @@ def test_items_that_tell_nothing_of_themselves_have_a_time_left_when_some_have_e
         assert progress.left() == (None if number <= 4 else pytest.approx(3 * (20 - number)))
 
 
+def test_time_left_counts_minutes_of_music_not_songs():
+    screen = Screen(True)
+    lengths, told = [10.0, 10.0, 10.0, 200.0], []
+    with Progress(lengths, file=screen, now=screen.now) as progress:
+        for length in lengths:
+            for second in range(1, int(length) + 1):
+                screen.time += 0.5
+                progress.within(second)
+                told.append((progress.left(), 115 - screen.time))
+            progress.done(length)
+    assert progress.share == 1
+    assert all(left == pytest.approx(right, abs=1) for left, right in told if left is not None)
+    assert len([left for left, _ in told if left is not None]) > 200
+
+
 def test_a_line_is_printed_above_the_bar(capsys):
     screen = Screen(True)
     with Progress(2, file=screen, now=screen.now) as progress:
