@@ -14,13 +14,14 @@ import signal
 import socket
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from separation.errors import UserError
 from separation.runtime import STOP_SIGNALS, postponed, processors
@@ -97,6 +98,10 @@ def report_share(share: float) -> None:
     _report(share)
 
 
+def _report_to(progress: Callable[[float], None], size: float, share: float) -> None:
+    progress(share * size)
+
+
 def run_jobs(
     work: Callable[[Job], Result],
     jobs: Sequence[Job],
@@ -106,7 +111,7 @@ def run_jobs(
     folders: Sequence[Path] = (),
     sizes: Sequence[float] | None = None,
     progress: Callable[[float], None] | None = None,
-) -> Iterator[tuple[Job, Result | UserError]]:
+) -> Generator[tuple[Job, Result | UserError], None, None]:
     """Yield `(job, work(job))` for every job, in the order they end; what a `UserError` stopped yields that error.
 
     One worker is this process itself; several are processes that share `threads`, by default those of the processors.
@@ -127,7 +132,7 @@ def run_jobs(
             yield from run_in(here, work, jobs, sizes, progress)
     else:
         for job, size in zip(jobs, sizes, strict=True):
-            _report = lambda share, size=size: progress(share * size)  # noqa: E731
+            _report = partial(_report_to, progress, size)
             yield job, attempt(work, job)
 
 
@@ -345,7 +350,7 @@ class Cluster:
         for name in ("distributed", "distributed.client", "tornado.application"):  # their traces become sentences below
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.deaths, self.folders = (distributed.KilledWorker,), tuple(map(os.path.abspath, folders))
-        self.running, self.client = 0, None
+        self.running, self.client = 0, cast(Any, None)
         self.tasks: dict[Future[Any], Any] = {}  # Dask's own futures, some of which never tell that they are done
         try:
             greet(address)  # a client that fails to connect would hang for a long time when it is collected

@@ -242,7 +242,8 @@ class Progress:
     ):
         from tqdm import tqdm  # takes a tenth of a second, which a script that fails at once need not wait for
 
-        self.total, self.size = (items, items) if isinstance(items, int) else (len(items), sum(items))
+        self.total: int = items if isinstance(items, int) else len(items)
+        self.size: float = items if isinstance(items, int) else sum(items)
         self.unit, self.abreast, self.finished, self.ended, self.running = unit, abreast, 0, 0.0, 0.0
         self._now, self._file = now, file or sys.stderr
         self._start = self._shown = now()

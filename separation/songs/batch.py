@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -74,9 +74,9 @@ class Settings:
     def label(self) -> str:
         """The settings as part of a folder's name, where the song's own name is taken: `karaoke, mp3`."""
         own = dict.fromkeys(path.stem for path in self.weights if path.parent != PRETRAINED)
-        form = [self.form.format, self.form.bits and f"{self.form.bits} bit", self.form.clip]
-        default = StemFormat(self.form.format, self.form.bits)
-        form = [text for text in form if text and text not in ("wav", default.clip)]
+        bits, default = f"{self.form.bits} bit" if self.form.bits else "", StemFormat(self.form.format, self.form.bits)
+        words = (self.form.format, bits, self.form.clip)
+        form = [word for word in words if word and word not in ("wav", default.clip)]
         stems = ["all"] if set(self.names) == set(FOUR) else self.names
         return ", ".join([*stems, *form, *["best"] * self.best, *own])
 
@@ -230,7 +230,7 @@ def separate_songs(
     folders: Sequence[Path] = (),
     sizes: Sequence[float] | None = None,
     progress: Callable[[float], None] | None = None,
-) -> Iterator[tuple[Job, RenderReport | UserError]]:
+) -> Generator[tuple[Job, RenderReport | UserError], None, None]:
     """Separate songs, yielding each with its report, or with the reason why it failed, in the order they end.
 
     One worker is this process. Several are processes, each with weights of its own and a share of the `threads`. With
@@ -303,7 +303,8 @@ class Manifest:
 
     def _facts(self, job: Job, report: RenderReport | UserError) -> dict[str, Any]:
         form, segment = self.settings.form, self.settings.segment
-        settings = {"format": form.format, "bits": form.bits, "clip": form.clip, "device": self.settings.device}
+        settings: dict[str, Any] = {"format": form.format, "bits": form.bits, "clip": form.clip}
+        settings |= {"device": self.settings.device, "track": job.song.file.track}
         settings |= {"quality": "best" if self.settings.best else "normal", "segment": segment and segment.name}
         facts = {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),

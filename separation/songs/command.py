@@ -78,9 +78,7 @@ def main() -> int:
             load_separator(weights, options.device, stems, network=options.network), options.rate, options.channels
         )
     naming = Naming(options.output, options.format, options.name)
-    songs, others = find_songs(options.songs)
-    if options.track is not None:
-        songs = [replace(song, file=replace(song.file, track=options.track)) for song in songs]
+    songs, others = find_songs(options.songs, options.track)
     for path in others:
         print(f"{path} is skipped: its name is not that of an audio file.", file=sys.stderr)
     if not any(os.path.lexists(song.file.path) for song in songs):  # said at once, before torch is loaded
@@ -312,12 +310,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     songs.add_argument("--input", nargs="+", default=[], metavar="SONG", help="the same, as an option")
     songs.add_argument("--segment", metavar="FROM-TO", help="only this part: 0:30-1:10, or 0:30- to the end")
-    songs.add_argument(
-        "--track",
-        type=int,
-        metavar="N",
-        help="of several audio tracks, counted from 0 (default: the one that players choose)",
-    )
+    help_track = "of files with several audio tracks, counted from 0 (default: the one that players choose)"
+    songs.add_argument("--track", type=int, metavar="N", help=help_track)
     stems = parser.add_argument_group("stems")
     known = with_aliases(("vocals", "drums", "bass", "other", ACCOMPANIMENT))
     help_stems = f"`two` (vocals, accompaniment), `all` ({', '.join(FOUR)}), or names: {known}, `no_drums` and the like"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from separation.audio.formats import SONG_SUFFIXES, AudioFile
+from separation.audio.formats import SONG_SUFFIXES, STEM_SUFFIXES, AudioFile
 from separation.errors import UserError
 from separation.files import is_hidden, portable_name, user_path, visible_files
 from separation.stems import MIXTURE
@@ -25,8 +25,6 @@ LONGEST = 200
 """Bytes that the name of a song may have: file systems take 255, and something is added."""
 
 STEM_MP4 = ".stem.mp4"
-STEM_FILES = (STEM_MP4, ".stem.m4a")
-"""The ends of files that hold a song and its stems, the song first."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,12 @@ class Song:
     file: AudioFile
 
 
-def find_songs(inputs: Sequence[str]) -> tuple[list[Song], list[Path]]:
+def find_songs(inputs: Sequence[str], track: int | None = None) -> tuple[list[Song], list[Path]]:
     """The songs that `inputs` name, each once and with a name of its own; and the files in their folders that are none.
 
     An input is a file, a folder, a glob, `custom` (the folder `input`), or a dataset (its test songs). Without any, it
-    is the first dataset that is there, or else the short song that the stempeg package ships. Hidden files and folders
+    is the first dataset that is there, or else the short song that the stempeg package ships. `track` is the audio
+    track of every file, counted from 0, by default the one that players choose. Hidden files and folders
     are skipped. Whether a named file exists is not checked. Raises `UserError` when a folder or a glob has no songs.
     """
     found: list[Path] = []
@@ -61,7 +60,7 @@ def find_songs(inputs: Sequence[str]) -> tuple[list[Song], list[Path]]:
                 found += songs
             else:
                 found.append(path)
-    return list(_name_apart(found)), others
+    return list(_name_apart(found, track)), others
 
 
 def default_input() -> str:
@@ -121,7 +120,7 @@ def _title(path: Path) -> str:
     """What a file is called or, where it is the `mixture` in a folder of stems, that folder."""
     if path.stem.lower() == MIXTURE and (folder := Path(os.path.abspath(path)).parent.name):  # noqa: PTH100 (no links)
         return shortened(folder)
-    title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_FILES) else path.stem
+    title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_SUFFIXES) else path.stem
     return shortened(title if title.strip(".") else path.name)  # ".." would be another folder
 
 
@@ -131,7 +130,7 @@ def shortened(title: str) -> str:
     return title if len(title.encode(errors="replace")) <= LONGEST else title[: LONGEST // 4].rstrip()
 
 
-def _name_apart(paths: Iterable[Path]) -> Iterator[Song]:
+def _name_apart(paths: Iterable[Path], track: int | None) -> Iterator[Song]:
     """Each file once, by a name of its own: "title", "title (wma)" after its kind, "title (folder)" or "title (2)"."""
     files: set[str] = set()
     taken: set[str] = set()
@@ -139,10 +138,10 @@ def _name_apart(paths: Iterable[Path]) -> Iterator[Song]:
         place = os.path.realpath(path)
         if place in files:
             continue
-        title = _title(path)
+        title = _title(path) if track is None else f"{_title(path)} (track {track})"
         labels = ["", path.suffix[1:].lower(), shortened(Path(place).parent.name), *map(str, range(2, len(files) + 3))]
         names = (f"{title} ({label})" if label else title for label in labels)
         name = next(name for name in names if name.casefold() not in taken)
         files.add(place)
         taken.add(name.casefold())
-        yield Song(name, AudioFile(path))
+        yield Song(name, AudioFile(path, track))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import BinaryIO
+from io import BufferedReader
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -27,9 +28,10 @@ def live(separator: Separator, sample_rate: int, channels: int) -> int:
     (stem,), song = separator.stems, separator.live(sample_rate)
     said = f"live: {stem}, f32le, {sample_rate} Hz, channels: {channels}, {song.latency:.2f} s late"
     print(said, file=sys.stderr, flush=True)
+    source = cast(BufferedReader, sys.stdin.buffer)
     size, rest = channels * SAMPLE.itemsize, b""
     try:
-        while heard := sys.stdin.buffer.read1(READ):
+        while heard := source.read1(READ):
             heard = rest + heard
             whole = len(heard) - len(heard) % size
             heard, rest = heard[:whole], heard[whole:]

@@ -193,7 +193,7 @@ def open_stem_file(
     ) as writer:  # fmt: skip
 
         def write(stems: Stems) -> None:
-            streams = [sum(stems.values()), *(stems[stem] for stem in COLOURS)]
+            streams = [np.sum([*stems.values()], axis=0), *(stems[stem] for stem in COLOURS)]
             writer.write(*(np.broadcast_to(form.limit(stream), (2, stream.shape[1])) for stream in streams))
 
         yield write

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ class Segment:
         found = re.fullmatch(rf"(?:{TIME})?\s*-\s*(?:{TIME})?", text.strip())
         if not found or text.strip() == "-":
             raise UserError(f"--segment {text} cannot be understood: write it like 0:30-1:10, or 0:30- to the end.")
-        start, end = _seconds(*found.groups()[:3], 0.0), _seconds(*found.groups()[3:], math.inf)
+        start, end = _seconds(found.groups()[:3], 0.0), _seconds(found.groups()[3:], math.inf)
         if start >= end:
             raise UserError(f"--segment {text} ends before it begins: write it like 0:30-1:10.")
         return cls(start, end)
@@ -51,7 +51,8 @@ class Segment:
         return f"{_spell(self.start)}-{_spell(self.end) if self.end < math.inf else 'end'}"
 
 
-def _seconds(hours: str | None, minutes: str | None, seconds: str | None, default: float) -> float:
+def _seconds(groups: Sequence[str | None], default: float) -> float:
+    hours, minutes, seconds = groups
     return default if seconds is None else 3600 * int(hours or 0) + 60 * int(minutes or 0) + float(seconds)
 
 
@@ -158,12 +159,12 @@ def render(
     started, gain = perf_counter(), 1.0
     tallies = {stem: Tally() for stem in paths}
     with making_folders(paths.values()), AudioReader(song.path, song.track) as reader, ExitStack() as stack:
-        info, remarks = reader.info, reader.remarks
+        info = reader.info
         check_channels(info.channels)
         written = {stem: path for stem, path in paths.items() if stem not in kept}
         write = stack.enter_context(open_outputs(written, form, reader))
         blocks, samples = reader.arrays(), info.samples
-        window = Window(segment, info.sample_rate, separator.grid, separator.surroundings) if segment else None
+        window = Window(segment, info.sample_rate, float(separator.grid), separator.surroundings) if segment else None
         if window:
             blocks, samples = window.cut(blocks), window.length(samples)
         pieces: Iterator[Stems] = (named(piece, paths) for piece in separator.stream(blocks, info.sample_rate))
@@ -182,7 +183,7 @@ def render(
                 tallies[stem].add(waveform)
             write(stems)
     seconds = next(iter(tallies.values())).samples / info.channels / info.sample_rate
-    return RenderReport(seconds, perf_counter() - started, gain, tallies, tuple(remarks))
+    return RenderReport(seconds, perf_counter() - started, gain, tallies, tuple(reader.remarks))
 
 
 def named(piece: Mapping[str, Any], names: Iterable[str]) -> Stems:
@@ -220,7 +221,8 @@ def rescale(pieces: Iterable[Stems], scratch: IO[bytes], with_mixture: bool = Fa
     Their sum counts as well where it is written `with_mixture`. The gain is not known before the song has ended, so the
     stems wait in the file `scratch`.
     """
-    peak, names, count = 1.0, (), 0
+    peak, count = 1.0, 0
+    names: tuple[str, ...] = ()
     for stems in pieces:
         names, count, block = tuple(stems), count + 1, np.stack([*stems.values()])
         peak = max(peak, float(abs(block).max(initial=0)))

@@ -235,6 +235,19 @@ def test_a_missing_song_costs_no_other(tmp_path, create, capsys):
     assert "missing.wav" in capsys.readouterr().err and (tmp_path / "outputs/song/vocals.wav").exists()
 
 
+def test_a_track_is_chosen_and_named(tmp_path, create, capsys):
+    tracks = noise(20000), 0.5 * noise(20000)
+    with AudioWriter(tmp_path / "film.mka", 44100, 2, names=["Commentary", "Music"]) as writer:
+        writer.write(*tracks)
+    assert create("film.mka") == create("film.mka", "--track", "1") == 0
+    assert "this is track 0 (Commentary)" in capsys.readouterr().out
+    for name, track in zip(("film", "film (track 1)"), tracks, strict=True):
+        stems = [read(path)[0] for path in (tmp_path / "outputs" / name).glob("*.wav")]
+        torch.testing.assert_close(sum(stems), track, atol=2**-14, rtol=0)
+    assert create("film.mka", "--track", "2") == 1
+    assert "there is no track 2" in capsys.readouterr().err
+
+
 def test_a_stem_file_is_written_and_recognised(tmp_path, create, capsys):
     save_weights(tmp_path / "all.safetensors", random_network(STEMS), tiny_config(STEMS))
     write(tmp_path / "song.wav", noise(20000), 44100)
