@@ -21,9 +21,6 @@ from time import perf_counter, process_time
 from typing import Any
 from unittest.mock import patch
 
-import separation.start  # noqa: F401 (first: see there)
-
-# isort: split
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -55,8 +52,8 @@ CHOICES = {"two": ("vocals", "accompaniment"), "all": STEMS}
 STARTS = {
     "Python": "",
     "NumPy": "import numpy",
-    "torch": "import separation.start, torch",
-    "the command": "import separation.start, separation.songs.command, separation.inference.passes",
+    "torch": "import torch",
+    "the command": "import separation.songs.command, separation.inference.passes",
 }
 """Programs that start as the command does, each more than the one before."""
 

@@ -14,9 +14,6 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from time import process_time
 
-import separation.start  # noqa: F401 (first: see there)
-
-# isort: split
 import torch
 
 from separation.allocator import keep_freed_memory

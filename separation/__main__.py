@@ -5,10 +5,10 @@ from functools import partial
 from separation.runtime import run_script
 
 separate = partial(run_script, "separation.songs.command")
-"""The command `separate`; the packages of the other commands are imported in the same way, once signals are handled."""
-
+dataset = partial(run_script, "separation.dataset.command")
+train = partial(run_script, "separation.training.command")
+test = partial(run_script, "separation.scoring.command")
 app = partial(run_script, "separation.apps.app")
-"""The command `separate-app`."""
 
 if __name__ == "__main__":
     run_script("separation.apps.commands")

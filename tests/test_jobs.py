@@ -12,21 +12,12 @@ from threading import Thread
 
 import pytest
 from conftest import REPOSITORY, hear_signals
+from workloads import clears_away, dangerous, double, half_done, process_and_threads, stops_itself
 
 from separation.errors import UserError
-from separation.jobs import report_share, run_jobs
+from separation.jobs import run_jobs
 
 needs_signals = pytest.mark.skipif(os.name != "posix", reason="elsewhere there are no such signals")
-
-
-def double(number: int) -> int:
-    if number == 3:
-        raise UserError("3 cannot be doubled.")
-    return 2 * number
-
-
-def process_and_threads(_: int) -> tuple[int, str | None]:
-    return os.getpid(), os.environ.get("OMP_NUM_THREADS")
 
 
 def test_one_worker_is_this_process():
@@ -62,25 +53,6 @@ def test_a_job_that_kills_its_workers_is_begun_three_times_and_passed_over(tmp_p
     assert [len((tmp_path / f"{job}").read_text()) for job in (3, 7, 8)] == [3, 2, 1]
 
 
-def dangerous(folder: Path, job: int) -> int:
-    """Job 3 kills its process each time, and 7 the first time; each notes that it was begun."""
-    with (folder / f"{job}").open("a") as file:
-        file.write("x")
-    if job == 3 or (job == 7 and (folder / "7").read_text() == "x"):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return job
-
-
-def clears_away(folder: Path, job: int) -> None:
-    path = folder / f"{job}"
-    try:
-        path.touch()
-        time.sleep(60)
-    finally:
-        path.unlink()
-        (folder / f"{job} cleared").touch()
-
-
 @pytest.fixture
 def heed_ctrl_c():
     """Whatever another test, or who runs them, has made of Ctrl-C."""
@@ -110,7 +82,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     code = """
 import sys; sys.path[:0] = sys.argv[2:]
 from functools import partial; from pathlib import Path
-from test_jobs import clears_away; from separation.jobs import run_jobs
+from workloads import clears_away; from separation.jobs import run_jobs
 if __name__ == "__main__":
     list(run_jobs(partial(clears_away, Path(sys.argv[1])), [1, 2], 2))
 """
@@ -142,7 +114,7 @@ def test_a_signal_to_the_whole_group_is_one_word_and_leaves_nothing(tmp_path, na
     program = """
 import sys; sys.path[:0] = sys.argv[2:]
 from functools import partial; from pathlib import Path
-from test_jobs import clears_away; from separation.jobs import run_jobs; from separation.runtime import run_script
+from workloads import clears_away; from separation.jobs import run_jobs; from separation.runtime import run_script
 if __name__ == "__main__":
     run_script(lambda: list(run_jobs(partial(clears_away, Path(sys.argv[1])), [1, 2], 2)) and 0)
 """
@@ -167,15 +139,6 @@ def test_a_worker_that_alone_is_told_to_stop_has_its_job_run_again(tmp_path):
     assert (tmp_path / "1").read_text() == "xx"
 
 
-def stops_itself(folder: Path, job: int) -> int:
-    with (folder / f"{job}").open("a") as file:
-        file.write("x")
-    if job == 1 and (folder / "1").read_text() == "x":
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)
-    return job
-
-
 def test_progress_is_the_sum_of_what_running_jobs_report(tmp_path):
     told = []
 
@@ -190,13 +153,6 @@ def test_progress_is_the_sum_of_what_running_jobs_report(tmp_path):
     (tmp_path / "seen").touch()
     alone = run_jobs(partial(half_done, tmp_path), [1, 2], 1, sizes=[60, 600], progress=told.append)
     assert dict(alone) == {1: 1, 2: 2} and told[-2:] == [30, 300]
-
-
-def half_done(folder: Path, job: int) -> int:
-    report_share(0.5)
-    while not (folder / "seen").exists():
-        time.sleep(0.02)
-    return job
 
 
 def test_no_workers_are_refused():

@@ -15,7 +15,7 @@ from separation.errors import UserError
 from separation.inference.passes import SPEEDS, Pass, Passes
 from separation.inference.stream import Network, Queue, as_waveform, check_rate, check_waveform, whole_strides
 from separation.inference.weights import find_weights, load_network, stems_of
-from separation.stems import rest_name
+from separation.stems import rest_name, with_aliases
 
 Stems = dict[str, Any]
 """A piece of a song: `[channels, n]` for each stem, by name; tensors if the song came as tensors, else arrays."""
@@ -266,7 +266,7 @@ def masked_targets(network: Network, stems: Sequence[str]) -> tuple[str, ...]:
     choices = available_stems(network)
     if missing := [stem for stem in stems if stem not in choices]:
         raise UserError(
-            f"these weights do not separate {' and '.join(map(str, missing))}: choose among {', '.join(choices)}.",
+            f"these weights do not separate {' and '.join(map(str, missing))}: choose among {with_aliases(choices)}.",
             code="unknown_stem",
         )
     *others, last = network.sources

@@ -29,7 +29,7 @@ from separation.errors import UserError
 from separation.files import replacing
 from separation.inference.config import NETWORKS, NetworkSettings, build, on_meta, parse
 from separation.inference.device import choose_device, choose_engine
-from separation.stems import STEMS, source_names
+from separation.stems import STEMS, source_names, with_aliases
 
 if TYPE_CHECKING:
     import torch
@@ -202,7 +202,7 @@ def default_weights(stems: Sequence[str], engine: str = "torch") -> Path:
     known = {stem for target in STEMS for stem in source_names([target])}
     if unknown := [stem for stem in stems if stem not in known]:
         raise UserError(
-            f"there is no stem called {unknown[0]}: the stems are {', '.join(sorted(known))}.", code="unknown_stem"
+            f"there is no stem called {unknown[0]}: choose among {with_aliases(sorted(known))}.", code="unknown_stem"
         )
     fitting = [target for target in STEMS if set(stems) <= set(source_names([target]))]
     candidates = [pretrained(name, engine) for name in (*fitting, "all")]
