@@ -25,7 +25,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.separation import write_song
-from separation.allocator import keep_freed_memory
 from separation.audio.formats import AudioFile
 from separation.audio.io import AudioReader, AudioWriter
 from separation.audio.stft import Spectral
@@ -108,7 +107,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="default: %(default)s")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    keep_freed_memory()
 
     separators = {stems: Separator.load(stems=CHOICES[stems]) for stems in arguments.stems}
     with TemporaryDirectory() as folder:

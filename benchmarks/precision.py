@@ -16,7 +16,6 @@ from time import process_time
 
 import torch
 
-from separation.allocator import keep_freed_memory
 from separation.inference.separator import Separator
 from separation.inference.weights import load_network
 from separation.runtime import run_script
@@ -41,7 +40,6 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    keep_freed_memory()
     torch.set_num_threads(1)
     network, tracks = load_network(options.weights), validation_tracks([options.store])
     separators = {precision: Separator(network, precision=precision) for precision in PRECISIONS}

@@ -20,7 +20,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from separation.allocator import keep_freed_memory
 from separation.audio.decoders import check_readable
 from separation.errors import UserError, cannot_write
 from separation.files import replacing, sweep_partials
@@ -266,7 +265,6 @@ def load_separator(
 
     Raises `UserError` as `Separator.load` does.
     """
-    keep_freed_memory()
     if find_spec("torch") and not all(path.suffix == ".onnx" for path in weights):
         prepare_torch()
     files = weights * PASSES if best and len(weights) == 1 else weights
