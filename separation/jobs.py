@@ -206,8 +206,9 @@ class Processes:
     def __init__(self, workers: int, threads: int | None):
         self.workers, self.threads = workers, threads
         self.context = multiprocessing.get_context("spawn")
-        self.stopping = self.context.Event()
-        self.shares = self.context.Array("d", workers, lock=False)
+        with _signals_blocked():  # Python's resource tracker, which starts in here, would die of SIGHUP (3.10 to 3.13)
+            self.stopping = self.context.Event()
+            self.shares = self.context.Array("d", workers, lock=False)
         self.idle: list[tuple[int, ProcessPoolExecutor | None]] = [(slot, None) for slot in range(workers)]
         self.busy: dict[Future[Any], tuple[int, ProcessPoolExecutor]] = {}
 
@@ -298,7 +299,7 @@ def _begin(stopping: Any, shares: Any, slot: int) -> None:
 
     _report = report
     for number in _stop_signals():
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _ignore)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _stop_signals())
     parent = multiprocessing.parent_process()
@@ -321,15 +322,19 @@ def _attempt_in_process(work: Callable[[Job], Result], job: Job) -> Result | Use
         raise InterruptedJobError from None
     finally:
         for number in _stop_signals():
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, _ignore)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     if postponed(number, frame):
         return
     for each in _stop_signals():
-        signal.signal(each, signal.SIG_IGN)  # a second one would interrupt the removal
+        signal.signal(each, _ignore)  # a second one would interrupt the removal
     raise KeyboardInterrupt
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """In place of SIG_IGN, which makes Python complain about a signal that has arrived already."""
 
 
 class Cluster:
