@@ -245,7 +245,7 @@ def test_a_track_is_chosen_and_named(tmp_path, create, capsys):
         stems = [read(path)[0] for path in (tmp_path / "outputs" / name).glob("*.wav")]
         torch.testing.assert_close(sum(stems), track, atol=2**-14, rtol=0)
     assert create("film.mka", "--track", "2") == 1
-    assert "there is no track 2" in capsys.readouterr().err
+    assert "no audio track 2" in capsys.readouterr().err
 
 
 def test_a_stem_file_is_written_and_recognised(tmp_path, create, capsys):
