@@ -105,6 +105,19 @@ def test_segments_overlap_and_their_weights_sum_to_one():
 
 
 @torch.no_grad()
+def test_below_150_decibels_there_is_silence_for_the_network():
+    """Subnormal numbers, in which a fade-out ends, take processors several times the time of music."""
+    half = WholeSong(segment=40)
+    half.forward = lambda mixture: torch.full((len(mixture), 1, *mixture.shape[1:]), 0.5)
+    separator, song = Separator(network(half), precision="fp32"), noise(10_000).clamp(-0.3, 0.3)
+    torch.testing.assert_close(separator(1e-4 * song, 44100)["vocals"], 0.5e-4 * song, atol=2e-8, rtol=0)
+    for level in (1e-8, 1e-39):
+        stems = separator(level * song, 44100)
+        assert (level * song).any() and not stems["vocals"].any()
+        assert torch.equal(stems["accompaniment"], level * song)
+
+
+@torch.no_grad()
 def test_segments_have_no_joints():
     """Masks that jump by 1 where a segment ends and the next begins change by small steps where they are crossfaded."""
     ramps, song = WholeSong(segment=64), torch.full((2, 150_000), 0.5)

@@ -118,7 +118,7 @@ def test_weights_are_files_or_sets_of_the_shipped_ones(tmp_path):
     assert chosen("best", "drums", "no_drums") == ["all", "all", "all"]
     assert chosen(["mine.safetensors", "mine.safetensors"]) == ["mine", "mine"]
     assert Separator.load("best", "cpu").stems == Separator.load("fast", "cpu").stems == ("vocals", "accompaniment")
-    assert Separator.load("best", "cpu", STEMS).stems == STEMS
+    assert Separator.load("best", "cpu", STEMS).stems == Separator.load("best", "cpu").sources == STEMS
     assert chosen("live") == ["vocals_live"] and Separator.load("live", "cpu").live(44100).latency < 0.2
     paths = [random_weights(tmp_path / "a.safetensors"), random_weights(tmp_path / "b.safetensors", STEMS)]
     assert Separator.load(paths, "cpu").stems == STEMS

@@ -296,7 +296,7 @@ def test_weights_that_are_missing_or_foreign_are_refused(tmp_path):
 
 
 def test_the_shipped_weights_are_chosen_by_the_stems(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained_module, "pretrained", lambda name: tmp_path / name)
+    monkeypatch.setattr(pretrained_module, "pretrained", lambda name, engine: tmp_path / name)
 
     def chosen(*stems: str) -> str:
         return Path(default_weights(stems)).name
