@@ -194,8 +194,8 @@ def prepare_torch() -> None:
     """Set up torch's threads. Call it where torch is first used: its import takes seconds."""
     import torch
 
-    # Denormal numbers, as in a fade-out below 1e-38, take up to twice the time of music. The flag is inherited by
-    # threads, so it must be set before torch (2.14) starts its own.
+    # A fade-out into denormal numbers, below 1e-38, takes longer than music. torch 2.14 sets the flag of this thread
+    # alone, and its others inherit it when they start: after the first parallel operation they no longer do.
     torch.set_flush_denormal(True)
     if _chosen_threads:
         torch.set_num_threads(_chosen_threads[0])

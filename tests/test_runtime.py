@@ -105,6 +105,14 @@ def test_lengths_of_time():
     assert [clock(seconds) for seconds in (0, 59.6, 3600)] == ["0:00", "1:00", "1:00:00"]
 
 
+def test_denormal_numbers_are_zero_in_all_of_torchs_threads():
+    """Set after torch's threads have started, the flag holds in one of them."""
+    code = "from separation.runtime import prepare_torch; prepare_torch(); import torch; torch.set_num_threads(2); "
+    code += "print(int((torch.full((1 << 20,), 1e-39) * 1.0).count_nonzero()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no process to a processor")
 def test_processors_are_those_that_the_affinity_allows():
     """`os.cpu_count` counts the machine's, on which ONNX Runtime then starts threads that take turns on one."""
