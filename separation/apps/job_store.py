@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from separation.audio.formats import FORMATS, AudioFile
+from separation.audio.formats import FORMATS, STEM_SUFFIXES, AudioFile
 from separation.errors import UserError, cannot_write
 from separation.files import portable_name, replacing
 from separation.inference.separator import available_stems
 from separation.songs.batch import Job, Settings, plan, separate
 from separation.songs.command import STEM_SETS, choose_settings, make_parser, sort_out
-from separation.songs.find import STEM_FILES, STEM_MP4, Song, shortened
+from separation.songs.find import STEM_MP4, Song, shortened
 from separation.songs.outputs import EXTENSIONS, STEM_FILE, Naming, join
 from separation.songs.page import Page
 from separation.stems import KNOWN_AS, STEMS, source_names
@@ -183,7 +183,7 @@ class JobStore:
         Raises `UserError` when there are no such options, or too many jobs wait.
         """
         path = PurePosixPath(name.replace("\\", "/"))
-        title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_FILES) else path.stem
+        title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_SUFFIXES) else path.stem
         title, suffix = shortened(portable_name(title.strip(" ._") or "song")), path.suffix.lower()
         suffix = suffix if suffix[1:].isalnum() and len(suffix) <= 6 else ""
         self.choices.settings(options)
