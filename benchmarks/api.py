@@ -84,8 +84,8 @@ class Client:
 class App:
     """The app, on this machine alone."""
 
-    def __init__(self, folder: Path, port: int = 0):
-        command = [sys.executable, "app.py", "--no-browser", "--port", str(port), "--output", str(folder)]
+    def __init__(self, folder: Path, options: list[str], port: int = 0):
+        command = [sys.executable, "app.py", "--no-browser", "--port", str(port), "--output", str(folder), *options]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.address = re.search(r"http://\S+", self.process.stdout.readline())[0]
         self.port = int(re.search(r":(\d+)/", self.address)[1])
@@ -103,9 +103,9 @@ def app_folder() -> Iterator[Path]:
         yield Path(folder) / "stems"
 
 
-def load(jobs: int, clients: int) -> int:
+def load(jobs: int, clients: int, options: list[str]) -> int:
     with app_folder() as folder:
-        app = App(folder)
+        app = App(folder, options)
         port, start = app.port, time.monotonic()
         users = [Client(app.address) for _ in range(clients)]
 
@@ -121,7 +121,7 @@ def load(jobs: int, clients: int) -> int:
                 time.sleep(0.5)
             before = app.stop(signal.SIGKILL)
             killed = time.monotonic() - start
-            app = App(folder, port)
+            app = App(folder, options, port)
             away = time.monotonic() - start - killed
             results = [job for future in ended for job in future.result()]
         seconds = time.monotonic() - start
@@ -146,9 +146,9 @@ def load(jobs: int, clients: int) -> int:
     return 0 if done == jobs and not lost and not left else 1
 
 
-def fuzz(program: str, examples: int) -> int:
+def fuzz(program: str, examples: int, options: list[str]) -> int:
     with app_folder() as folder:
-        app = App(folder)
+        app = App(folder, options)
         client = Client(app.address)
         client.follow(client.send(0))
         command = [program, "run", f"{app.address}openapi.json", "--url", app.address, "--checks", "all"]
@@ -163,11 +163,12 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=200, help="default: %(default)s")
     parser.add_argument("--clients", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--schemathesis", default="schemathesis", metavar="PROGRAM")
+    parser.add_argument("--engine", default="auto", help="of the app (default: %(default)s)")
     parser.add_argument("--examples", type=int, default=100, help="of each call (default: %(default)s)")
     options = parser.parse_args()
     if options.what == "load":
-        return load(options.jobs, options.clients)
-    return fuzz(options.schemathesis, options.examples)
+        return load(options.jobs, options.clients, ["--engine", options.engine])
+    return fuzz(options.schemathesis, options.examples, ["--engine", options.engine])
 
 
 if __name__ == "__main__":
