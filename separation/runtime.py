@@ -51,10 +51,10 @@ def run_script(main: Callable[[], int | None] | str) -> None:
     # GNU's OpenMP lets idle threads spin for long, which slows every other process on a busy machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     steady_streams()
-    for name in STOP_SIGNALS:
-        number = getattr(signal, name, None)
-        if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # not where ignored
-            signal.signal(number, _stop)
+    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+    handled = [one for one in numbers if signal.getsignal(one) in (signal.SIG_DFL, signal.default_int_handler)]
+    for number in handled:  # not where it is ignored
+        signal.signal(number, _stop)
     try:
         code = (import_module(main).main if isinstance(main, str) else main)() or 0
     except UserError as error:
@@ -69,6 +69,8 @@ def run_script(main: Callable[[], int | None] | str) -> None:
     except MemoryError:
         print("error: not enough memory: close other programs, or work on less at a time.", file=sys.stderr)
         code = 1
+    for number in handled:  # an exception while the interpreter exits would print a trace
+        signal.signal(number, signal.SIG_DFL)
     sys.exit(code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -69,7 +70,8 @@ class Configs:
         except UserError:
             assert not self.output.exists(), "an empty folder is left behind"
             raise
-        self.output.rmdir()
-        self.output.parent.rmdir()
+        for folder in (self.output, self.output.parent):  # which the trainer makes when it first writes there
+            with suppress(FileNotFoundError):
+                folder.rmdir()
         assert len(trainer.opening().splitlines()) >= 3
         trainer.train_step(trainer.batches[0])

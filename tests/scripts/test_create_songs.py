@@ -73,7 +73,7 @@ def test_songs_of_a_folder_as_a_user_separates_them(tmp_path, weights):
     for name in ("text.mp3", "empty.wav", "notes.txt"):
         assert result.stderr.count(f"input/{name}") == 1
     first, *lines = result.stdout.splitlines()
-    assert first == f"5 songs; weights {weights}; CPU, 1 thread"
+    assert first == f"5 songs; weights {weights}; torch, CPU, 1 thread"
     pattern = r"0:0\d of music in \S+ s -> outputs/[^/]+/ \(vocals, accompaniment\)"
     *lines, last = lines
     assert len(lines) == 3 and all(re.fullmatch(pattern, line) for line in lines)
