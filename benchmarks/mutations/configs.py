@@ -73,5 +73,5 @@ class Configs:
         for folder in (self.output, self.output.parent):  # which the trainer makes when it first writes there
             with suppress(FileNotFoundError):
                 folder.rmdir()
-        assert len(trainer.opening().splitlines()) >= 3
+        assert len(trainer.describe().splitlines()) >= 2
         trainer.train_step(trainer.batches[0])
