@@ -35,6 +35,7 @@ class MaskingNetwork(nn.Module):
         self.settings = settings
         self.spectral = Spectral(settings)
         self.generator = generator
+        self.licence = ""  # of its weights, as their file states it
         self.trusted: torch.dtype | None = None  # until bfloat16 is first used
 
     @property

@@ -39,6 +39,7 @@ class OnnxNetwork:
             stft = metadata["spectral"]
             self.settings = SpectralSettings(stft["sample_rate"], stft["n_fft"], stft["hop"])
             self.targets, self.sources = tuple(metadata["targets"]), tuple(metadata["sources"])
+            self.licence = str(metadata["licence"])
             self.stride, self.context, self.lag = metadata["stride"], metadata["context"], metadata["lag"]
         except (KeyError, ValueError, TypeError) as error:
             raise UserError(

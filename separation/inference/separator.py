@@ -98,6 +98,11 @@ class Separator:
         return cls([networks[path] for path in paths], wanted)
 
     @property
+    def licence(self) -> str:
+        """Licences of the weights in use, in words, each once."""
+        return " ".join(dict.fromkeys(network.licence for network, _, _ in self.passes))
+
+    @property
     def place(self) -> str:
         """What computes the networks, and where, in words."""
         return self.network.place

@@ -100,6 +100,8 @@ class Network(Protocol):
     targets: tuple[str, ...]
     sources: tuple[str, ...]
     """The targets, and the rest if there is one."""
+    licence: str
+    """Of the weights, in words."""
 
     @property
     def stride(self) -> int:

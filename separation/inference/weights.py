@@ -128,7 +128,8 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu", network: 
         with suppress(KeyError, ValueError, RecursionError):
             about[name] = json.loads(metadata[name])
     provenance = about["provenance"] if isinstance(about["provenance"], dict) else {}
-    return Weights(built.to(choose_device(device)).eval(), settings, str(about["licence"]), provenance)
+    built.licence = str(about["licence"])
+    return Weights(built.to(choose_device(device)).eval(), settings, built.licence, provenance)
 
 
 def load_network(path: str | Path, device: str | torch.device = "cpu", network: str | None = None) -> MaskingNetwork:
@@ -176,8 +177,9 @@ def _compare(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, .
 SUFFIXES = {"torch": ".safetensors", "onnx": ".onnx"}
 """What the weights that an engine takes end with."""
 
-SETS = ("fast", "best", "live")
-"""What shipped weights are called: those that suffice, all that help, and those that are least late."""
+SETS = ("fast", "best", "live", "free")
+"""What shipped weights are called: those that suffice, all that help, those that are least late, and those that any
+program may ship (see `Separator.licence`)."""
 
 PASSES = 3
 """How many passes the best quality makes, each at another speed: see `Separator`."""
@@ -215,7 +217,8 @@ def find_weights(
     """The files that a choice of weights stands for: a path, several, or one of `SETS` (of the shipped ones).
 
     `best` is three times the networks that help, in turn: those for four stems and for vocals where both do, for four
-    stems, vocals or their accompaniment. `live` is the one for vocals that is least late. Shipped weights are those of
+    stems, vocals or their accompaniment. `live` is the one for vocals that is least late, `free` the one for four stems
+    that learned from freely licensed music alone. Shipped weights are those of
     the engine that `choose_engine` gives; files tell their engine.
 
     Raises `UserError` when a file is for another engine than the one that is asked for.
@@ -231,8 +234,8 @@ def find_weights(
                 )
             continue
         suited = choose_engine(engine, device)
-        if str(name) == "live":
-            paths.append(pretrained("vocals_live", suited))
+        if alone := {"live": "vocals_live", "free": "free"}.get(str(name)):
+            paths.append(pretrained(alone, suited))
             continue
         helping = [default_weights(stems, suited)]
         if str(name) == "best" and ({*stems} & HELPED or not stems):
