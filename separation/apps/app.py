@@ -42,7 +42,8 @@ def main() -> None:
     store = JobStore(options.output, choices)
     token = os.environ.get(TOKEN) or (None if is_loopback(options.host) else secrets.token_urlsafe(16))
     address = address_of(options.host, listener.getsockname()[1]) + (f"?token={quote(token, safe='')}" if token else "")
-    print(f"Drop songs on {address}\nStems go to {store.folder.resolve()}. Ctrl-C ends.", flush=True)
+    print(f"Drop songs on {address}\nStems go to {store.folder.resolve()}. Ctrl-C ends.")
+    print(f"licence of the weights: {choices.licence}", flush=True)
     if token:
         print("Anyone with this address, token included, can separate songs here and hear yours.", flush=True)
     if not options.no_browser:

@@ -109,6 +109,8 @@ class Choices:
     command: Mapping[str, Any]
     """What the command line decides: `weights`, `device`, `engine` and `network`, as `separate` has them."""
     values: Mapping[str, tuple[str, ...]]
+    licence: str = ""
+    """Of the weights, in words."""
 
     @classmethod
     def find(cls, command: Mapping[str, Any], default: Mapping[str, str]) -> Choices:
@@ -119,7 +121,8 @@ class Choices:
         sets = [name for name, stems in STEM_SETS.items() if set(stems) <= set(names)]
         aliases = [alias for alias, stem in KNOWN_AS.items() if stem in names]
         values = {"stems": (*sets, *aliases, *names), "format": tuple(FORMATS), "quality": QUALITIES}
-        return cls(command, {key: tuple(dict.fromkeys((default[key], *values[key]))) for key in values})
+        found = {key: tuple(dict.fromkeys((default[key], *values[key]))) for key in values}
+        return cls(command, found, separator.licence)
 
     def settings(self, options: Mapping[str, str]) -> Settings:
         """What a song is separated with; what is not in `options` is the default. Raises `UserError`."""

@@ -303,7 +303,7 @@ def zipped(files: Mapping[str, Path]) -> Iterator[bytes]:
 def describe_api(store: JobStore, token: str | None) -> dict[str, Any]:
     """The OpenAPI document of this app, with the choices that its weights allow."""
     document = json.loads((PAGE / "openapi.json").read_text(encoding="utf-8"))
-    document["info"]["version"] = separation.__version__
+    document["info"] |= {"version": separation.__version__, "x-licence-of-the-weights": store.choices.licence}
     for parameter in document["paths"]["/api/jobs"]["post"]["parameters"]:
         if values := store.choices.values.get(parameter["name"]):
             parameter["schema"] |= {"enum": [*values], "default": values[0]}

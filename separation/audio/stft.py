@@ -111,8 +111,7 @@ class Spectral:
         *axes, count, _ = frames.shape
         blocks = frames.reshape(*axes, count, self.overlap, hop)
         shape = (*axes, count + self.overlap - 1, hop)
-        array = isinstance(frames, np.ndarray)
-        waveform = np.zeros(shape, np.float32) if array else frames.new_zeros(shape)
+        waveform: Any = np.zeros(shape, np.float32) if isinstance(frames, np.ndarray) else frames.new_zeros(shape)
         for k in range(self.overlap):
             waveform[..., k : k + count, :] += blocks[..., k, :]
         return waveform.reshape(*axes, -1)
@@ -124,7 +123,6 @@ class Spectral:
         if signal.device not in self.windows:
             import torch
 
-            self.windows[signal.device] = tuple(
-                torch.from_numpy(window).to(signal.device) for window in self.windows[None]
-            )
+            analysis, synthesis = (torch.from_numpy(window).to(signal.device) for window in self.windows[None])
+            self.windows[signal.device] = analysis, synthesis
         return self.windows[signal.device]

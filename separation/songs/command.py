@@ -57,7 +57,7 @@ examples:
     %(prog)s album/ --stems karaoke --format mp3 --name '{song} ({stem})'
   all songs below a folder, and a page to listen to them
     %(prog)s 'music/**/*.flac' --output stems --page
-  a radio station without its singers, 1.8 s late (0.2 s with --weights live)
+  a radio station without its singers, 1.6 s late (0.2 s with --weights live)
     ffmpeg -i URL -f f32le -ar 44100 -ac 2 - | %(prog)s --live karaoke | ffplay -f f32le -ar 44100 -ch_layout stereo -
 """
 
@@ -126,8 +126,9 @@ def run_batch(
     """Separate the songs that wait, report on each, and list them on the page with those that are done; what failed."""
     failures, music, start = [], 0.0, perf_counter()
     if waiting:
-        where = settings.separator().place
-        print(opening(settings.weights, where, len(waiting), options.jobs, options.cluster), flush=True)
+        separator = settings.separator()
+        print(opening(settings.weights, separator.place, len(waiting), options.jobs, options.cluster))
+        print(f"licence of the weights: {separator.licence}", flush=True)
     with ExitStack() as stack:
         lengths = [length(job.song) for job in waiting] if len(waiting) > 1 else [1.0] * len(waiting)
         sizes = {id(job): size for job, size in zip(waiting, lengths, strict=True)}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import separation
 from separation.errors import UserError
 from separation.inference import weights as weights_module
 from separation.inference.config import NetworkSettings
-from separation.inference.weights import build_network, load_network, load_weights, save_weights
+from separation.inference.separator import Separator
+from separation.inference.weights import build_network, load_network, load_weights, pretrained, save_weights
 
 
 @pytest.fixture
@@ -209,3 +211,19 @@ def test_a_failed_save_keeps_the_file_that_was_there(tmp_path, monkeypatch, netw
         save_weights(weights, network, tiny_config(("drums",)), {"step": 2})
     assert load_weights(weights).provenance == {"step": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["best.safetensors"]
+
+
+def test_free_weights_carry_the_licence_of_every_work_they_learned_from():
+    weights = load_weights(pretrained("free"))
+    works = weights.provenance["works"]
+    assert weights.licence.startswith("CC BY-SA 4.0") and len(works) > 100
+    for work in works:
+        assert work["work"] and work["source"] and work["licence_read_in"]
+        assert re.match(r"CC0-1\.0|CC-BY(-SA)?-\d|MIT", work["licence"]), work
+        assert not re.search(r"musdb|medley|mir-?1k|gtsinger|m4singer|techsinger|opensinger|emotify", str(work), re.I)
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+@pytest.mark.parametrize(("weights", "words"), [("free", "CC BY-SA 4.0"), ("fast", "research use only")])
+def test_the_licence_of_the_weights_in_use_is_known(engine, weights, words):
+    assert words in Separator.load(weights, engine=engine).licence
