@@ -49,7 +49,10 @@ def main() -> None:
     if not options.no_browser:
         threading.Timer(0.5, webbrowser.open, [address]).start()
     config = uvicorn.Config(make_app(store, token), log_level="warning", timeout_graceful_shutdown=1)
-    uvicorn.Server(config).run(sockets=[listener])
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        store.close()
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -34,6 +34,9 @@ else:
 JOBS, RECORD, LOCK = ".jobs", "job.json", "lock"
 """The folder of all jobs, the record in that of a job, and the file that a running app holds a lock on."""
 
+CLOSING_SECONDS = 5.0
+"""How long the end of the app waits for a block of a song to be separated."""
+
 PENDING, PENDING_BYTES = 500, 64 << 30
 """Jobs that may wait at a time, and the size of their songs."""
 
@@ -163,8 +166,22 @@ class JobStore:
                 self._take_over(other)
         except OSError as error:
             raise cannot_write(folder, error) from error
-        for kind, work in (("stems", self._separate), ("stem_file", self._join)):
-            threading.Thread(target=self._work, args=(kind, work), daemon=True).start()
+        self.closing = False
+        work = (("stems", self._separate), ("stem_file", self._join))
+        self.threads = [threading.Thread(target=self._work, args=kind, daemon=True) for kind in work]
+        for thread in self.threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End the threads at their next block; the app that starts next takes their jobs over.
+
+        A thread inside native code when the interpreter ends would abort the process.
+        """
+        with self.changed:
+            self.closing = True
+            self.changed.notify_all()
+        for thread in self.threads:
+            thread.join(CLOSING_SECONDS)
 
     def _take_over(self, other: Path) -> None:
         """Take over the jobs of an app that has ended: the system has released its lock."""
@@ -250,11 +267,12 @@ class JobStore:
                 self.delete(other)
 
     def _work(self, kind: str, work: Callable[[StoredJob], None]) -> None:
-        while True:
+        while not self.closing:
             with self.changed:
                 waiting = (job for job in self.jobs.values() if (job.kind, job.state) == (kind, "waiting"))
                 if (job := next(waiting, None)) is None:
-                    self.changed.wait()
+                    if not self.closing:
+                        self.changed.wait()
                     continue
                 job.state = "running"
             try:
@@ -272,7 +290,7 @@ class JobStore:
         settings = self.choices.settings(job.options)
         work = self._plan(job, settings)
         if not work.is_done:
-            separate(work, settings, lambda share: report(job, share))
+            separate(work, settings, lambda share: self._report(job, share))
         entry = self.page.describe(work.song.name, work.paths, not work.is_done, job.path)
         with self.changed:  # a song that is deleted before this is not listed, one that is deleted after it is
             if job.state == "cancelled":
@@ -300,15 +318,14 @@ class JobStore:
             raise UserError(f"“{job.song}” is no longer listed.", "unknown_song")
         stems = {stem["name"]: self.page.file(stem["audio"]) for stem in song["stems"]}
         cover = self.page.file(song["cover"]).read_bytes() if "cover" in song else None
-        join(stems, job.path, cover, lambda share: report(job, share))
+        join(stems, job.path, cover, lambda share: self._report(job, share))
         self._end(job, state="done", progress=1.0)
 
-
-def report(job: StoredJob, share: float) -> None:
-    """Note which share of a job is done, 0 if nobody knows. Raises `CancelledError` when it has been deleted."""
-    if job.state == "cancelled":
-        raise CancelledError
-    job.progress = share or None
+    def _report(self, job: StoredJob, share: float) -> None:
+        """Note which share of a job is done, 0 if unknown. Raises `CancelledError` when it or the app is to end."""
+        if job.state == "cancelled" or self.closing:
+            raise CancelledError
+        job.progress = share or None
 
 
 def remove_stems(work: Job, folder: Path) -> None:

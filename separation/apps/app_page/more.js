@@ -21,7 +21,7 @@ async function call(address, options) {
 /** What can be chosen is in the description of the API; the last choice is remembered. */
 async function offerChoices() {
   const { info, paths } = await (await fetch("openapi.json")).json();
-  document.getElementById("licence").textContent = info["x-licence-of-the-weights"];
+  document.getElementById("licence").textContent = `Weights: ${info["x-licence-of-the-weights"]}`;
   for (const { name, schema } of paths["/api/jobs"].post.parameters) {
     const select = document.getElementById(name);
     if (!select) continue;
