@@ -117,7 +117,7 @@ def check_stems(stems: dict[str, np.ndarray], waveform: torch.Tensor, network: s
     expected.precision = "fp32"  # as in a browser
     for stem, signal in expected(waveform, 44100).items():
         assert stems[stem].shape == signal.shape
-        assert np.abs(stems[stem] - signal.numpy()).max() < 1e-4
+        assert np.abs(stems[stem] - signal.numpy()).max() < 2e-4  # the constants of the networks have half precision
     # A stem has 16 bits: its rounding is within half a step, 1.6e-5.
     assert np.abs(sum(stems.values()) - waveform.numpy()).max() < len(stems) * 2e-5
 
