@@ -16,7 +16,7 @@ from networks import random_network, random_weights, tiny_config
 
 from separation.audio.io import AudioReader, AudioWriter, probe, read, write
 from separation.errors import UserError
-from separation.inference.weights import save_weights
+from separation.inference.weights import UNKNOWN_LICENCE, save_weights
 from separation.songs import command as command_of_songs
 from separation.songs.page import Page
 from separation.stems import STEMS
@@ -72,8 +72,9 @@ def test_songs_of_a_folder_as_a_user_separates_them(tmp_path, weights):
     assert "2 of 5 songs failed" in result.stderr
     for name in ("text.mp3", "empty.wav", "notes.txt"):
         assert result.stderr.count(f"input/{name}") == 1
-    first, *lines = result.stdout.splitlines()
+    first, licence, *lines = result.stdout.splitlines()
     assert first == f"5 songs; weights {weights}; torch, CPU, 1 thread"
+    assert licence == f"licence of the weights: {UNKNOWN_LICENCE}"
     pattern = r"0:0\d of music in \S+ s -> outputs/[^/]+/ \(vocals, accompaniment\)"
     *lines, last = lines
     assert len(lines) == 3 and all(re.fullmatch(pattern, line) for line in lines)

@@ -255,7 +255,7 @@ def test_two_processes_or_two_machines_end_with_the_weights_of_one(tiny, run, tm
     ("arguments", "sentence"),
     [
         (["--config", "none.yaml"], "error: cannot read the config none.yaml: No such file or directory."),
-        (["--set", "data.stores={nowhere: 1}"], "error: nowhere is no spectrogram store"),
+        (["--set", "data.stores={nowhere: 1}"], "error: nowhere is not a store"),
     ],
 )
 def test_bad_input_is_one_sentence(run, tmp_path, arguments, sentence):
