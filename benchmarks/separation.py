@@ -4,9 +4,8 @@
 
 Start-up is the time that one second of sound takes, the real-time factor what each further second adds, processor time
 the same of all cores together, and memory the most that the largest process held: medians over the runs, from which the
-factors are reckoned. Other work on the machine lengthens the time, and the processor's far less. Ratios are to this
-project's two stems. Peers (`benchmarks.peers`) take part that the interpreter --peer-python has installed, and ONNX
-Runtime if it and the package onnx are.
+factors are computed. Other work on the machine lengthens the time, and processor time far less. Ratios are to this
+project's two stems. Peers (`benchmarks.peers`) take part where the interpreter --peer-python has them.
 """
 
 from __future__ import annotations
@@ -91,22 +90,19 @@ def main() -> None:
 
 
 def our_commands(folder: Path, untrained: bool) -> dict[str, list[str]]:
-    """This project's commands by name: with torch, in both qualities, and with ONNX Runtime where it is installed."""
-    shipped, kind = REPOSITORY / "pretrained", ""
-    weights = {"two": shipped / "vocals.safetensors", "all": shipped / "all.safetensors"}
+    """This project's commands by name: both engines, two and four stems, both qualities of the shipped weights."""
+    command = [sys.executable, *OURS]
+    names = {"two": "two stems", "all": "four stems"}
     if untrained:
-        kind, weights["all"] = ", untrained", folder / "all.safetensors"
-        run_python("-c", UNTRAINED, str(weights["all"]))
-    names = {"two": "two stems", "all": f"four stems{kind}"}
-    fast = {names[stems]: [sys.executable, *OURS, stems, "--weights", str(path)] for stems, path in weights.items()}
-    commands = fast | ({} if untrained else {f"{name}, best": [*fast[name][:-1], "best"] for name in fast})
-    if missing := first_missing(sys.executable, ("onnx", "onnxruntime")):
-        print(f"ONNX Runtime is passed over ({missing}): {sys.executable} -m pip install onnx onnxruntime")
-        return commands
-    for (name, command), stems in zip(fast.items(), weights, strict=True):
-        exported = str(folder / f"{stems}.onnx")
-        run_python("-m", "separation", "export", command[-1], exported)
-        commands[f"{name}, ONNX Runtime"] = [*command[:-1], exported]
+        weights = folder / "all.safetensors"
+        run_python("-c", UNTRAINED, str(weights))
+        return {"two stems": [*command, "two"], "four stems, untrained": [*command, "all", "--weights", str(weights)]}
+    commands = {}
+    for engine, title in (("torch", ""), ("onnx", ", ONNX Runtime")):
+        for quality, better in (("fast", ""), ("best", ", best")):
+            for stems, name in names.items():
+                choice = [stems, "--engine", engine, "--weights", quality]
+                commands[f"{name}{better}{title}"] = [*command, *choice]
     return commands
 
 

@@ -171,7 +171,7 @@ def test_from_disk_the_page_says_how_to_serve_it(browser, folder):
 
 
 def test_the_page_says_what_the_networks_may_be_used_for(page):
-    assert "For research use only" in (REPOSITORY / "pretrained/README.md").read_text()
+    assert "research use only" in (REPOSITORY / "pretrained/README.md").read_text()
     assert "The networks are for research use only." in page.inner_text("#drop")
 
 
