@@ -57,15 +57,16 @@ def run(options: argparse.Namespace, labels: int, unlabelled: bool, seed: int) -
     changed.append(f"schedule.validate_every={config.schedule.steps}")
     scored = {}
     for subset, only in {"valid": (), **({"train": ("--songs", *songs)} if songs else {})}.items():
-        scores = folder / "scores" / f"{subset}.csv"
-        if not scores.exists():
+        scores = folder / "scores"
+        written = f"*/vocals/{subset}.csv"  # test.py keeps scores by weights and target
+        if not any(scores.glob(written)):
             if not (folder / "best.safetensors").exists():
                 resume = ["--resume"] if (folder / "last.pt").exists() else []
                 _call("train.py", "--config", options.config, "--output", folder, *resume, "--set", *changed)
             music = ("--dataset", options.dataset, "--root", options.root, "--subset", subset, *only)
-            weights = ("--weights", folder / "best.safetensors", "--output", scores.parent)
+            weights = ("--weights", folder / "best.safetensors", "--output", scores)
             _call("test.py", "--target", "vocals", *music, *weights)
-        with scores.open(encoding="utf-8") as file:
+        with next(scores.glob(written)).open(encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["source"] == "vocals" and row["SDR"]]
         scored |= {row["song"]: float(row["SDR"]) for row in rows}
     return scored

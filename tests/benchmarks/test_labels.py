@@ -27,7 +27,7 @@ def test_a_run_leaves_out_what_its_column_says(labels, unlabelled):
         REPOSITORY / "configs" / "labels.yaml", settings(labels, unlabelled, 2, "store/MUSDB18", ["a", "b"])
     )
     assert (config.data.labelled, config.data.labelled_seed, config.seed) == (labels, 2, 2)
-    assert config.losses.semi_supervised == unlabelled and bool(config.losses.supervised_target) == bool(labels)
+    assert config.losses.unlabelled == unlabelled and bool(config.losses.supervised_target) == bool(labels)
     assert config.data.valid == ("a", "b")
     assert len(config.data.stores) == (3 if unlabelled else 1) and not config.schedule.temperatures
 
@@ -51,7 +51,7 @@ def test_a_cell_is_trained_scored_and_not_done_twice(tmp_path):
     first = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
     assert first.returncode == 0, first.stderr
     assert first.stdout.splitlines()[-1].startswith("| 2 | ")
-    heard_by_none = [path.name for path in (tmp_path / "runs").glob("2*/scores/train/*.json")]
+    heard_by_none = [path.name for path in (tmp_path / "runs").glob("2*/scores/*/vocals/train/*.json")]
     assert len({*heard_by_none}) == 1
     again = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True)
     assert again.stdout.splitlines()[-1] == first.stdout.splitlines()[-1] and "step" not in again.stderr
