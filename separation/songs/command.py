@@ -171,11 +171,9 @@ def length(song: Song) -> float:
 
 
 def open_page(folder: Path) -> Page:
-    """The page of a folder. Raises `UserError` where torch is not installed, which draws its pictures."""
-    try:
-        from separation.songs.page import Page
-    except ModuleNotFoundError as error:
-        raise UserError("--page needs torch for its pictures: omit it, or pip install torch.") from error
+    """The page of a folder, whose code is loaded only when a page is asked for."""
+    from separation.songs.page import Page
+
     return Page(folder)
 
 
