@@ -112,10 +112,10 @@ def stem_of(track: mido.MidiTrack) -> str | None:
 def choose_instruments(chance: random.Random, track: mido.MidiTrack, stem: str) -> mido.MidiTrack:
     """The track, at times with another instrument, and never with one that imitates singing."""
     choices = {"drums": DRUM_KITS, "bass": BASSES, "other": chance.choice((OTHERS, GUITARS))}[stem]
-    program, anew = chance.choice(choices), chance.random() < 0.6
+    program, replaced = chance.choice(choices), chance.random() < 0.6
     changed = mido.MidiTrack()
     for message in track:
-        if message.type == "program_change" and (anew or message.program in VOICES):
+        if message.type == "program_change" and (replaced or message.program in VOICES):
             message = message.copy(program=program)
         changed.append(message)
     if stem == "drums":

@@ -66,7 +66,7 @@ def main() -> None:
             if peer.package not in arguments.peers:
                 continue
             if missing := first_missing(arguments.peer_python, peer.modules):
-                print(f"{name} is passed over ({missing}): {arguments.peer_python} -m pip install {peer.package}")
+                print(f"{name} is skipped ({missing}): {arguments.peer_python} -m pip install {peer.package}")
             else:
                 commands[f"{name} ({peer.weights})"] = [arguments.peer_python, "-c", peer.program, "SONG", "OUTPUT"]
 
@@ -133,7 +133,7 @@ def write_song(path: Path, seconds: int, source: Path | None) -> Path:
 def chords(rate: int) -> Iterator[np.ndarray]:
     """Chords under noise, `[rate, 2 channels]` for each second."""
     random = np.random.default_rng(0)
-    phase = 2 * np.pi * np.arange(rate)[:, None] / rate  # of whole hertz, so each second begins anew
+    phase = 2 * np.pi * np.arange(rate)[:, None] / rate  # in whole hertz: each second starts at phase 0
     notes = sum(np.sin(phase * pitch) for pitch in ([220, 221], [277, 276], [330, 331]))
     while True:
         yield 0.1 * notes + 0.05 * random.standard_normal(notes.shape)
