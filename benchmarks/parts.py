@@ -42,7 +42,7 @@ PARTS = {
     "network": [(unet_stream.UNetStream, "logits")],
     "masks": [(masking.TorchStep, "__call__")],
     "inverse": [(Spectral, "synthesise")],
-    "write": [(AudioWriter, "write"), (render, "round_together"), (render.Tally, "hear")],
+    "write": [(AudioWriter, "write"), (render, "round_together"), (render.Tally, "add")],
 }
 """The functions that each part is; what another of them takes within is not theirs. What is left is "joints"."""
 
@@ -161,12 +161,12 @@ def measure(separator: Separator, song: Path, folder: Path) -> Counter[str]:
 
 def multiplications(separator: Separator) -> float:
     """How many multiplications the network makes in its convolutions and matrix products, for a second of music."""
-    generator = separator.network.generator
-    stream = generator.stream(precision_of(separator))
+    network, settings = separator.network, separator.settings
+    chunk = network.chunk(separator.chunk_frames)
+    masks = network.masks(precision_of(separator))
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        stream(torch.zeros(2, separator.settings.bins, separator.chunk, dtype=torch.complex64))
-    settings = separator.settings
-    return counter.get_total_flops() / 2 * settings.sample_rate / settings.hop / separator.chunk
+        masks(torch.zeros(2, settings.bins, chunk, dtype=torch.complex64))
+    return counter.get_total_flops() / 2 * settings.sample_rate / settings.hop / chunk
 
 
 def precision_of(separator: Separator) -> torch.dtype:

@@ -122,6 +122,8 @@ def is_bf16_native(device: torch.device) -> bool:
         return False
     if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.6
         return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # or ATEN_CPU_CAPABILITY allows no more
+        return False
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
@@ -140,10 +142,10 @@ def trusted_precision(
 
     if dtype != torch.bfloat16 or device.type != "cpu":
         return dtype
-    errors = [
-        float(10 * torch.log10((rounded - exact).abs().square().sum() / exact.abs().square().sum().clamp_min(1e-30)))
-        for exact, rounded in zip(compute(torch.float32), compute(torch.bfloat16), strict=True)
-    ]
+    pairs = zip(compute(torch.float32), compute(torch.bfloat16), strict=True)
+    with torch.no_grad():
+        powers = [((rounded - exact).abs().square().sum(), exact.abs().square().sum()) for exact, rounded in pairs]
+        errors = [float(10 * torch.log10(error / power.clamp_min(1e-30))) for error, power in powers]
     if all(error < NOISE for error in errors):  # which NaN is not
         return dtype
     logging.getLogger("separation").warning(

@@ -81,9 +81,12 @@ def test_too_little_memory_is_a_sentence_and_nothing_else_is_taken_for_it(error,
 )
 def test_bf16_is_chosen_only_where_the_processor_has_it(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert choose_precision("auto", torch.device("cpu")) == expected
     assert choose_precision("bf16", torch.device("cpu")) == torch.bfloat16
     assert choose_precision("fp32", torch.device("cpu")) == torch.float32
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")  # by ATEN_CPU_CAPABILITY
+    assert choose_precision("auto", torch.device("cpu")) == torch.float32
 
 
 class Noisy(nn.Module):
