@@ -20,6 +20,7 @@ from separation.dataset.store import runs
 from separation.inference.separator import Separator, Stems, join
 from separation.inference.weights import find_weights
 from separation.jobs import report_share
+from separation.runtime import prepare_torch
 from separation.stems import MIXTURE
 
 DEPTH = 27.0
@@ -70,6 +71,7 @@ class Teacher:
 
 @lru_cache(maxsize=1)
 def _load(weights: tuple[str, ...], stems: tuple[str, ...], network: str | None) -> Separator:
+    prepare_torch()
     return Separator.load(weights, stems=stems, network=network)
 
 

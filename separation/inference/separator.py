@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import cycle
-from math import gcd, lcm
+from math import gcd, lcm, log10
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +250,15 @@ def join(pieces: Iterable[Stems], stems: Sequence[str], channels: int) -> Stems:
     """Pieces of a song, one after the other, as arrays."""
     collected, nothing = list(pieces), np.zeros((channels, 0), np.float32)
     return {stem: np.concatenate([nothing, *(np.asarray(piece[stem]) for piece in collected)], 1) for stem in stems}
+
+
+def sdr(reference: Any, estimate: Any) -> float:
+    """10 log10 of the energy of `reference` over that of the error, in dB, over whole signals of any shape.
+
+    Over a song it is the plain SDR of the Sony MDX challenges (usdr). A floor keeps it finite for silence.
+    """
+    energy, error = (float((signal**2).sum()) + 1e-10 for signal in (reference, reference - estimate))
+    return 10 * log10(energy / error)
 
 
 def names(stems: str | Sequence[str] | None) -> tuple[str, ...]:

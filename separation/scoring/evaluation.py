@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -28,8 +27,9 @@ import numpy as np
 from separation.dataset.layouts import Track, provide_ffmpeg
 from separation.errors import UserError, cannot_write
 from separation.files import drop_partial, make_partial, portable_name, replacing, sweep_partials
-from separation.inference.separator import Separator
+from separation.inference.separator import Separator, sdr
 from separation.inference.weights import find_weights
+from separation.runtime import prepare_torch
 from separation.stems import ACCOMPANIMENT, FOUR, MIXTURE, STEMS, rest_name, rest_parts
 
 if TYPE_CHECKING:
@@ -47,8 +47,6 @@ COLUMNS = (*METRICS, MIXTURE_SDR)
 
 USDR = "usdr"
 
-FLOOR = 1e-10
-"""Energy that keeps a perfect estimate finite."""
 
 Frames = dict[str, np.ndarray]
 """The values of each column for one source, in dB, one a second; NaN in a second where some source is silent."""
@@ -119,6 +117,7 @@ def can_be_scored(track: Track, target: str) -> bool:
 @cache
 def load_separator(weights: WeightsChoice, target: str) -> Separator:
     """The separator that gives the sources scored for `target`. Raises `UserError` as `Separator.load` does."""
+    prepare_torch()
     sources = scored_sources(target)
     return Separator.load(weights.names, weights.device, sources, weights.engine, weights.network)
 
@@ -146,14 +145,8 @@ def evaluate_track(track: Track, separator: Callable[[Tensor, int], dict[str, Te
     left_out = {
         source: _why_not(source, references, estimates) for source in scored_sources(target) if source not in scored
     }
-    plain = {source: usdr(reference, estimates[source]) for source, reference in audible.items()}
+    plain = {source: sdr(reference, estimates[source]) for source, reference in audible.items()}
     return SongScores(track.name, track.subset, scored, plain, left_out)
-
-
-def usdr(reference: Tensor, estimate: Tensor) -> float:
-    """The energy of `reference` against the error's over a whole song, in dB; `[channels, samples]` both."""
-    energy, error = (float(x.double().square().sum()) + FLOOR for x in (reference, reference - estimate))
-    return 10 * math.log10(energy / error)
 
 
 def is_audible(signal: Tensor) -> bool:

@@ -16,7 +16,7 @@ import torch
 
 from separation.errors import UserError
 from separation.inference.device import choose_device, report_out_of_memory
-from separation.runtime import DEVICE_HELP, Stopped, clock
+from separation.runtime import DEVICE_HELP, Stopped, clock, prepare_torch
 from separation.training.checkpoints import LAST
 from separation.training.config import load_config
 from separation.training.logging import describe_music, describe_network, shared_artists, warnings_about
@@ -28,6 +28,7 @@ MEMORY_HINT = "lower data.batch_size, data.crop_frames or generator.widths"
 
 def main() -> int:
     arguments = parse_arguments()
+    prepare_torch()
     output = arguments.output or Path("runs") / arguments.config.stem
     if arguments.check:
         return check(arguments, output)

@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from separation.audio.stft import Spectral, SpectralSettings
@@ -16,7 +15,7 @@ from separation.dataset.layouts import artist_of, is_named
 from separation.dataset.store import Signal, Store, StoredTrack, mixture_of, rest_of, target_of
 from separation.errors import UserError
 from separation.inference.masking import MaskingNetwork
-from separation.inference.separator import Separator
+from separation.inference.separator import Separator, sdr
 from separation.stems import MIXTURE
 from separation.training.config import DataSettings
 
@@ -99,13 +98,6 @@ def _drawn(candidates: set[str], songs: set[str], wanted: int, data: DataSetting
     # Where a few artists have all songs, some of theirs are taken.
     drawn |= {*sorted(candidates - drawn, key=by_seed)[: wanted - len(drawn)]}
     return drawn | {song for song in songs if artist_of(song) in excluded}
-
-
-def sdr(reference: Tensor, estimate: Tensor) -> float:
-    """10 log10 of the energy of `reference` over that of the error, in dB, over a whole signal of any shape."""
-    floor = 1e-10
-    error = (reference - estimate).square().sum() + floor
-    return float(10 * torch.log10((reference.square().sum() + floor) / error))
 
 
 def validate(

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from separation import Separator
+from separation.inference.separator import sdr
 from separation.inference.weights import PRETRAINED, load_network, load_weights, pretrained
-from separation.training.validation import sdr
 
 CARD = PRETRAINED / "README.md"
 WEIGHTS = sorted(PRETRAINED.glob("*.safetensors"))

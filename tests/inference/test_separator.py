@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from separation.errors import UserError
 from separation.inference import weights as pretrained_module
 from separation.inference.masking import MaskingNetwork
-from separation.inference.separator import Separator
+from separation.inference.separator import Separator, sdr
 from separation.inference.weights import default_weights
 from separation.stems import STEMS, rest_name
 
@@ -308,3 +309,19 @@ def test_the_shipped_weights_are_chosen_by_the_stems(tmp_path, monkeypatch):
     assert chosen("vocals", "accompaniment") == "vocals" and chosen("drums") == "all"
     with pytest.raises(UserError, match="no stem called vocal:"):
         default_weights(["vocal"])
+
+
+def test_sdr_is_the_energy_of_the_reference_against_that_of_the_error():
+    reference = torch.tensor([[3.0, 0.0], [0.0, 4.0]])  # energy 25
+    estimate = torch.tensor([[3.0, 0.5], [0.0, 4.0]])  # error 0.25
+    assert sdr(reference, estimate) == pytest.approx(20.0)
+    assert sdr(reference, torch.zeros(2, 2)) == pytest.approx(0.0)
+    assert sdr(reference, 2 * reference) == pytest.approx(0.0)
+    assert sdr(reference, -reference) == pytest.approx(-10 * math.log10(4))
+
+
+def test_sdr_of_silence_and_of_perfection_is_a_number():
+    silence, sound = torch.zeros(2, 5), torch.ones(2, 5)
+    for reference, estimate in ((silence, silence), (silence, sound), (sound, sound)):
+        assert math.isfinite(sdr(reference, estimate))
+    assert sdr(sound, sound) > 100

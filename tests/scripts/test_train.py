@@ -24,11 +24,12 @@ from networks import PAPER, read_facts
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from separation.audio.stft import SpectralSettings
+from separation.inference.separator import sdr
 from separation.inference.weights import load_network
 from separation.training import command
 from separation.training.checkpoints import load_state
 from separation.training.config import LossWeights
-from separation.training.validation import medians, sdr, validate, validation_tracks
+from separation.training.validation import medians, validate, validation_tracks
 
 LOSSES = {*vars(LossWeights()), "discriminator_rest", "discriminator_mixture"}
 

@@ -12,27 +12,11 @@ from networks import FAST, BandSplit, random_network
 from separation.dataset.store import Store
 from separation.training.config import DataSettings
 from separation.training.sources import SourcePools, open_pools
-from separation.training.validation import Scores, fit_temperature, mean_of, medians, sdr, validate, validation_tracks
+from separation.training.validation import Scores, fit_temperature, mean_of, medians, validate, validation_tracks
 
 
 def by_name(scores: Scores) -> Scores:
     return {Path(folder).name: song for folder, song in scores.items()}
-
-
-def test_sdr_is_the_energy_of_the_reference_against_that_of_the_error():
-    reference = torch.tensor([[3.0, 0.0], [0.0, 4.0]])  # energy 25
-    estimate = torch.tensor([[3.0, 0.5], [0.0, 4.0]])  # error 0.25
-    assert sdr(reference, estimate) == pytest.approx(20.0)
-    assert sdr(reference, torch.zeros(2, 2)) == pytest.approx(0.0)
-    assert sdr(reference, 2 * reference) == pytest.approx(0.0)
-    assert sdr(reference, -reference) == pytest.approx(-10 * math.log10(4))
-
-
-def test_sdr_of_silence_and_of_perfection_is_a_number():
-    silence, sound = torch.zeros(2, 5), torch.ones(2, 5)
-    for reference, estimate in ((silence, silence), (silence, sound), (sound, sound)):
-        assert math.isfinite(sdr(reference, estimate))
-    assert sdr(sound, sound) > 100
 
 
 def test_medians_are_over_the_songs_that_have_a_source():
