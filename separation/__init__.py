@@ -1,4 +1,4 @@
-"""Songs become stems. `Separator` takes them apart from Python; docs/architecture.md shows the wings."""
+"""Songs become stems: `Separator` separates them from Python. docs/architecture.md shows the packages."""
 
 from __future__ import annotations
 

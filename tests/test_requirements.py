@@ -73,7 +73,7 @@ def test_the_extras_are_all_that_is_required():
 
 
 @pytest.mark.parametrize(
-    ("job", "wings"),
+    ("job", "packages"),
     [
         ("", ("audio", "inference", "songs")),
         ("data", ("dataset",)),
@@ -83,11 +83,11 @@ def test_the_extras_are_all_that_is_required():
         ("onnx", ("apps/browser.py", "apps/export.py")),
     ],
 )
-def test_an_extra_has_what_its_wing_imports(job, wings):
+def test_an_extra_has_what_its_package_imports(job, packages):
     listed = {name(requirement) for requirement in extras()[""] | extras()[job]}
-    patterns = [wing if wing.endswith(".py") else f"{wing}/*.py" for wing in wings]
+    patterns = [package if package.endswith(".py") else f"{package}/*.py" for package in packages]
     paths = [path for pattern in patterns for path in (REPOSITORY / "separation").glob(pattern)]
-    assert len(paths) >= len(wings)
+    assert len(paths) >= len(packages)
     for path in paths:
         modules = imported(path) - {*sys.stdlib_module_names, *FOLDERS}
         if path.name in ("ffmpeg.py", "onnx.py"):  # only loaded by the jobs that need musdb, museval or ONNX Runtime

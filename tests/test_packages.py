@@ -1,4 +1,4 @@
-"""The table of the wings in docs/architecture.md, read from the imports themselves."""
+"""The table of the packages in docs/architecture.md, read from the imports themselves."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SCRIPTS = ("dataset.py", "train.py", "test.py", "create_songs.py", "app.py")
 LONGEST_SCRIPT = 120
 
 
-def wing_of(module: str) -> str | None:
-    """The wing that a module of the project belongs to: `separation.audio.io` to `audio`; None for other packages."""
+def package_of(module: str) -> str | None:
+    """The package that a module belongs to: `separation.audio.io` to `audio`; None for those of other projects."""
     top, *inner = module.split(".")
     if top != "separation":
         return None
@@ -49,13 +49,13 @@ def modules() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_a_module_imports_what_its_wing_may(path):
+def test_a_module_imports_what_its_package_may(path):
     place = path.relative_to(REPOSITORY).with_suffix("").parts
-    own = "models" if place[0] == "models" else wing_of(".".join(place))
-    found = {wing_of(name) for name in imported(path)} - {None, own}
+    own = "models" if place[0] == "models" else package_of(".".join(place))
+    found = {package_of(name) for name in imported(path)} - {None, own}
     assert found <= MAY_IMPORT[own]
     if own == "scoring":  # of the datasets it needs the layouts alone
-        assert {name for name in imported(path) if wing_of(name) == "dataset" and ".layouts" not in name} == set()
+        assert {name for name in imported(path) if package_of(name) == "dataset" and ".layouts" not in name} == set()
 
 
 @pytest.mark.parametrize("path", [*modules(), *REPOSITORY.glob("*.py")], ids=lambda path: path.name)
