@@ -17,7 +17,7 @@ from separation.models.unet_stream import Memory
 from separation.runtime import count
 from separation.stems import source_names
 
-CHUNK = 128
+CHUNK = 64
 """Frames separated at a time, where a network has no need of more."""
 
 
