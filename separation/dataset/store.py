@@ -204,7 +204,7 @@ def read_settings(folder: Path) -> SpectralSettings:
     """The spectral settings of a store. Raises `UserError` when `folder` is no store."""
     path = folder / SETTINGS_FILE
     if not path.is_file():
-        missing = f"{folder} is not a store, it has no {SETTINGS_FILE}: build one with dataset.py --output {folder}."
+        missing = f"{folder} is not a store: it has no {SETTINGS_FILE}; build one with dataset.py --output {folder}."
         raise UserError(missing, code="no_store")
     try:
         return SpectralSettings(**json.loads(path.read_text(encoding="utf-8")))
