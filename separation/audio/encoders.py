@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,12 @@ CONTAINERS = {"m4a": "mp4", "mka": "matroska", "mkv": "matroska"}
 OPUS_RATE = 48_000
 """The sample rate of Opus, in hertz."""
 
+SYSTEM_ERROR = 2
+"""libsndfile's number of whatever the system refuses; it does not tell the system's own."""
+
 
 class EncodingError(Exception):
-    """The file cannot be written on: the disk is full, or gone."""
+    """The file cannot be written on; the cause says why, as far as the library tells."""
 
 
 class SoundFileEncoder:
@@ -62,7 +65,7 @@ class SoundFileEncoder:
                 path, "w", sample_rate, channels, coding.codec, format=self.format, compression_level=compression
             )
         except soundfile.LibsndfileError as error:
-            raise ValueError(error.error_string) from error
+            raise (EncodingError if error.code == SYSTEM_ERROR else ValueError)(error.error_string) from error
         if format == "wav":  # as INFO, which Windows shows; mutagen adds ID3, which has a place for all of them
             for tag, text in tags.items():
                 with suppress(soundfile.LibsndfileError):
@@ -104,7 +107,7 @@ class FFmpegEncoder:
     ):
         import av
 
-        self.errors, self.format = (av.FFmpegError, OSError), format
+        self.errors, self.format, self.is_broken = (av.FFmpegError, OSError), format, False
         self.rate, self.layout = sample_rate, {1: "mono", 2: "stereo"}.get(channels, f"{channels}c")
         kinds = SAMPLES.get(coding.codec, ("fltp", "fltp"))
         self.samples = kinds[(coding.full_scale or 0) > 1 << 15]
@@ -159,18 +162,21 @@ class FFmpegEncoder:
 
     def close(self) -> None:
         try:
-            for track in self.tracks:
-                for part in self.resampler.resample(None) if self.resampler else []:
-                    self._mux(track.encode(part))
-                self._mux(track.encode(None))
-            self.container.close()
+            with closing(self.container):  # also after an error: an open file keeps its place on the disk
+                for track in self.tracks:
+                    for part in self.resampler.resample(None) if self.resampler else []:
+                        self._mux(track.encode(part))
+                    self._mux(track.encode(None))
         except self.errors as error:
             raise EncodingError from error
 
     def _mux(self, packets: Sequence[Any]) -> None:
+        if self.is_broken:  # FFmpeg 8.1 (PyAV 18.1) crashes when it goes on after a header that did not fit
+            return
         try:
             self.container.mux(packets)
         except self.errors as error:
+            self.is_broken = True
             raise EncodingError from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,7 +14,7 @@ from mutagen import MutagenError
 
 from separation.audio.containers import add_user_data
 from separation.audio.decoders import BLOCK, AudioInfo, open_decoder
-from separation.audio.encoders import EncodingError, FFmpegEncoder, SoundFileEncoder, VideoEncoder
+from separation.audio.encoders import SYSTEM_ERROR, EncodingError, FFmpegEncoder, SoundFileEncoder, VideoEncoder
 from separation.audio.formats import find_format
 from separation.audio.resample import resample
 from separation.audio.tags import TAGS, read_tags, write_tags
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 LIBSNDFILE = ("wav", "ogg")
 """The formats that libsndfile writes; FFmpeg writes the others."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of errors that a file has become too large for its disk."""
 
 
 def probe(path: str | Path, track: int | None = None) -> AudioInfo:
@@ -187,6 +191,9 @@ class AudioWriter:
                 self._encoder = FFmpegEncoder(*kind, names, self.tags, cover)
         except OSError as error:
             raise cannot_write(self.path, error) from error
+        except EncodingError as error:
+            drop_partial(self.partial)
+            raise self._cut_off(error) from error
         except ValueError as error:
             drop_partial(self.partial)
             if video:
@@ -202,10 +209,17 @@ class AudioWriter:
             try:
                 self._encoder.write(*(self._encode(signal[:, start : start + BLOCK]) for signal in signals))
             except EncodingError as error:
-                raise self._cut_off() from error
+                raise self._cut_off(error) from error
 
-    def _cut_off(self) -> UserError:
-        return UserError(f"{self.path} can't be written to its end: is the disk full?", code="disk_full")
+    def _cut_off(self, error: Exception) -> UserError:
+        """The sentence for a file that could not be written to its end, which says what the library said."""
+        cause = error.__context__ or error
+        if isinstance(cause, OSError) and cause.errno in FULL:
+            return cannot_write(self.path, cause)
+        if isinstance(cause, AssertionError) or getattr(cause, "code", None) == SYSTEM_ERROR:  # or a short write
+            return UserError(f"{self.path} can't be written to its end: is the disk full?", code="disk_full")
+        reason = getattr(cause, "strerror", None) or cause
+        return UserError(f"{self.path} can't be written to its end ({reason}).", code="cannot_write")
 
     def _encode(self, block: np.ndarray) -> np.ndarray:
         # libsndfile would scale by one step less than it reads with, and a copy would not be the same.
@@ -235,6 +249,6 @@ class AudioWriter:
             if isinstance(error, OSError) and kind is None:
                 raise cannot_write(self.path, error) from error
             if kind is None:
-                raise self._cut_off() from error
+                raise self._cut_off(error) from error
         finally:
             drop_partial(self.partial)
