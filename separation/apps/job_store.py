@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from separation.audio.decoders import check_picture
 from separation.audio.formats import FORMATS, STEM_SUFFIXES, AudioFile
 from separation.errors import UserError, cannot_write
 from separation.files import portable_name, replacing
@@ -22,7 +23,7 @@ from separation.inference.separator import available_stems
 from separation.songs.batch import Job, Settings, plan, separate
 from separation.songs.command import STEM_SETS, choose_settings, make_parser, sort_out
 from separation.songs.find import STEM_MP4, Song, shortened
-from separation.songs.outputs import EXTENSIONS, STEM_FILE, Naming, join
+from separation.songs.outputs import EXTENSIONS, STEM_FILE, VIDEO, Naming, join
 from separation.songs.page import Page
 from separation.stems import KNOWN_AS, STEMS, source_names
 
@@ -123,7 +124,7 @@ class Choices:
         names = dict.fromkeys(available_stems(separator.network) if command["weights"] else shipped)
         sets = [name for name, stems in STEM_SETS.items() if set(stems) <= set(names)]
         aliases = [alias for alias, stem in KNOWN_AS.items() if stem in names]
-        values = {"stems": (*sets, *aliases, *names), "format": tuple(FORMATS), "quality": QUALITIES}
+        values = {"stems": (*sets, *aliases, *names), "format": (*FORMATS, VIDEO), "quality": QUALITIES}
         found = {key: tuple(dict.fromkeys((default[key], *values[key]))) for key in values}
         return cls(command, found, separator.licence)
 
@@ -229,6 +230,11 @@ class JobStore:
                 raise cannot_write(job.folder, error) from error
             self.jobs[job.id] = job
         return job
+
+    def check(self, job: StoredJob) -> None:
+        """Raise `UserError` when the song that has arrived is to become a video, and is none."""
+        if self.choices.settings(job.options).form.format == VIDEO:
+            check_picture(job.path, f"“{job.name}”")
 
     def start(self, job: StoredJob) -> None:
         """The job has all that it needs."""

@@ -48,6 +48,7 @@ STATUS |= dict.fromkeys(("deleted", "wrong_stems", "bad_page", "foreign_page"), 
 
 MEDIA_TYPES = {".wav": "audio/wav", ".flac": "audio/flac", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
 MEDIA_TYPES |= {".m4a": "audio/mp4", ".png": "image/png", ".jpg": "image/jpeg"}
+MEDIA_TYPES |= {".mp4": "video/mp4", ".mov": "video/quicktime", ".mkv": "video/x-matroska", ".webm": "video/webm"}
 
 POLICY = (
     "default-src 'none'; script-src 'sha256-{}'; style-src 'unsafe-inline'; connect-src 'self' blob:; "
@@ -106,6 +107,7 @@ def make_app(store: JobStore, token: str | None = None) -> Starlette:
                 raise UserError(f"a song may have {SONG_BYTES >> 30} GB at most: cut it first.", "too_large")
             job = store.receive(request.query_params.get("name", ""), options, size)
             await receive_song(request, job, size)
+            await run_in_threadpool(store.check, job)
         except BaseException as error:
             if job:
                 with suppress(KeyError):

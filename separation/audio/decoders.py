@@ -105,6 +105,20 @@ def check_readable(path: Path) -> None:
         raise UserError(f"{path} is empty (0 bytes): copy it again.", code="empty")
 
 
+def pictures(container: Any) -> list[Any]:
+    """The tracks of PyAV's container that are moving pictures: covers are none."""
+    return [stream for stream in container.streams.video if not has_flag(stream, "attached_pic")]
+
+
+def check_picture(path: Path, name: str = "") -> None:
+    """Raise `UserError`, which calls the file by its `name`, if FFmpeg opens it and finds no moving picture in it."""
+    import av
+
+    with suppress(av.FFmpegError, OSError), open_container(path) as container:
+        if not pictures(container):
+            raise UserError(f"{name or path} has no picture: choose another format than video.", code="no_picture")
+
+
 class SoundFileDecoder:
     """A file that libsndfile has opened; where it meets damage, FFmpeg goes on."""
 
@@ -209,8 +223,8 @@ class FFmpegDecoder:
         if codec.channels > 2:
             self.remarks.append(f"mixed down from {codec.layout.name} to stereo")
         first, length = (float((ticks or 0) * stream.time_base) for ticks in (stream.start_time, stream.duration))
-        pictures = [other for other in container.streams.video if not has_flag(other, "attached_pic")]
-        begins = [float(other.start_time * other.time_base) for other in pictures if other.start_time is not None]
+        times = [(other.start_time, other.time_base) for other in pictures(container)]
+        begins = [float(start * base) for start, base in times if start is not None]
         self.picture_start = min(begins, default=None)
         if "mp4" in format and not stream.frames:
             length -= first  # FFmpeg 5 to 8 state when a fragmented mp4 ends; the clock of a live recording starts late

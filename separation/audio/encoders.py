@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from separation.audio.decoders import has_flag, open_container
+from separation.audio.decoders import open_container
 from separation.audio.formats import Coding
 
 WAV_LIMIT = (1 << 32) - (1 << 16)
@@ -198,7 +198,7 @@ class VideoEncoder(FFmpegEncoder):
             `source.start` on the song's clock, and that is time 0 of the new file.
         keep_original: add the sound of the song itself as the second track, copied as well.
 
-    Raises `ValueError` when the format cannot hold what there is, and when the song has no picture.
+    Raises `ValueError` when the format cannot hold what there is.
     """
 
     def __init__(
@@ -228,8 +228,6 @@ class VideoEncoder(FFmpegEncoder):
 
     def _add_others(self) -> None:
         """Add what is copied, the picture first, before the sound."""
-        if not any(not has_flag(stream, "attached_pic") for stream in self.video.streams.video):
-            raise ValueError("the song has no picture")
         for stream in sorted(self.video.streams, key=lambda stream: stream.type != "video"):
             if stream.type in KEPT:
                 self._copy(stream).disposition = stream.disposition

@@ -13,7 +13,7 @@ import numpy as np
 from mutagen import MutagenError
 
 from separation.audio.containers import add_user_data
-from separation.audio.decoders import BLOCK, AudioInfo, open_decoder
+from separation.audio.decoders import BLOCK, AudioInfo, check_picture, open_decoder
 from separation.audio.encoders import SYSTEM_ERROR, EncodingError, FFmpegEncoder, SoundFileEncoder, VideoEncoder
 from separation.audio.formats import find_format
 from separation.audio.resample import resample
@@ -156,7 +156,7 @@ class AudioWriter:
         video: the song that is read, a video: its picture, subtitles and chapters are copied, in step with the sound.
         keep_original: copy the song's own sound into the video as well, as its second track.
 
-    Raises `UserError` when the folder, the disk or the format cannot take the file.
+    Raises `UserError` when the folder, the disk or the format cannot take the file, or `video` has no picture.
     """
 
     def __init__(
@@ -179,6 +179,8 @@ class AudioWriter:
         self.cover = cover
         self.format, self.coding = find_format(self.path, bits)
         self._encoder: SoundFileEncoder | FFmpegEncoder
+        if video:
+            check_picture(video.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.partial = make_partial(self.path.parent)

@@ -64,7 +64,7 @@ examples:
 FORMAT_HELP = (
     "of the files (default: %(default)s); `stem` or `stem.mp4`: one .stem.m4a or .stem.mp4 per song, with the song, "
     "drums, bass, other and vocals, for Traktor, Mixxx and other DJ programs; `mka`: the same in Matroska, lossless; "
-    "`video`: the video of the song, untouched, with the stem as its sound"
+    "`video`: the video of the song, untouched and whole, with the stem as its sound; takes no --segment and no --page"
 )
 
 
@@ -257,7 +257,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         options.stems = options.stems or list(FOUR)
         check_stem_file(options.stems)
     if options.page and options.format in (*STEM_FORMATS, VIDEO):
-        raise UserError("--page plays sound of one stem each: choose another --format.")
+        raise UserError(f"--page plays sound files of one stem each: omit it, or --format {options.format}.")
     if options.segment and options.format == VIDEO:
         raise UserError("--format video is of the whole song: omit --segment.")
     return options

@@ -13,11 +13,12 @@ from urllib.parse import quote, unquote_to_bytes
 
 from PIL import Image
 
+from separation.audio.formats import FORMATS, SHARED
 from separation.audio.io import AudioReader
 from separation.audio.tags import read_cover
 from separation.errors import UserError
 from separation.files import replacing
-from separation.songs.outputs import EXTENSIONS, song_title
+from separation.songs.outputs import song_title
 from separation.songs.picture import paint, sketch
 
 PLAYER = Path(__file__).with_name("player")
@@ -29,7 +30,7 @@ COVER = 256
 OPENING, CLOSING = '<script type="application/json" id="songs">', "</script>"
 """What encloses the list of songs. The page itself is the record of the songs of earlier runs."""
 
-AUDIO, PICTURE, COVERS = tuple(f".{suffix}" for suffix in EXTENSIONS.values()), (".png",), (".jpg",)
+AUDIO, PICTURE, COVERS = tuple(f".{suffix}" for suffix in FORMATS | SHARED), (".png",), (".jpg",)
 """Suffixes that the links of a page may have."""
 
 

@@ -28,6 +28,7 @@ from conftest import REPOSITORY, environment
 from music import cover_art
 from networks import random_weights
 from PIL import Image
+from sounds import ffmpeg, ffprobe
 
 from separation.audio.io import AudioReader, AudioWriter, read, write
 from separation.audio.tags import read_cover
@@ -200,6 +201,33 @@ def test_stems_format_and_quality_are_chosen_for_each_song(app):
     for option, value in (("stems", "guitar"), ("stems", "../x"), ("format", "exe"), ("quality", "")):
         status, content = app.ask(f"/api/jobs?name=x.wav&{option}={quote(value)}", "POST", song())
         assert (status, code(content)) == (400, f"unknown_{option}") if value else status == 202
+
+
+def film(folder: Path) -> bytes:
+    """A video of two seconds with sound."""
+    (folder / "song.wav").write_bytes(song(2, seed=40))
+    picture = ("-f", "lavfi", "-i", "testsrc=d=2:s=640x360:r=25")
+    ffmpeg(*picture, "-i", folder / "song.wav", "-c:v", "libx264", "-c:a", "aac", folder / "film.mp4")
+    return (folder / "film.mp4").read_bytes()
+
+
+def test_a_video_comes_back_with_a_stem_as_its_sound(app, tmp_path):
+    entry = app.song(app.send("Concert.mp4", film(tmp_path), stems="two", format="video"))
+    assert [stem["audio"].rpartition("/")[2] for stem in entry["stems"]] == ["vocals.mp4", "accompaniment.mp4"]
+    status, content, headers = app.request("/" + entry["stems"][1]["audio"])
+    assert (status, headers["content-type"]) == (200, "video/mp4")
+    (tmp_path / "taken.mp4").write_bytes(content)
+    assert [stream["codec_type"] for stream in ffprobe(tmp_path / "taken.mp4")["streams"]] == ["video", "audio"]
+    with zipfile.ZipFile(io.BytesIO(app.ask("/" + entry["zip"])[1])) as archive:
+        assert archive.namelist() == ["Concert - vocals.mp4", "Concert - accompaniment.mp4"]
+
+
+def test_a_song_without_a_picture_is_no_video(app):
+    jobs = app.get("/api/jobs")
+    status, content = app.ask("/api/jobs?name=heard.wav&format=video", "POST", song())
+    assert (status, code(content)) == (400, "no_picture")
+    assert json.loads(content)["message"] == "“heard” has no picture: choose another format than video."
+    assert app.get("/api/jobs") == jobs and not list(app.folder.glob(".jobs/*/*/heard*"))
 
 
 def test_an_empty_song_is_refused(app):
@@ -570,6 +598,25 @@ def test_in_a_browser_what_is_chosen_is_made_and_what_is_there_already_is_shown(
     tab.click("[aria-label='Dismiss picked']")
     assert tab.locator("#queue li:not(.failed)").count() == 0
     assert not complaints
+
+
+def test_in_a_browser_a_video_is_sent_heard_and_taken_away(app, tab, tmp_path):
+    tab.goto(app.address)
+    tab.wait_for_selector("#format option[value=video]", state="attached")
+    tab.select_option("#stems", "karaoke")
+    tab.select_option("#format", "video")
+    (tmp_path / "Evening.mp4").write_bytes(film(tmp_path))
+    tab.set_input_files("#pick", [tmp_path / "Evening.mp4", tmp_path / "song.wav"])
+    card = tab.wait_for_selector("article[aria-label='Evening']", timeout=60_000)
+    assert "“song” has no picture" in tab.wait_for_selector("#queue li.failed:has-text('song.wav')").inner_text()
+    card.query_selector(".play").click()
+    until(tab, lambda: tab.evaluate("Song.current.at") > 0.5)
+    with tab.expect_download() as download:
+        card.query_selector(".download").click()
+    assert download.value.suggested_filename == "Evening - karaoke.mp4"
+    tab.reload()  # a song is dropped next time, perhaps
+    tab.wait_for_selector("#format option[value=video]", state="attached")
+    assert tab.input_value("#stems") == "karaoke" and tab.input_value("#format") != "video"
 
 
 def test_in_a_browser_a_stem_file_is_under_way_until_it_is_taken(app, tab):

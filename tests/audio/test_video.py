@@ -151,7 +151,7 @@ def test_attachments_and_a_cover_are_kept(tmp_path):
 
 def test_a_song_without_a_picture_is_refused_as_a_video_and_leaves_nothing(tmp_path):
     write(tmp_path / "song.wav", noise(1), RATE)
-    with refused("format"):
+    with refused("no_picture"):
         karaoke(tmp_path / "song.wav", tmp_path / "karaoke.mkv")
     assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]
 

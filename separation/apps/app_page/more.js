@@ -8,6 +8,7 @@ const LABELS = {
   two: "vocals and accompaniment",
   fast: "fast",
   best: "best (slower)",
+  video: "video, picture kept",
 };
 
 /** The answer to a call of the API as JSON. Throws what the app says when it refuses. */
@@ -18,7 +19,7 @@ async function call(address, options) {
   return content;
 }
 
-/** What can be chosen is in the description of the API; the last choice is remembered. */
+/** What can be chosen is in the description of the API; the last choice is remembered, but for one of videos alone. */
 async function offerChoices() {
   const { info, paths } = await (await fetch("openapi.json")).json();
   document.getElementById("licence").textContent = `Weights: ${info["x-licence-of-the-weights"]}`;
@@ -29,7 +30,7 @@ async function offerChoices() {
     select.append(...schema.enum.map((value) => new Option(label(value), value)));
     const last = localStorage.getItem(name);
     select.value = schema.enum.includes(last) ? last : schema.default;
-    select.addEventListener("change", () => localStorage.setItem(name, select.value));
+    select.addEventListener("change", () => select.value === "video" || localStorage.setItem(name, select.value));
   }
 }
 
