@@ -228,10 +228,6 @@ class FFmpegDecoder:
         self.picture_start = min(begins, default=None)
         if "mp4" in format and not stream.frames:
             length -= first  # FFmpeg 5 to 8 state when a fragmented mp4 ends; the clock of a live recording starts late
-        lead = max(0.0, first - min(begins, default=first))
-        samples = round((lead + length) * codec.sample_rate) if length > 0 else 0
-        # The length of the first section says nothing about the others.
-        self.info = AudioInfo(codec.sample_rate, min(codec.channels, 2), 0 if len(self.sections) > 1 else samples)
         # An mp4 is as long as it says. An mp3 that says how long it is has its delay noted too, but may have been cut
         # out of a longer one. Matroska notes where each track ends. Other durations may be guesses from the bit rate.
         self.is_exact, self.stated_end = "mp4" in format, 0.0
@@ -239,6 +235,12 @@ class FFmpegDecoder:
             self.stated_end = first + length
         elif "matroska" in format and (time := re.match(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))):
             self.stated_end = 3600 * int(time[1]) + 60 * int(time[2]) + float(time[3])
+        if not stream.duration:  # in Matroska and flv, and then the longest track's, in microseconds, may do
+            length = (self.stated_end or (container.duration or 0) / 1e6) - first
+        lead = max(0.0, first - min(begins, default=first))
+        samples = round((lead + length) * codec.sample_rate) if length > 0 else 0
+        # The length of the first section says nothing about the others.
+        self.info = AudioInfo(codec.sample_rate, min(codec.channels, 2), 0 if len(self.sections) > 1 else samples)
         self.stream = stream
 
     def blocks(self) -> Iterator[np.ndarray]:

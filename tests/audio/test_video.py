@@ -11,7 +11,7 @@ import torch
 from sounds import RATE, decode, delay, ffmpeg, ffprobe, noise, refused
 
 from separation.audio.formats import video_suffix
-from separation.audio.io import AudioReader, AudioWriter, write
+from separation.audio.io import AudioReader, AudioWriter, probe, write
 from separation.audio.resample import resample
 
 SUBTITLES = "1\n00:00:01,000 --> 00:00:02,000\nHello\n\n2\n00:00:02,500 --> 00:00:03,500\nWorld\n"
@@ -79,6 +79,7 @@ def test_picture_subtitles_and_chapters_are_those_of_the_film(tmp_path, suffix):
         assert [content for _, content in before] == [content for _, content in after]
         assert np.allclose([time for time, _ in before], [time for time, _ in after], atol=0.0011)
     before, after = ffprobe(source), ffprobe(target)
+    assert probe(target).samples / probe(target).sample_rate == pytest.approx(4, abs=0.03)
     assert [chapter["tags"]["title"] for chapter in after["chapters"]] == ["One", "Two"]
     assert [float(chapter["start_time"]) for chapter in after["chapters"]] == pytest.approx([0, 2], abs=0.03)
     assert after["format"]["tags"]["title"] == "Concert"

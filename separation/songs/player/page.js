@@ -288,10 +288,10 @@ function isWhole(names) {
   return rest ? names.includes(rest) && names.length === 2 : names.length === 4;
 }
 
-/** Marks of time for a ruler: about eight, at round times. */
+/** Marks of time for a ruler: about eight, at round times, none so near the end that its text would not fit. */
 function ruler(seconds) {
   const step = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600].find((size) => seconds / size <= 8) ?? 7200;
-  return Array.from({ length: Math.ceil(seconds / step) }, (_, index) => {
+  return Array.from({ length: Math.ceil(seconds / step - 0.5) }, (_, index) => {
     const mark = document.createElement("span");
     mark.textContent = clock(index * step);
     mark.style.left = `${(100 * index * step) / seconds}%`;
