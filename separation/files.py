@@ -62,6 +62,17 @@ def replacing(path: Path) -> Iterator[Path]:
             drop_partial(partial)
 
 
+@contextmanager
+def locking(folder: Path) -> Iterator[None]:
+    """Wait until no other process or thread is in a block that locks `folder`, where folders can be locked."""
+    lock = _lock(folder, wait=True)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
 def make_partial(folder: Path, as_folder: bool = False) -> Path:
     """A new, empty file or folder in `folder` under a name of its own, locked until it is finished or dropped."""
     path = folder / partial_name()
@@ -117,8 +128,11 @@ def _is_abandoned(path: Path, host: str) -> bool:
     return time.time() - path.lstat().st_mtime > ABANDONED_SECONDS
 
 
-def _lock(path: Path) -> int | None:
-    """An open file that holds the lock of `path`; None where there are no locks. Raises `BlockingIOError` if taken."""
+def _lock(path: Path, wait: bool = False) -> int | None:
+    """An open file that holds the lock of `path`; None where there are no locks.
+
+    Raises `BlockingIOError` if it is taken, unless it is to `wait`.
+    """
     if sys.platform == "win32":
         return os.open(path, os.O_RDWR) if path.is_file() else None
     access = os.O_RDONLY if path.is_dir() else os.O_RDWR  # NFS wants a file that is open for writing
@@ -127,7 +141,7 @@ def _lock(path: Path) -> int | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         os.close(descriptor)
         if isinstance(error, BlockingIOError):

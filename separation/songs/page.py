@@ -17,7 +17,7 @@ from separation.audio.formats import FORMATS, SHARED
 from separation.audio.io import AudioReader
 from separation.audio.tags import read_cover
 from separation.errors import UserError
-from separation.files import replacing
+from separation.files import locking, replacing
 from separation.songs.outputs import song_title
 from separation.songs.picture import paint, sketch
 
@@ -42,7 +42,7 @@ class Page:
 
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / "index.html"
-        self._read: tuple[tuple[int, int] | None, list[dict[str, Any]]] = None, []
+        self._read: tuple[tuple[int, ...], list[dict[str, Any]]] = (), []
         self._looked_for_gone = False
         self.songs()
 
@@ -92,24 +92,25 @@ class Page:
     def put(self, song: dict[str, Any]) -> None:
         """List a song in place of any other of its name. A page that is up to date is not written again.
 
-        Songs whose stems were gone at the first call are no longer listed. Raises `UserError` when the page cannot be
-        written.
+        Several processes may list songs on one page at a time. Songs whose stems were gone at the first call are no
+        longer listed. Raises `UserError` when the page cannot be written.
         """
-        listed = self.songs()
-        there = listed if self._looked_for_gone else [other for other in listed if self._is_there(other)]
-        self._looked_for_gone = True
-        if song in there and len(there) == len(listed):
-            return
-        others = [other for other in there if other["name"] != song["name"]]
-        songs = sorted([*others, song], key=lambda song: song["name"].casefold())
-        with replacing(self.path) as partial:
-            partial.write_text(fill_page(songs), encoding="utf-8", newline="")
+        with locking(self.folder):
+            listed = self.songs()
+            there = listed if self._looked_for_gone else [other for other in listed if self._is_there(other)]
+            self._looked_for_gone = True
+            if song in there and len(there) == len(listed):
+                return
+            others = [other for other in there if other["name"] != song["name"]]
+            songs = sorted([*others, song], key=lambda song: song["name"].casefold())
+            with replacing(self.path) as partial:
+                partial.write_text(fill_page(songs), encoding="utf-8", newline="")
 
     def songs(self) -> list[dict[str, Any]]:
         """The songs that the page lists now."""
         try:
             state = self.path.stat()
-            found = state.st_mtime_ns, state.st_size
+            found = state.st_mtime_ns, state.st_size, state.st_ino
             if found != self._read[0]:
                 self._read = found, self._listed(self.path.read_text(encoding="utf-8"))
             return list(self._read[1])

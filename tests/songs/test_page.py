@@ -5,6 +5,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -12,6 +14,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import torch
+from conftest import REPOSITORY
 from PIL import Image
 
 from separation.audio.io import AudioWriter, write
@@ -135,6 +138,27 @@ def test_a_page_that_is_right_is_not_written_again(tmp_path):
         page.add(name, {"vocals": tmp_path / name / "vocals.wav"})
     after = (tmp_path / "index.html").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+LIST_MANY = """
+import sys
+from pathlib import Path
+from separation.songs.page import Page
+
+page = Page(Path(sys.argv[1]))
+(page.folder / "a.wav").touch()
+stems = [{"name": "a", "audio": "a.wav", "picture": "a.png"}]
+for number in range(100):
+    page.put({"name": f"{sys.argv[2]} {number}", "seconds": 1, "stems": stems})
+"""
+
+
+def test_two_processes_that_list_songs_on_one_page_lose_none(tmp_path):
+    """The app and `separate --page`, say."""
+    command = [sys.executable, "-c", LIST_MANY, str(tmp_path)]
+    processes = [subprocess.Popen([*command, name], cwd=REPOSITORY) for name in "ab"]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert sorted(names(Page(tmp_path))) == sorted(f"{name} {number}" for name in "ab" for number in range(100))
 
 
 def replace_list(path: Path, songs: str) -> None:
