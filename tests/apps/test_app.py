@@ -7,6 +7,7 @@ import json
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -482,6 +483,26 @@ def test_a_proxy_may_end_https(shared_app, headers):
     assert status == 202
     assert app.ask(f"/api/jobs/{json.loads(content)['id']}", "DELETE", **token, **headers)[0] == 204
     assert app.ask("/api/jobs?name=x", "POST", song(0.1), **headers)[0] == 401
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_over_ipv6_the_address_has_brackets_and_answers(tmp_path, weights):
+    app = App(tmp_path, weights, "--host", "::1")
+    try:
+        assert re.fullmatch(r"http://\[::1\]:\d+/", app.address) and not app.token  # this machine alone
+        assert app.ask("/")[0] == 200
+        assert app.song(app.send("song.wav", song(0.5), stems="two"))["name"] == "song"
+        assert app.ask("/api/jobs", Host="evil.example")[0] == 403
+    finally:
+        app.stop()
 
 
 def test_a_token_of_ones_own_is_asked_for_on_this_machine_as_well(tmp_path, weights):

@@ -205,6 +205,22 @@ def test_surround_sound_is_mixed_down_with_ffmpegs_coefficients(tmp_path, name):
     assert probe(tmp_path / name).channels == 2
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.mka"])
+def test_7_1_sound_is_mixed_down_with_ffmpegs_coefficients(tmp_path, name):
+    channels = torch.stack([noise(1, 1, seed)[0] for seed in range(8)]) / 4
+    left, right, centre, _, back_left, back_right, side_left, side_right = channels
+    soundfile.write(tmp_path / "eight.wav", channels.T.numpy(), RATE, "FLOAT")
+    ffmpeg("-channel_layout", "7.1", "-i", tmp_path / "eight.wav", "-sample_fmt", "s32" if name == "a.mka" else "flt",
+           "-c:a", "flac" if name == "a.mka" else "pcm_f32le", tmp_path / name)  # fmt: skip
+    copy, remarks = decode(tmp_path / name)
+    half = 0.5**0.5
+    expected = torch.stack(
+        [left + half * (centre + back_left + side_left), right + half * (centre + back_right + side_right)]
+    )
+    torch.testing.assert_close(copy, expected, atol=1e-3, rtol=0)
+    assert len(remarks) == 1 and "7.1" in remarks[0]
+
+
 def test_alac_in_caf_is_read_to_its_end(tmp_path):
     """FFmpeg 8.1 (PyAV 18.1) cuts the padding of the last frame off twice: 31 ms were missing here."""
     samples = 4096 * 20 + 2729
