@@ -2,13 +2,12 @@
 
     python -m benchmarks.app --song SONG.mp3 --stems all two --rounds 3
 
-Seconds in Chromium, in turn with the command, and the most memory that the app took.
+Seconds in Chromium, in turn with the command, and the most memory that the app took. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from time import perf_counter
 from playwright.sync_api import Browser
 
 from benchmarks.chromium import launched
-from benchmarks.memory import peak_megabytes
+from benchmarks.memory import peak_megabytes_of
 from separation.runtime import run_script
 
 
@@ -43,10 +42,11 @@ def with_app(browser: Browser, song: Path, stems: str) -> tuple[float, float, fl
                 page.wait_for_timeout(20)
             sounding = perf_counter() - start
             page.close()
+            memory = peak_megabytes_of(app.pid)
         finally:
             app.terminate()
-            usage = os.wait4(app.pid, 0)[2]
-        return listed, sounding, peak_megabytes(usage)
+            app.wait()
+        return listed, sounding, memory
 
 
 def by_command(song: Path, stems: str) -> float:
