@@ -116,7 +116,7 @@ def check_picture(path: Path, name: str = "") -> None:
 
     with suppress(av.FFmpegError, OSError), open_container(path) as container:
         if not pictures(container):
-            raise UserError(f"{name or path} has no picture: choose another format than video.", code="no_picture")
+            raise UserError(f"{name or path} has no picture: choose a format other than video.", code="no_picture")
 
 
 class SoundFileDecoder:
@@ -235,7 +235,7 @@ class FFmpegDecoder:
             self.stated_end = first + length
         elif "matroska" in format and (time := re.match(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))):
             self.stated_end = 3600 * int(time[1]) + 60 * int(time[2]) + float(time[3])
-        if not stream.duration:  # in Matroska and flv, and then the longest track's, in microseconds, may do
+        if not stream.duration:  # as in Matroska and flv: a container's duration is in microseconds
             length = (self.stated_end or (container.duration or 0) / 1e6) - first
         lead = max(0.0, first - min(begins, default=first))
         samples = round((lead + length) * codec.sample_rate) if length > 0 else 0

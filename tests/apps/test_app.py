@@ -227,7 +227,7 @@ def test_a_song_without_a_picture_is_no_video(app):
     jobs = app.get("/api/jobs")
     status, content = app.ask("/api/jobs?name=heard.wav&format=video", "POST", song())
     assert (status, code(content)) == (400, "no_picture")
-    assert json.loads(content)["message"] == "“heard” has no picture: choose another format than video."
+    assert json.loads(content)["message"] == "“heard” has no picture: choose a format other than video."
     assert app.get("/api/jobs") == jobs and not list(app.folder.glob(".jobs/*/*/heard*"))
 
 
