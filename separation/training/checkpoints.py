@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from separation.models import compress
 from separation.training.batches import Batch, mixtures_in
 from separation.training.config import Config, changed_keys, parse_config
 from separation.training.optimizer import GeneratorOptimizer
+from separation.training.pruning import narrowed
 
 LAST, BEST = "last.pt", "best.safetensors"
 MARK = b"\nsha256 "
@@ -34,7 +36,7 @@ OPTIMIZER_STATE = ({"momentum_buffer"}, {"step", "exp_avg", "exp_avg_sq"})
 """What Muon and AdamW remember of a parameter."""
 
 GROWING = ("blocks", "decoder_levels", "frequency_levels")
-"""Arguments of the U-Net that may differ from those of the weights that a run starts from."""
+"""Arguments of the U-Net that may differ from those of the weights that a run starts from; widths may be smaller."""
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -171,21 +173,33 @@ def _options(part: Any) -> list[dict[str, Any]]:
 
 
 def init_from_weights(
-    paths: Sequence[str], config: Config, own: dict[str, Tensor], device: torch.device
+    paths: Sequence[str],
+    config: Config,
+    own: dict[str, Tensor],
+    device: torch.device,
+    batches: Callable[[], Iterable[Batch]],
 ) -> dict[str, Tensor]:
     """The tensors `own` of a new network, replaced by those of finished weights: of several, by their mean.
 
     Blocks and TDFs that the config leaves out are dropped, and those that it adds are silent at first, so the network
-    continues from where it was. Raises `UserError` when the weights are of another kind of network.
+    continues from where it was. Of a narrower U-Net's levels the channels are kept that matter most for the `batches`.
+    Raises `UserError` when the weights are of another kind of network.
     """
-    states = [_fitting(path, config, device) for path in paths]
-    known = {name: [state[name] for state in states if name in state] for name in own}
-    return {name: torch.stack(known[name]).mean(dim=0) if known[name] else own[name] for name in own}
+    networks = [_fitting(path, config, device) for path in paths]
+    states = [network.state_dict() for network in networks]
+    for name, tensor in states[0].items():  # which the first network holds
+        tensor.copy_(torch.stack([state[name] for state in states if name in state]).mean(dim=0))
+    known = {name: tensor for state in reversed(states) for name, tensor in state.items()}
+    if any(own[name].shape != known[name].shape for name in own if name in known):
+        known = narrowed(networks[0], config.generator["widths"], islice(batches(), 8))
+    return {name: known.get(name, tensor) for name, tensor in own.items()}
 
 
-def _fitting(path: str, config: Config, device: torch.device) -> dict[str, Tensor]:
+def _fitting(path: str, config: Config, device: torch.device) -> MaskingNetwork:
     start = load_weights(path, device, config.network)
     sizes = {key: config.generator[key] for key in GROWING if key in config.generator}
+    if config.network == "unet" and _is_narrower(config.generator["widths"], start.settings.generator["widths"]):
+        sizes["widths"] = config.generator["widths"]
     fitting = replace(start.settings, generator={**start.settings.generator, **sizes})
     for key in ("targets", "spectral", "network", "generator"):
         if getattr(fitting, key) != (ours := getattr(config, key)):
@@ -193,7 +207,11 @@ def _fitting(path: str, config: Config, device: torch.device) -> dict[str, Tenso
             raise UserError(
                 f"weights: {path} has {key}: {theirs}, but the config asks for {ours}.", code="other_network"
             )
-    return start.network.state_dict()
+    return start.network
+
+
+def _is_narrower(ours: Sequence[int], theirs: Sequence[int]) -> bool:
+    return len(ours) == len(theirs) and all(our <= their for our, their in zip(ours, theirs, strict=True))
 
 
 @torch.no_grad()

@@ -218,7 +218,7 @@ class Config(NetworkSettings):
     weights: tuple[str, ...] = ()
     """Weights to start from, of the same targets, STFT and network. Of several the mean is taken, which beats each of
     them when all were trained further from the same weights (Wortsman et al., Model soups, ICML 2022). Blocks of the
-    U-Net may be added, silent at first, or left out. None: start from random weights."""
+    U-Net may be added, silent at first, or left out, and its levels be narrower. None: start from random weights."""
     seed: int = 0
     licence: str = "not stated: ask who made the weights"
     """What the weights may be used for, in words: it goes into the weights file."""

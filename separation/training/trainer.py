@@ -86,7 +86,7 @@ class Trainer:
             self.step, self.validated, self.best, self.minutes = values
             self.best = self.best if (output / BEST).is_file() else -math.inf
         elif config.weights:
-            tensors = init_from_weights(config.weights, config, self.network.state_dict(), device)
+            tensors = init_from_weights(config.weights, config, self.network.state_dict(), device, self.first_batches)
             self.network.load_state_dict(tensors)
         else:
             fit_input(self.network, self.first_batches())

@@ -119,7 +119,9 @@ def test_sound_that_starts_after_the_picture_has_silence_before_it(tmp_path, nam
 def test_a_late_start_without_a_picture_is_left_out_as_by_ffmpeg(tmp_path):
     song = noise(3)
     write(tmp_path / "song.wav", song, RATE)
-    ffmpeg("-itsoffset", "1", "-i", tmp_path / "song.wav", "-c:a", "aac", tmp_path / "a.mka")
+    ffmpeg(
+        "-itsoffset", "1", "-i", tmp_path / "song.wav", "-c:a", "flac", tmp_path / "a.mka"
+    )  # of AAC, FFmpeg 6.0 keeps the priming
     assert delay(decode(tmp_path / "a.mka")[0], decoded_by_ffmpeg(tmp_path / "a.mka")) == 0
 
 
