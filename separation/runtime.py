@@ -37,6 +37,14 @@ REFRESH_SECONDS = 0.1
 SETTLING_SECONDS = 1.0
 """No time left is shown before this: the start is slow and predicts little."""
 
+EXTRAS = {
+    "separation.dataset.command": "data",
+    "separation.training.command": "train",
+    "separation.scoring.command": "eval",
+    "separation.apps.commands": "onnx",
+}
+"""The extra of pyproject.toml with the packages that a script needs beside those for separating."""
+
 
 class Stopped(BaseException):
     """The system or the terminal asks the program to end; unfinished files are removed on the way out."""
@@ -59,6 +67,12 @@ def run_script(main: Callable[[], int | None] | str) -> None:
         code = (import_module(main).main if isinstance(main, str) else main)() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        code = 1
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(main) if isinstance(main, str) else None
+        if extra is None:
+            raise
+        print(f"error: this needs {error.name}: run `pip install '.[{extra}]'`.", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

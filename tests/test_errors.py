@@ -116,3 +116,18 @@ def test_ctrl_c_at_the_start_prints_no_trace(tmp_path, script, delay):
 def test_the_code_of_an_error_survives_a_worker_process():
     error = pickle.loads(pickle.dumps(UserError("the song is cut short.", code="cut_short")))
     assert (str(error), error.code) == ("the song is cut short.", "cut_short")
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [("training.command --help", "train"), ("apps.commands export song.safetensors song.onnx", "onnx")],
+)
+def test_the_extra_with_a_package_that_is_missing_is_named_in_one_sentence(command, extra):
+    """`pip install .` brings every command, but not torch."""
+    module, *arguments = command.split()
+    code = "import sys; sys.modules['torch'] = None; from separation.runtime import run_script"
+    started = [sys.executable, "-c", f"{code}; run_script('separation.{module}')", *arguments]
+    run = subprocess.run(started, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("error: ") and run.stderr.count("\n") == 1
+    assert "torch" in run.stderr and f"[{extra}]" in run.stderr
