@@ -63,28 +63,26 @@ def run_script(main: Callable[[], int | None] | str) -> None:
     handled = [one for one in numbers if signal.getsignal(one) in (signal.SIG_DFL, signal.default_int_handler)]
     for number in handled:  # not where it is ignored
         signal.signal(number, _stop)
+    message = ""
     try:
         code = (import_module(main).main if isinstance(main, str) else main)() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
+        code, message = 1, f"error: {error}"
     except ModuleNotFoundError as error:
         extra = EXTRAS.get(main) if isinstance(main, str) else None
         if extra is None:
             raise
-        print(f"error: this needs {error.name}: run `pip install '.[{extra}]'`.", file=sys.stderr)
-        code = 1
+        code, message = 1, f"error: this needs {error.name}: run `pip install '.[{extra}]'`."
     except KeyboardInterrupt:
-        print("\nstopped", file=sys.stderr)
-        code = 130
+        code, message = 130, "\nstopped"
     except Stopped as stop:
-        print("\nstopped", file=sys.stderr)
-        code = 128 + stop.args[0]
+        code, message = 128 + stop.args[0], "\nstopped"
     except MemoryError:
-        print("error: not enough memory: close other programs, or work on less at a time.", file=sys.stderr)
-        code = 1
-    for number in handled:  # an exception while the interpreter exits would print a trace
+        code, message = 1, "error: not enough memory: close other programs, or work on less at a time."
+    for number in handled:  # an exception while the message is written or the interpreter exits would print a trace
         signal.signal(number, signal.SIG_DFL)
+    if message:
+        print(message, file=sys.stderr)
     sys.exit(code)
 
 

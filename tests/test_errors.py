@@ -113,6 +113,30 @@ def test_ctrl_c_at_the_start_prints_no_trace(tmp_path, script, delay):
     assert process.returncode in (-signal.SIGINT, 130, 1)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere there are no such signals")
+def test_ctrl_c_while_an_error_is_written_prints_no_trace():
+    code = """
+import os, signal, sys
+from separation.errors import UserError
+from separation.runtime import run_script
+
+class Interrupted:
+    def write(self, text):
+        sys.__stderr__.write(text)
+        sys.__stderr__.flush()
+        os.kill(os.getpid(), signal.SIGINT)
+
+def main():
+    raise UserError("no such song.")
+
+sys.stderr = Interrupted()
+run_script(main)
+"""
+    options = {"cwd": REPOSITORY, "env": environment(), "preexec_fn": hear_signals}
+    run = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False, **options)
+    assert (run.returncode, run.stderr.strip()) == (-signal.SIGINT, "error: no such song.")
+
+
 def test_the_code_of_an_error_survives_a_worker_process():
     error = pickle.loads(pickle.dumps(UserError("the song is cut short.", code="cut_short")))
     assert (str(error), error.code) == ("the song is cut short.", "cut_short")
