@@ -42,6 +42,9 @@ WINDOW = 4000
 CONNECT_TIMEOUT, FIRST_WORKER_TIMEOUT = 10, 60
 """Seconds to wait for the scheduler, and for a first worker."""
 
+FETCH_TIMEOUT = 10
+"""Seconds to fetch a result; without an end, one that was lost with the last worker would be waited for for ever."""
+
 NO_WORKERS_TIMEOUT = 600
 """Seconds to wait for another worker when all have left: a cluster that grows on demand takes minutes."""
 
@@ -382,19 +385,20 @@ class Cluster:
         return 0.0  # a cluster tells only when a job has ended
 
     def settle(self, future: Future[Any]) -> None:
-        """Pass on a job's result or error."""
+        """Pass on a job's result or error; not yet when the result is lost with its worker while it is fetched."""
         task = self.tasks.get(future)
         if task is None or future.done():
             return
         with suppress(InvalidStateError):  # another thread was faster
             try:
-                future.set_result(task.result())
+                future.set_result(task.result(timeout=FETCH_TIMEOUT))
             except CancelledError:
                 future.cancel()
             except InvalidStateError:
                 raise
             except Exception as error:
-                future.set_exception(error)
+                if task.status == "error" or not isinstance(error, asyncio.TimeoutError):
+                    future.set_exception(error)
 
     def release(self, future: Future[Any]) -> None:
         self.running -= 1

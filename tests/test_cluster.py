@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import time
 from collections import Counter
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from socketserver import BaseRequestHandler, ThreadingTCPServer
@@ -16,7 +18,7 @@ from networks import random_weights
 
 from separation.dataset import command as dataset
 from separation.errors import UserError
-from separation.jobs import MISSING, run_jobs
+from separation.jobs import MISSING, Cluster, run_jobs
 from separation.songs import command
 from separation.stems import STEMS
 
@@ -74,6 +76,22 @@ def test_a_cluster_that_all_workers_have_left_is_a_sentence(tmp_path, monkeypatc
         deserted.scale(0)
         with pytest.raises(UserError, match="no workers any more"):
             list(results)
+
+
+@pytest.mark.parametrize(("status", "settled"), [("finished", False), ("error", True)])
+def test_a_result_lost_while_it_is_fetched_is_not_waited_for_for_ever(status, settled):
+    """Dask's `result` without a timeout waits on even when no worker is left to compute it again."""
+
+    class Task:
+        def result(self, timeout=None):
+            assert timeout is not None
+            raise asyncio.TimeoutError
+
+    task, future, there = Task(), Future(), object.__new__(Cluster)
+    task.status, there.tasks = status, {future: task}
+    there.settle(future)
+    assert future.done() == settled
+    assert not settled or isinstance(future.exception(), asyncio.TimeoutError)
 
 
 def slow(folder: Path, job: int) -> int:
