@@ -319,13 +319,18 @@ class FFmpegDecoder:
         while True:
             try:
                 packet = next(packets)
+        is_paged = (container.format.name, stream.codec_context.name) == ("ogg", "vorbis")
             except StopIteration:
                 return
             except av.FFmpegError as error:
                 message = f"{self.path} is damaged or cut short ({error.strerror}): copy it again."
                 raise UserError(message, code="cut_short") from error
             try:
-                yield from packet.decode()
+                for frame in packet.decode():
+                    if is_paged and frame.pts is not None and packet.duration:
+                        # FFmpeg 8.1 may take the first frame of a page for a short one: its end alone is right.
+                        frame.pts += min(0, packet.duration - frame.samples)
+                    yield frame
             except av.DecoderNotFoundError as error:
                 message = f"{self.path} is in a format that cannot be decoded: export it as wav."
                 raise UserError(message, code="no_audio") from error

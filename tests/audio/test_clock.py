@@ -136,6 +136,15 @@ def test_a_clock_that_starts_again_or_jumps_by_hours_is_no_hole(tmp_path):
         assert abs(copy.shape[1] - 6 * RATE) < 5000
 
 
+def test_pages_of_vorbis_that_begin_between_long_and_short_frames_have_no_holes(tmp_path):
+    song = 0.02 * noise(3)
+    song[:, RATE : RATE + 40] = song[:, 2 * RATE : 2 * RATE + 40] = 0.5
+    path = encode(tmp_path / "a.ogg", song, "-af", "pan=3.0|FL=c0|FR=c1|FC=0*c0", "-c:a", "libvorbis")
+    copy, remarks = decode(path)
+    assert remarks == ["mixed down from 3.0 to stereo"]
+    assert copy.shape == song.shape and delay(copy, song) == 0
+
+
 def test_aac_in_matroska_that_states_its_delay_is_in_step_with_m4a(tmp_path):
     """FFmpeg 8.1 writes CodecDelay and reads it (PyAV 17.1 on); FFmpeg 8.0 read 1,024 samples too many."""
     song, copies = noise(3), []
