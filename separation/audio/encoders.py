@@ -48,6 +48,8 @@ class EncodingError(Exception):
 class SoundFileEncoder:
     """A wav or ogg, of one track. Raises `ValueError` when the format cannot hold such audio."""
 
+    is_broken = False
+
     def __init__(
         self,
         path: Path,
@@ -266,6 +268,8 @@ class VideoEncoder(FFmpegEncoder):
             packet.stream = self.copies[packet.stream.index]
             self._mux([packet])
 
+            if self.is_broken:
+                return
     def close(self) -> None:
         try:
             self._copy_packets(math.inf)
