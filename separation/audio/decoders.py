@@ -1,7 +1,8 @@
 """How audio files are decoded: wav, flac, ogg and the like by libsndfile; mp3, m4a, mp4 and the rest by PyAV's FFmpeg.
 
 A decoder has `info`, `blocks()` (float32 arrays `[1 or 2 channels, n]`), `remarks` (what is odd about the file, in
-words), `start` (where on the clock of the file the first sample lies, in seconds) and `close()`. What plays is decoded.
+words), `starts` (where the first sample lies on each clock of the file so far, in seconds) and `close()`. What plays is
+decoded.
 One rule keeps it in step: frames lie where their time stamps say, and silence lies between them.
 """
 
@@ -122,10 +123,8 @@ def check_picture(path: Path, name: str = "") -> None:
 class SoundFileDecoder:
     """A file that libsndfile has opened; where it meets damage, FFmpeg goes on."""
 
-    start = 0.0
-
     def __init__(self, path: Path, file: soundfile.SoundFile):
-        self.path, self.file = path, file
+        self.path, self.file, self.starts = path, file, [0.0]
         self.remarks: list[str] = []
         self.info = AudioInfo(file.samplerate, file.channels, file.frames)
 
@@ -176,7 +175,8 @@ class FFmpegDecoder:
     def __init__(self, path: Path, track: int | None = None, sections: Sequence[Section] = ()):
         import av
 
-        self.path, self.sections, self.start = path, sections, 0.0
+        self.path, self.sections = path, sections
+        self.starts: list[float] = []
         self.remarks: list[str] = []
         if is_encrypted(path):
             raise UserError(f"{path} is encrypted (DRM): export it without copy protection.", code="encrypted")
@@ -269,8 +269,11 @@ class FFmpegDecoder:
                 raise UserError(f"{self.path} is damaged from {first_lost:.1f} s on: copy it again.", code="damaged")
             is_first = clock.origin is None
             if is_first:
-                self.start = clock.begin(frame, self.picture_start)
-            if clock.is_late(frame):
+                clock.begin(frame, self.picture_start)
+            is_late = clock.is_late(frame)
+            if clock.origin is not None and clock.origin not in self.starts[-1:]:
+                self.starts.append(clock.origin)
+            if is_late:
                 for piece in conform(None):
                     clock.samples += piece.shape[1]
                     yield piece
@@ -370,10 +373,9 @@ class Clock:
         self.rate, self.tick, self.samples, self.end = rate, tick, 0, 0.0
         self.origin: float | None = None
 
-    def begin(self, frame: Any, picture_start: float | None) -> float:
-        """The time of the first sample: that of the first frame, or of the picture where that is earlier."""
+    def begin(self, frame: Any, picture_start: float | None) -> None:
+        """Begin at the first frame, or at the picture where that is earlier."""
         self.origin = self.end = min(frame.time or 0.0, math.inf if picture_start is None else picture_start)
-        return self.origin
 
     def is_late(self, frame: Any) -> bool:
         """Whether there is a hole before a frame. A clock that is another one from here on is followed."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from separation.audio.decoders import open_container
+from separation.audio.decoders import CLOCK_RESET, LONGEST_HOLE, open_container
 from separation.audio.formats import Coding
 
 WAV_LIMIT = (1 << 32) - (1 << 16)
@@ -197,7 +197,7 @@ class VideoEncoder(FFmpegEncoder):
 
     Args:
         source: the song, as an `AudioReader` that has begun to be read by the first `write`: its first sample lies at
-            `source.start` on the song's clock, and that is time 0 of the new file.
+            `source.starts` on the song's clocks, and that is time 0 of the new file.
         keep_original: add the sound of the song itself as the second track, copied as well.
 
     Raises `ValueError` when the format cannot hold what there is.
@@ -218,6 +218,7 @@ class VideoEncoder(FFmpegEncoder):
 
         self.source, self.video = source, open_container(source.path)
         self.copies: dict[int, Any] = {}
+        self.clocks: dict[int, tuple[int, float]] = {}
         self.waiting: list[Any] = []
         try:
             super().__init__(path, format, coding, sample_rate, channels, (name,))
@@ -245,7 +246,7 @@ class VideoEncoder(FFmpegEncoder):
         if not self.written[0]:  # the header is yet to be written
             chapters = self.video.chapters()
             for chapter in chapters:
-                shift = round(self.source.start / chapter["time_base"])
+                shift = round(self.source.starts[0] / chapter["time_base"])
                 chapter["start"], chapter["end"] = max(0, chapter["start"] - shift), chapter["end"] - shift
             self.container.set_chapters([chapter for chapter in chapters if chapter["end"] > 0])
         super().write(*blocks)
@@ -258,9 +259,11 @@ class VideoEncoder(FFmpegEncoder):
             # The last packet of a track is an empty one. Key frames in Matroska may come without dts (PyAV 18.1).
             if not packet.size:
                 continue
-            shift = round(self.source.start / packet.time_base)
+            number = self._clock(packet)
+            shift = round(self.source.starts[min(number, len(self.source.starts) - 1)] / packet.time_base)
             stamp = packet.pts if packet.dts is None else packet.dts
-            if stamp is not None and (stamp - shift) * packet.time_base > until:
+            is_ahead = number >= len(self.source.starts) and until < math.inf
+            if is_ahead or (stamp is not None and (stamp - shift) * packet.time_base > until):
                 self.waiting = [packet]
                 return
             packet.pts = None if packet.pts is None else packet.pts - shift
@@ -268,8 +271,16 @@ class VideoEncoder(FFmpegEncoder):
             packet.stream = self.copies[packet.stream.index]
             self._mux([packet])
 
-            if self.is_broken:
-                return
+    def _clock(self, packet: Any) -> int:
+        """Which of the song's clocks a packet's time is of, counted from 0. Subtitles go by that of the picture."""
+        index = next(iter(self.copies)) if packet.stream.type == "subtitle" else packet.stream.index
+        number, last = self.clocks.get(index, (0, None))
+        if index == packet.stream.index and packet.dts is not None:
+            time = float(packet.dts * packet.time_base)
+            number += last is not None and not -CLOCK_RESET <= time - last <= LONGEST_HOLE
+            self.clocks[index] = number, time
+        return number
+
     def close(self) -> None:
         try:
             self._copy_packets(math.inf)

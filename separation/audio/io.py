@@ -85,9 +85,12 @@ class AudioReader:
         return getattr(self._decoder, "track", 0)
 
     @property
-    def start(self) -> float:
-        """When the first sample is heard, in seconds on the file's clock: known once a block was read."""
-        return self._decoder.start
+    def starts(self) -> Sequence[float]:
+        """When the first sample would be heard by each clock of the file, in seconds: as many as were read so far.
+
+        Files that were joined have one clock after the other.
+        """
+        return self._decoder.starts
 
     @cached_property
     def tags(self) -> dict[str, str]:
