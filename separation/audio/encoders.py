@@ -188,7 +188,7 @@ KEPT = ("video", "subtitle", "attachment")
 BRAND = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
 """What of a file's metadata tells about the file alone."""
 
-TRACK_TAGS = ("title", "language", "filename", "mimetype", "handler_name")
+TRACK_TAGS = ("title", "language", "filename", "mimetype", "handler_name", "timecode")
 """What is kept of the tags of a copied track: others state its length and its bit rate as they were."""
 
 
@@ -238,7 +238,12 @@ class VideoEncoder(FFmpegEncoder):
         self.container.metadata.update(names)
 
     def _copy(self, stream: Any) -> Any:
-        copy = self.copies[stream.index] = self.container.add_stream_from_template(stream)
+        # Without `opaque`, PyAV 18.1 refuses pictures that it has no encoder for, such as Theora.
+        copy = self.copies[stream.index] = self.container.add_stream_from_template(stream, opaque=True)
+        if stream.type == "video" and "mp4" in self.video.format.name and self.format in ("mp4", "mov"):
+            # PyAV 18.1 drops the tag: Apple's players want hvc1, not hev1, and ProRes 4444 is told by it alone.
+            copy.codec_context.codec_tag = stream.codec_context.codec_tag
+            copy.rate = stream.average_rate or 0  # there is no timecode without it
         copy.metadata.update({key: stream.metadata[key] for key in TRACK_TAGS if key in stream.metadata})
         return copy
 
