@@ -319,10 +319,10 @@ class FFmpegDecoder:
         import av
 
         packets = container.demux(stream)
+        is_paged = (container.format.name, stream.codec_context.name) == ("ogg", "vorbis")
         while True:
             try:
                 packet = next(packets)
-        is_paged = (container.format.name, stream.codec_context.name) == ("ogg", "vorbis")
             except StopIteration:
                 return
             except av.FFmpegError as error:

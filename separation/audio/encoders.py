@@ -232,8 +232,15 @@ class VideoEncoder(FFmpegEncoder):
     def _add_others(self) -> None:
         """Add what is copied, the picture first, before the sound."""
         for stream in sorted(self.video.streams, key=lambda stream: stream.type != "video"):
-            if stream.type in KEPT:
-                self._copy(stream).disposition = stream.disposition
+            try:
+                if stream.type in KEPT:
+                    self._copy(stream).disposition = stream.disposition
+            except ValueError:
+                remark = "subtitles of a kind that cannot be copied are left out"
+                if stream.type != "subtitle":
+                    raise
+                if remark not in self.source.remarks:  # by the video of another stem
+                    self.source.remarks.append(remark)
         names = {name: text for name, text in self.video.metadata.items() if name.lower() not in BRAND}
         self.container.metadata.update(names)
 
@@ -261,6 +268,8 @@ class VideoEncoder(FFmpegEncoder):
         """Copy what lies before a time, in seconds: a muxer holds what one track has and another has not yet."""
         for packet in chain(self.waiting, self.packets):
             self.waiting = []
+            if self.is_broken:
+                return
             # The last packet of a track is an empty one. Key frames in Matroska may come without dts (PyAV 18.1).
             if not packet.size:
                 continue

@@ -243,10 +243,10 @@ class AudioWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
+            self._encoder.is_broken |= kind is not None  # the rest of a film is not copied to be removed
             self._encoder.close()
             if kind is None:
                 if self._encoder.format != "rf64":  # mutagen 1.48 knows no RF64
-            self._encoder.is_broken |= kind is not None  # the rest of a film is not copied to be removed
                     write_tags(self.partial, self.format, self.tags, self.cover)
                 for box, content in self.user_data.items():
                     add_user_data(self.partial, box, content)

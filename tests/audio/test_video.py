@@ -150,6 +150,61 @@ def test_attachments_and_a_cover_are_kept(tmp_path):
     assert found["tags"]["filename"] == "words.srt"
 
 
+def test_the_timecode_and_the_kind_of_a_picture_are_kept(tmp_path):
+    """Apple's players go by the tag: hvc1 plays, hev1 does not, and only ap4h is ProRes 4444."""
+    ffmpeg("-f", "lavfi", "-i", "testsrc=d=1:s=64x48", "-f", "lavfi", "-i", "sine=d=1", "-ac", "2", "-c:v", "prores_ks",
+           "-profile:v", "4444", "-timecode", "01:00:00:00", tmp_path / "film.mov")  # fmt: skip
+    karaoke(tmp_path / "film.mov", tmp_path / "karaoke.mov")
+    picture = ffprobe(tmp_path / "karaoke.mov")["streams"][0]
+    assert (picture["codec_tag_string"], picture["tags"].get("timecode")) == ("ap4h", "01:00:00:00")
+
+
+def test_a_picture_that_nothing_here_encodes_is_copied(tmp_path):
+    ffmpeg(
+        "-f", "lavfi", "-i", "testsrc=d=1:s=64x48", "-f", "lavfi", "-i", "sine=d=1", "-ac", "2", tmp_path / "film.ogv"
+    )
+    karaoke(tmp_path / "film.ogv", tmp_path / "karaoke.mkv")
+    assert ffprobe(tmp_path / "karaoke.mkv")["streams"][0]["codec_name"] == "theora"
+
+
+def broadcast(folder: Path) -> Path:
+    """A film of 2 seconds as a transport stream, with teletext, which no other format holds."""
+    path, source = folder / "film.ts", folder / "plain.ts"
+    ffmpeg(
+        "-f", "lavfi", "-i", "testsrc=d=2:s=64x48:r=25", "-f", "lavfi", "-i", "sine=d=2", "-ac", "2", "-bf", "2", source
+    )
+    with av.open(source) as film, av.open(path, "w") as target:
+        copies = {stream.index: target.add_stream_from_template(stream) for stream in film.streams}
+        teletext = target.add_mux_stream("dvb_teletext")
+        for packet in film.demux():
+            if packet.size:
+                words = av.Packet(b"\x10\x02\x2c" + bytes(44))
+                words.pts, words.dts, words.time_base, words.stream = packet.dts, packet.dts, packet.time_base, teletext
+                others = [words] if packet.stream.type == "video" else []
+                packet.stream = copies[packet.stream.index]
+                target.mux([packet, *others])
+    return path
+
+
+def test_subtitles_that_cannot_be_copied_are_left_out_with_a_remark(tmp_path):
+    source, target = broadcast(tmp_path), tmp_path / "karaoke.mkv"
+    with AudioReader(source) as reader, AudioWriter(target, RATE, 2, video=reader) as writer:
+        for block in reader.arrays():
+            writer.write(block)
+        assert reader.remarks == ["subtitles of a kind that cannot be copied are left out"]
+    assert [stream["codec_type"] for stream in ffprobe(target)["streams"]] == ["video", "audio"]
+
+
+@pytest.mark.parametrize("keep_original", [False, True])
+def test_the_picture_follows_the_clocks_of_films_that_were_joined(tmp_path, keep_original):
+    part, source, target = broadcast(tmp_path), tmp_path / "joined.ts", tmp_path / "karaoke.mkv"
+    source.write_bytes(part.read_bytes() * 2)
+    karaoke(source, target, keep_original)
+    times = [time for time, _ in packets(target, "video")]
+    assert np.diff(times[:50]) == pytest.approx(np.diff(times[50:]), abs=0.0011)
+    assert times[50] == pytest.approx(decode(part)[0].shape[-1] / RATE, abs=0.0011)
+
+
 def test_a_song_without_a_picture_is_refused_as_a_video_and_leaves_nothing(tmp_path):
     write(tmp_path / "song.wav", noise(1), RATE)
     with refused("no_picture"):
@@ -167,6 +222,7 @@ def test_an_interrupted_video_leaves_nothing(tmp_path):
         AudioWriter(target, RATE, 2, video=reader) as writer,
     ):
         writer.write(next(reader.arrays()))
+        writer._encoder.packets = (pytest.fail("the rest of the film is copied") for _ in range(1))
         raise KeyboardInterrupt
     assert set(tmp_path.iterdir()) == before
 
@@ -174,4 +230,3 @@ def test_an_interrupted_video_leaves_nothing(tmp_path):
 def test_the_kind_of_a_video_is_kept_where_it_can_be():
     cases = {"a.mkv": ".mkv", "a.MP4": ".mp4", "a.m4v": ".mp4", "a.mov": ".mov", "a.webm": ".webm", "a.ts": ".mkv"}
     assert {name: video_suffix(Path(name)) for name in cases} == cases
-        writer._encoder.packets = (pytest.fail("the rest of the film is copied") for _ in range(1))
