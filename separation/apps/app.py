@@ -64,7 +64,7 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--stems", type=str.lower, default="all", help="`two`, `all` or the name of a stem (default: %(default)s)")
     add("--format", type=str.lower, choices=FORMATS, default="wav", help="of the stems (default: %(default)s)")
-    add("--quality", choices=("fast", "best"), default="fast", help="best takes three times as long (default: fast)")
+    add("--quality", choices=("fast", "best"), default="fast", help="best takes 2 to 4 times as long (default: fast)")
     add(
         "--output",
         type=user_path,

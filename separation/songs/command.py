@@ -57,7 +57,7 @@ examples:
     %(prog)s album/ --stems karaoke --format mp3 --name '{song} ({stem})'
   all songs below a folder, and a page to listen to them
     %(prog)s 'music/**/*.flac' --output stems --page
-  a radio station without its singers, 1.6 s late (0.2 s with --weights live)
+  a radio station without its singers, 1.4 s late (0.2 s with --weights live)
     ffmpeg -i URL -f f32le -ar 44100 -ac 2 - | %(prog)s --live karaoke | ffplay -f f32le -ar 44100 -ch_layout stereo -
 """
 
@@ -356,7 +356,7 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("fast", "best"),
         default="fast",
         help="best: the mean of three passes at different speeds, by both shipped networks where both help, or by "
-        "the one file that --weights names; three times the time (default: fast)",
+        "the one file that --weights names; 2 to 4 times the time (default: fast)",
     )
     work.add_argument("--device", default="auto", help=DEVICE_HELP)
     work.add_argument("--engine", choices=("auto", *ENGINES), default="auto", help=ENGINE_HELP)
