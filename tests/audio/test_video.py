@@ -79,7 +79,8 @@ def test_picture_subtitles_and_chapters_are_those_of_the_film(tmp_path, suffix):
         assert [content for _, content in before] == [content for _, content in after]
         assert np.allclose([time for time, _ in before], [time for time, _ in after], atol=0.0011)
     before, after = ffprobe(source), ffprobe(target)
-    assert probe(target).samples / probe(target).sample_rate == pytest.approx(4, abs=0.03)
+    # Matroska tells the end of its last track alone, and FFmpeg 5.1 begins a picture with B-frames a frame late.
+    assert probe(target).samples / probe(target).sample_rate == pytest.approx(4, abs=0.05)
     assert [chapter["tags"]["title"] for chapter in after["chapters"]] == ["One", "Two"]
     assert [float(chapter["start_time"]) for chapter in after["chapters"]] == pytest.approx([0, 2], abs=0.03)
     assert after["format"]["tags"]["title"] == "Concert"

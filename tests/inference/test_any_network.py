@@ -107,6 +107,7 @@ def test_segments_overlap_and_their_weights_sum_to_one():
 @torch.no_grad()
 def test_below_150_decibels_there_is_silence_for_the_network():
     """Subnormal numbers, in which a fade-out ends, take processors several times the time of music."""
+    torch.set_flush_denormal(False)  # which a command may have switched on in this process
     half = WholeSong(segment=40)
     half.forward = lambda mixture: torch.full((len(mixture), 1, *mixture.shape[1:]), 0.5)
     separator, song = Separator(network(half), precision="fp32"), noise(10_000).clamp(-0.3, 0.3)
