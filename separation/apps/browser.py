@@ -60,7 +60,7 @@ def fill_vendor(vendor: Path) -> None:
     if record.is_file() and record.read_text(encoding="utf-8") == wanted and all((vendor / n).is_file() for n in names):
         return
     vendor.mkdir(exist_ok=True)
-    record.unlink(missing_ok=True)  # what a run that fails leaves is taken anew
+    record.unlink(missing_ok=True)  # so that after a failure everything is fetched again
     for package in PACKAGES:
         take(package, vendor)
     write(record, wanted)

@@ -187,10 +187,10 @@ def init_from_weights(
     """
     networks = [_fitting(path, config, device) for path in paths]
     states = [network.state_dict() for network in networks]
-    for name, tensor in states[0].items():  # which the first network holds
-        tensor.copy_(torch.stack([state[name] for state in states if name in state]).mean(dim=0))
-    known = {name: tensor for state in reversed(states) for name, tensor in state.items()}
+    names = dict.fromkeys(name for state in states for name in state)
+    known = {name: torch.stack([state[name] for state in states if name in state]).mean(dim=0) for name in names}
     if any(own[name].shape != known[name].shape for name in own if name in known):
+        networks[0].load_state_dict({name: known[name] for name in states[0]})
         known = narrowed(networks[0], config.generator["widths"], islice(batches(), 8))
     return {name: known.get(name, tensor) for name, tensor in own.items()}
 

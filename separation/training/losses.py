@@ -16,7 +16,7 @@ from separation.training.config import DataSettings, LossWeights
 from separation.training.paper import Discriminators, Estimates, paper_terms
 
 ERROR_FLOOR = 1e-3
-"""An error this far below its mixture in energy (-30 dB) is nearly as good as none."""
+"""Error energy relative to the mixture below which improvement hardly counts: -30 dB."""
 
 
 def error_level(estimate: Tensor, reference: Tensor, mixture: Tensor, floor: Tensor | float = ERROR_FLOOR) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from conftest import refused
 from networks import random_network, random_weights, tiny_config
 
-from separation.inference.weights import build_network
+from separation.inference.weights import build_network, load_network, save_weights
 from separation.training.checkpoints import init_from_weights
 from separation.training.pruning import channel_axes, narrowed
 
@@ -70,3 +70,20 @@ def test_a_wider_config_is_refused(tmp_path):
     path = str(random_weights(tmp_path / "weights.safetensors"))
     with refused("other_network"):
         init_from_weights([path], config((6, 8, 10)), {}, CPU, batches)
+
+
+def test_a_block_that_only_some_weights_have_is_the_mean_of_those(tmp_path):
+    paths = []
+    for seed, blocks in enumerate(((1,), (1, 1, 2), (1, 1, 2))):
+        torch.manual_seed(seed)
+        settings = replace(tiny_config(), generator={**tiny_config().generator, "blocks": blocks})
+        network = build_network(settings)
+        paths.append(str(tmp_path / f"{seed}.safetensors"))
+        save_weights(paths[-1], network, settings)
+    own = build_network(settings).state_dict()
+    state = init_from_weights(paths, settings, own, CPU, list)
+    stored = [load_network(path).state_dict() for path in paths]
+    for name in own:
+        holders = [tensors[name] for tensors in stored if name in tensors]
+        assert len(holders) == (2 if ".bottom.1." in name else 3)
+        torch.testing.assert_close(state[name], torch.stack(holders).mean(dim=0))
