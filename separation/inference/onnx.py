@@ -106,7 +106,7 @@ def open_session(path: Path) -> Any:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it has a class of its own for each trouble
-        raise UserError(f"{path} is damaged or not an ONNX file: export it again.") from error
+        raise UserError(f"{path} is no ONNX file, or is damaged: export it again.") from error
     if session.get_modelmeta().custom_metadata_map.get("format") != json.dumps(FORMAT):
         raise UserError(f"{path} is an ONNX file of another program: name one that `separation export` wrote.")
     return session
