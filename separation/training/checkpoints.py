@@ -178,8 +178,10 @@ def init_from_weights(
     own: dict[str, Tensor],
     device: torch.device,
     batches: Callable[[], Iterable[Batch]],
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], str]:
     """The tensors `own` of a new network, replaced by those of finished weights: of several, by their mean.
+
+    The second value says in words where the run starts.
 
     Blocks and TDFs that the config leaves out are dropped, and those that it adds are silent at first, so the network
     continues from where it was. Of a narrower U-Net's levels the channels are kept that matter most for the `batches`.
@@ -189,10 +191,13 @@ def init_from_weights(
     states = [network.state_dict() for network in networks]
     names = dict.fromkeys(name for state in states for name in state)
     known = {name: torch.stack([state[name] for state in states if name in state]).mean(dim=0) for name in names}
+    origin = ("the mean of " if len(paths) > 1 else "") + " and ".join(paths)
     if any(own[name].shape != known[name].shape for name in own if name in known):
         networks[0].load_state_dict({name: known[name] for name in states[0]})
-        known = narrowed(networks[0], config.generator["widths"], islice(batches(), 8))
-    return {name: known.get(name, tensor) for name, tensor in own.items()}
+        widths = config.generator["widths"]
+        known = narrowed(networks[0], widths, islice(batches(), 8))
+        origin += f", pruned to {', '.join(map(str, widths))} channels: worse at first, until it has been trained"
+    return {name: known.get(name, tensor) for name, tensor in own.items()}, origin
 
 
 def _fitting(path: str, config: Config, device: torch.device) -> MaskingNetwork:

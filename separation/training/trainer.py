@@ -53,6 +53,7 @@ class Trainer:
         self.step, self.best, self.minutes = 0, -math.inf, 0.0
         self.validated = -1  # the last step whose validation is done
         self.in_step = False
+        self.origin = ""  # which weights it starts from, in words
         if output.exists() and not output.is_dir():
             raise UserError(f"--output {output} cannot be made a folder: it is a file.", code="not_a_folder")
         state = read_run(output, config, resume)
@@ -86,7 +87,8 @@ class Trainer:
             self.step, self.validated, self.best, self.minutes = values
             self.best = self.best if (output / BEST).is_file() else -math.inf
         elif config.weights:
-            tensors = init_from_weights(config.weights, config, self.network.state_dict(), device, self.first_batches)
+            own = self.network.state_dict()
+            tensors, self.origin = init_from_weights(config.weights, config, own, device, self.first_batches)
             self.network.load_state_dict(tensors)
         else:
             fit_input(self.network, self.first_batches())
@@ -105,6 +107,7 @@ class Trainer:
         lines = [
             f"songs: {describe_music(self.batches, self.songs)}",
             f"network: {describe_network(self.config, self.network, self.dtype)}",
+            *([f"weights: {self.origin}"] if self.origin else []),
             f"steps: {self.step} of {self.schedule.steps} are done" if self.step else f"steps: {self.schedule.steps}",
         ]
         return "\n".join(lines + [f"warning: {w}" for w in warnings_about(self.config, self.batches, self.songs)])

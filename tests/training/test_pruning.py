@@ -57,12 +57,14 @@ def test_channels_that_nothing_hears_are_left_out():
 def test_a_narrower_config_begins_with_what_is_left(tmp_path):
     path = str(random_weights(tmp_path / "wide.safetensors"))
     own = build_network(config(WIDTHS)).state_dict()
-    state = init_from_weights([path], config(WIDTHS), own, CPU, batches)
+    state, origin = init_from_weights([path], config(WIDTHS), own, CPU, batches)
+    assert "4, 5, 6" in origin
     assert {name: tensor.shape for name, tensor in state.items()} == {
         name: tensor.shape for name, tensor in own.items()
     }
     whole = random_network().state_dict()
-    same = init_from_weights([path], tiny_config(), whole, CPU, list)  # no music is asked for where nothing is left out
+    same, origin = init_from_weights([path], tiny_config(), whole, CPU, list)  # no music is asked for where nothing is left out
+    assert origin == path
     assert all(torch.allclose(same[name], whole[name], atol=1e-3) for name in whole)
 
 
@@ -81,7 +83,7 @@ def test_a_block_that_only_some_weights_have_is_the_mean_of_those(tmp_path):
         paths.append(str(tmp_path / f"{seed}.safetensors"))
         save_weights(paths[-1], network, settings)
     own = build_network(settings).state_dict()
-    state = init_from_weights(paths, settings, own, CPU, list)
+    state, _ = init_from_weights(paths, settings, own, CPU, list)
     stored = [load_network(path).state_dict() for path in paths]
     for name in own:
         holders = [tensors[name] for tensors in stored if name in tensors]
