@@ -1,4 +1,4 @@
-"""Step 1: a dataset of songs becomes a store of spectrograms, which train.py reads."""
+"""Step 1: build a spectrogram store from a dataset of songs, for train.py to read."""
 
 from separation.runtime import run_script
 

@@ -1,4 +1,4 @@
-"""Step 3: trained weights separate the test songs of a dataset, and are scored by plain SDR and museval."""
+"""Step 3: separate the test songs of a dataset with trained weights, and score them by plain SDR and museval."""
 
 from separation.runtime import run_script
 

@@ -1,4 +1,4 @@
-"""Step 2: a store of spectrograms and a config become weights."""
+"""Step 2: train a network on a spectrogram store, with the settings of a YAML config."""
 
 from separation.runtime import run_script
 

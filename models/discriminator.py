@@ -1,4 +1,4 @@
-"""The spectrogram discriminators: is this a real rest, is this a real mixture?"""
+"""Spectrogram discriminators, which tell real rests and real mixtures from estimates."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch.nn.functional import avg_pool2d
 
 
 class Discriminator(nn.Module):
-    """A patch discriminator at several scales, as in the paper: stride-2 4x4 convolutions and no normalisation.
+    """A multi-scale patch discriminator, as in the paper: stride-2 4x4 convolutions without normalisation.
 
-    It looks at both channels at once; middle and side among the views show it their phase difference.
+    It sees both channels at once; mid and side among the views expose their phase difference.
 
     Args:
-        views: compressed magnitudes a bin comes with.
-        targets: what can be asked of it: one judgement for each target of the generator.
-        widths: channels of the convolutions of each scale.
-        scales: how many scales; each looks at half the resolution of the one before.
+        views: compressed magnitudes per bin.
+        targets: number of judgements, one for each target of the generator.
+        widths: channels of the convolutions in each scale.
+        scales: number of scales, each at half the resolution of the one before.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Discriminator(nn.Module):
         return nn.Sequential(*layers, nn.Conv2d(widths[-1], targets, 1))
 
     def forward(self, views: Tensor, target: int = 0) -> list[Tensor]:
-        """Judgements of `views` `[batch, views, bins, frames]` about one target: a `[batch, bands, frames]` a scale."""
+        """Judge `views` `[batch, views, bins, frames]` for one target: one `[batch, bands, frames]` per scale."""
         judgements = []
         for scale in self.scales:
             judgements.append(scale(views)[:, target])

@@ -1,4 +1,4 @@
-"""A bidirectional LSTM over the frames of a spectrogram: the network that most of this field knows best."""
+"""A bidirectional LSTM over the frames of a spectrogram: the network that this field knows best."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ class OpenUnmix(nn.Module):
     """One LSTM for all targets, after Stöter et al., "Open-Unmix - A reference implementation for music source
     separation", JOSS 2019.
 
-    Each frame is squeezed to `hidden` numbers, related to the frames before and after it, and expanded to soft masks.
-    It departs from the original in what lets the same stores, losses and training serve both networks: masks share the
-    mixture by a softmax, compressed magnitudes come in, several targets share a trunk, and frames are normalised one by
-    one (LayerNorm) instead of over the batch.
+    Each frame is encoded to `hidden` features, related to the frames before and after it, and decoded to soft masks. It
+    departs from the original so that the same stores, losses and training serve both networks: a softmax shares the
+    mixture among the masks, the input is compressed magnitudes, all targets share a trunk, and LayerNorm normalises
+    frame by frame where the original normalises over the batch.
 
     Args:
         targets: number of targets.
         bins: bins of the spectrogram.
         complete: whether the masks sum to one over the targets; otherwise the remainder is an implicit rest.
-        hidden: numbers that a frame is squeezed to; the LSTM has half as many in either direction.
-        layers: layers of the LSTM.
-        dropout: share of what passes from one layer of the LSTM to the next that is dropped in training.
-        input_bins: lowest bins that come in, as many as cover 16 kHz of 22 by default; None: all.
-        segment: frames of a song that the LSTM runs over at a time.
+        hidden: features per frame; the LSTM has half as many units in each direction.
+        layers: LSTM layers.
+        dropout: dropout probability between LSTM layers.
+        input_bins: lowest bins used as input, by default those up to 16 kHz; None: all.
+        segment: frames of a song that the LSTM processes at a time.
 
     Raises:
         ValueError: the arguments do not fit together.
@@ -68,7 +68,7 @@ class OpenUnmix(nn.Module):
         )
 
     def forward(self, mixture: Tensor) -> Tensor:
-        """Masks of the mixture, complex `[batch, 2 channels, bins, frames]`, as `[batch, targets, 2, bins, frames]`."""
+        """Complex mixture `[batch, 2 channels, bins, frames]` to masks `[batch, targets, 2 channels, bins, frames]`."""
         views = compress(mixture[..., : self.input_bins, :])
         x = (views - self.input_mean[..., None]) * self.input_scale[..., None]
         x = self.squeeze(x.flatten(1, 2).transpose(1, 2))  # [batch, frames, hidden]
@@ -78,12 +78,12 @@ class OpenUnmix(nn.Module):
 
     @torch.no_grad()
     def fit_input(self, mean: Tensor, scale: Tensor) -> None:
-        """Subtract `mean` from the views of `compress` and multiply them by `scale`, both `[4 views, bins]`."""
+        """Set input normalisation: subtract `mean` from the views, multiply by `scale`, both `[4 views, bins]`."""
         self.input_mean.copy_(mean[:, : self.input_bins])
         self.input_scale.copy_(scale[:, : self.input_bins])
 
     @torch.no_grad()
     def scale_logits(self, factor: float) -> None:
-        """Make every mask softer (`factor` below 1) or harder from now on."""
+        """Scale the logits of all masks: a `factor` below 1 softens them, above 1 it hardens them."""
         for parameter in self.expand[-1].parameters():
             parameter.mul_(factor)

@@ -18,14 +18,14 @@ FLOOR = 1e-10
 
 
 def compress(spectrogram: Tensor) -> Tensor:
-    """What networks see of a mixture: compressed magnitudes of left, right, middle and side.
+    """The input of the networks: compressed magnitudes of left, right, mid and side.
 
-    Complex `[..., 2 channels, bins, frames]` to real `[..., 4 views, bins, frames]`, or with bins and frames swapped:
-    magnitude ** 0.25 (the paper's is 0.3; square roots are many times cheaper), 0 for silence. Middle and side make the
-    phase difference of the channels visible without phases.
+    Complex `[..., 2 channels, bins, frames]` to real `[..., 4 views, bins, frames]`, or with bins and frames swapped.
+    Values are magnitude ** 0.25, 0 for silence; the paper uses 0.3, but square roots are many times cheaper. Mid and
+    side expose the phase difference of the channels without using phases.
     """
     left, right = spectrogram.unbind(-3)
-    # One view at a time: its intermediate results fit into the processor's cache.
+    # One view at a time, so that intermediate results fit into the processor's cache.
     views = (_compressed(left), _compressed(right), _compressed((left + right) / 2), _compressed((left - right) / 2))
     return torch.stack(views, dim=-3)
 
@@ -35,16 +35,16 @@ def _compressed(view: Tensor) -> Tensor:
 
 
 def compress_powers(power: Tensor) -> Tensor:
-    """Compressed magnitudes from their squares, of any shape."""
+    """Compressed magnitudes from powers of any shape."""
     return (power + FLOOR).sqrt().sqrt().sqrt() - FLOOR**0.125
 
 
 def soft_masks(logits: Tensor, complete: bool) -> Tensor:
-    """Softmax over the targets and, unless they are complete, a rest whose logit is 0: `[batch, targets, ...]`."""
+    """Softmax over the targets and, unless `complete`, an implicit rest with logit 0: `[batch, targets, ...]`."""
     if logits.shape[1] == 1 and not complete:
         return torch.sigmoid(logits)
     shares = logits if complete else torch.cat([logits, torch.zeros_like(logits[:, :1])], dim=1)
-    if torch.onnx.is_in_onnx_export():  # whose softmax over any axis but the last takes six times as long
+    if torch.onnx.is_in_onnx_export():  # softmax over any axis but the last takes six times as long there
         powers = torch.exp(shares - shares.amax(dim=1, keepdim=True))
         shares = powers / powers.sum(dim=1, keepdim=True)
     else:
@@ -53,22 +53,22 @@ def soft_masks(logits: Tensor, complete: bool) -> Tensor:
 
 
 class UNet(nn.Module):
-    """A TFC-TDF U-Net with soft masks: each in [0, 1], and over the targets at most 1 together.
+    """A TFC-TDF U-Net with soft masks, each in [0, 1] and at most 1 in sum over the targets.
 
-    Bins are gathered into bands first; every level below halves frames and bands. Bins above the band layout get the
-    mean mask of the top bands, so nothing there is lost or silenced. Choi et al., "Investigating U-Nets with various
+    Bins are first grouped into bands; every level down halves frames and bands. Bins above the band layout get the mean
+    mask of the top bands, so nothing there is lost or silenced. Choi et al., "Investigating U-Nets with various
     intermediate blocks for spectrogram-based singing voice separation", ISMIR 2020.
 
     Args:
         targets: number of targets.
         bins: bins of the spectrogram.
         complete: whether the masks sum to one over the targets; otherwise the remainder is an implicit rest.
-        band_layout: `(end, width)` from the lowest bin up: bins below `end` are gathered into bands of `width` bins.
+        band_layout: `(end, width)` from the lowest bin up: bins below `end` are grouped into bands of `width` bins.
         widths: channels of each level, from the top down.
-        blocks: TFC-TDF blocks on each side of each level, from the top down; the last number holds for deeper levels.
-        decoder_levels: how many levels, from the top down, have blocks on the way up; None: all.
-        frequency_levels: how many levels, from the top down, have TDFs in their blocks; None: all.
-        squeeze: how many times narrower the hidden layer of a TDF is than its bands.
+        blocks: TFC-TDF blocks on each side of each level, from the top down; the last number applies to deeper levels.
+        decoder_levels: number of levels, from the top down, with blocks in the decoder; None: all.
+        frequency_levels: number of levels, from the top down, with TDFs in their blocks; None: all.
+        squeeze: ratio of a TDF's bands to the units of its hidden layer, which has at least 8.
 
     Raises:
         ValueError: the arguments do not fit together.
@@ -129,34 +129,34 @@ class UNet(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Frames that the bottom of the U-Net folds into one: inputs are a multiple of it."""
+        """Frames that the bottom of the U-Net merges into one. Inputs must be a multiple of it."""
         return 2 ** len(self.down)
 
     @property
     def context(self) -> int:
-        """Frames on either side that a frame's mask can depend on (half the receptive field)."""
+        """Frames on either side that a frame's mask can depend on: half the receptive field."""
         frames = 1  # the inlet
         for index, (falling, rising) in enumerate(zip(self.encoder, self.decoder, strict=True)):
             blocks = len([*falling.children(), *rising.children()])
-            frames += (2 * blocks + 1) * 2**index  # pairs of 3x3, and the pooled neighbour
+            frames += (2 * blocks + 1) * 2**index  # pairs of 3x3 convolutions, and the pooled neighbour
         return frames + 2 * len(self.bottom) * self.stride
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Masks of the mixture, complex `[batch, 2 channels, bins, frames]` with frames a multiple of `stride`.
 
-        Returns `[batch, targets, 2 channels, bins, frames]`, in [0, 1]. Bins may be those of `used_bins` only.
+        Returns `[batch, targets, 2 channels, bins, frames]` in [0, 1]. Bins may be just the lowest `used_bins`.
         """
         logits = self.logits(compress(mixture[..., : self.used_bins, :]))
         return self.masks(logits, mixture.shape[-2])
 
     def stream(self, dtype: torch.dtype) -> UNetStream:
-        """The masks of one song in pieces, computed in `dtype`; see `UNetStream`."""
-        from .unet_stream import UNetStream  # which is made of this network's layers
+        """Masks of one song in pieces, computed in `dtype`; see `UNetStream`."""
+        from .unet_stream import UNetStream  # which itself imports this module
 
         return UNetStream(self, dtype)
 
     def masks(self, logits: Tensor, bins: int, dim: int = -2) -> Tensor:
-        """Masks from `logits` `[batch, targets, channels, ...]` whose bins are the axis `dim`; see `forward`."""
+        """Turn `logits` `[batch, targets, channels, ...]`, bins on the axis `dim`, into masks; see `forward`."""
         masks = soft_masks(logits.float(), self.complete)
         if bins == self.used_bins:
             return masks
@@ -168,13 +168,13 @@ class UNet(nn.Module):
 
     @torch.no_grad()
     def fit_input(self, mean: Tensor, scale: Tensor) -> None:
-        """Subtract `mean` from the views of `compress` and multiply them by `scale`, both `[4 views, bins]`."""
+        """Set input normalisation: subtract `mean` from the views, multiply by `scale`, both `[4 views, bins]`."""
         self.input_mean.copy_(mean[:, : self.used_bins])
         self.input_scale.copy_(scale[:, : self.used_bins])
 
     @torch.no_grad()
     def scale_logits(self, factor: float) -> None:
-        """Make every mask softer (`factor` below 1) or harder from now on."""
+        """Scale the logits of all masks: a `factor` below 1 softens them, above 1 it hardens them."""
         for parameter in self.outlet.layers.parameters():
             parameter.mul_(factor)
 
@@ -183,7 +183,7 @@ class UNet(nn.Module):
         x = (views - self.input_mean[..., None]) * self.input_scale[..., None]
         x = self.inlet(x.transpose(-1, -2))  # [batch, channels, frames, bands] from here on
         if x.is_cuda:
-            x = x.contiguous(memory_format=torch.channels_last)  # as its convolutions are fastest
+            x = x.contiguous(memory_format=torch.channels_last)  # the fastest layout for its convolutions
         skips: list[Tensor] = []
         for block, down in zip(self.encoder, self.down, strict=True):
             x = block(x)
@@ -196,30 +196,30 @@ class UNet(nn.Module):
 
 
 class FrameNorm(nn.Module):
-    """Root-mean-square normalisation of each frame over its channels and bands.
+    """RMS normalisation of each frame over its channels and bands.
 
-    Nothing is shared between songs or between distant frames: there are no batch statistics to lag behind the weights,
-    a batch may be split over processes, and a song may be separated in pieces, all without changing the result.
+    Frames are normalised independently. There are no batch statistics to lag behind the weights, and neither splitting
+    a batch over processes nor separating a song in pieces changes the result.
     """
 
-    floor = 1e-6  # of the mean square: silence is not divided by zero
+    floor = 1e-6  # of the mean square: avoids division by zero in silence
 
     def __init__(self, channels: int):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        # In fp32 twice as fast as a mean of squares, which keeps the squares for the way back.
+        # In fp32 twice as fast as a mean of squares, which stores the squares for the backward pass.
         norm = torch.linalg.vector_norm(x, dim=(1, 3), keepdim=True, dtype=torch.float32)
         power = norm.square() / (x.shape[1] * x.shape[3])
         return x * (torch.rsqrt(power + self.floor) * self.scale).to(x.dtype)
 
 
 class Block(nn.Module):
-    """A TFC-TDF block, or without `squeeze` a TFC block: its branches are residual, and begin as the identity.
+    """A TFC-TDF block or, without `squeeze`, a TFC block. Its branches are residual, and it starts as the identity.
 
-    TFC, time-frequency convolutions, see neighbouring frames and bands. TDF, fully connected layers over frequency,
-    relate distant bands, such as harmonics.
+    The TFC, time-frequency convolutions, sees neighbouring frames and bands. The TDF, fully connected layers over
+    frequency, relates distant bands, such as harmonics.
     """
 
     def __init__(self, channels: int, bands: int, squeeze: int | None):
@@ -245,7 +245,7 @@ class Block(nn.Module):
 
 
 def zero_init(layer: nn.Module) -> None:
-    """Let a residual branch begin at (nearly) zero, so that a deep network starts as a shallow one."""
+    """Initialise the last layer of a residual branch near zero, so that a deep network starts as a shallow one."""
     weight, bias = kernel(layer)
     nn.init.normal_(weight, std=1e-3)
     nn.init.zeros_(bias)
@@ -257,9 +257,9 @@ def kernel(layer: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 class Zone(namedtuple("Zone", ("first", "end", "width"))):
-    """The bins from `first` up to, and without, `end`, in bands of `width` bins.
+    """Bins from `first` to `end`, excluded, in bands of `width` bins.
 
-    Narrow bands where notes lie close together, wide ones above: 20 Hz tells one note of a bass from the next, 170 Hz
+    Bands are narrow where notes lie close together and wide above: 20 Hz resolves neighbouring bass notes, while 170 Hz
     is enough above 8 kHz, at an eighth of the cost. Tong et al., "SCNet: Sparse compression network for music source
     separation", ICASSP 2024.
     """
@@ -270,7 +270,7 @@ class Zone(namedtuple("Zone", ("first", "end", "width"))):
 
 
 def layout_zones(band_layout: tuple[tuple[int, int], ...], bins: int) -> list[Zone]:
-    """The zones of a band layout, with their first bins. Raises ValueError when bands do not fill them."""
+    """Zones of a band layout, with their first bins. Raises ValueError when bands do not fill them."""
     zones = []
     if not 0 < len(band_layout) <= 64 or band_layout[-1][0] > bins:
         raise ValueError(f"band_layout must name 1 to 64 zones, and end at bin {bins} (n_fft / 2 + 1) at most")
@@ -284,7 +284,7 @@ def layout_zones(band_layout: tuple[tuple[int, int], ...], bins: int) -> list[Zo
 
 
 class BandSplit(nn.Module):
-    """`[batch, views, frames, bins]` to `[batch, channels, frames, bands]`: every band sees half of each neighbour."""
+    """`[batch, views, frames, bins]` to `[batch, channels, frames, bands]`: each band sees half of its neighbours."""
 
     def __init__(self, views: int, channels: int, zones: list[Zone]):
         super().__init__()
@@ -303,7 +303,7 @@ class BandSplit(nn.Module):
 
 
 class BandMerge(nn.Module):
-    """`[batch, channels, frames, bands]` to `[batch, outputs, frames, bins]`, with a norm before."""
+    """Normalise `[batch, channels, frames, bands]` and expand it to `[batch, outputs, frames, bins]`."""
 
     def __init__(self, channels: int, outputs: int, zones: list[Zone]):
         super().__init__()
@@ -326,15 +326,15 @@ class BandMerge(nn.Module):
 
 
 def overlapping(x: Tensor, zones: list[Zone], dim: int = -1) -> list[Tensor]:
-    """What each zone sees of the axis `dim` of `x`, -1 or -2: its bins, and half a band more on both sides."""
+    """Slice the axis `dim` of `x`, -1 or -2, by zone: its bins, and half a band more on both sides."""
     margin = max(zone.width for zone in zones) // 2
     x = pad(x, (0, 0) * (-1 - dim) + (margin, margin))
     return [x.narrow(dim, margin + z.first - z.width // 2, z.end - z.first + z.width) for z in zones]
 
 
-# A convolution as wide as two bands, in strides of one band, is computed as one over two neighbours in which the bins
-# of a band are channels. It is as fast or faster. And it is right: with bfloat16, on processors with AMX, oneDNN gets
-# wide convolutions of few channels wrong, and gradients of wide transposed ones (torch 2.13.0 and 2.14.1).
+# A convolution two bands wide with a stride of one band is computed over two neighbouring bands, with the bins of each
+# as channels. This is at least as fast, and correct: with bfloat16 on processors with AMX, oneDNN of torch 2.13.0 and
+# 2.14.1 gets wide convolutions of few channels wrong, and the gradients of wide transposed ones.
 
 
 def bins_to_channels(x: Tensor, width: int) -> Tensor:
@@ -343,8 +343,8 @@ def bins_to_channels(x: Tensor, width: int) -> Tensor:
 
 
 def transposed_to_plain(weight: Tensor, width: int) -> Tensor:
-    """The weight of a transposed convolution, `[channels, outputs, 1, 2 * width]`, as that of a plain one.
+    """Convert the weight of a transposed convolution, `[channels, outputs, 1, 2 * width]`, to that of a plain one.
 
-    It is `[outputs * width, channels, 1, 2]`: a bin comes from the band before it and from its own.
+    It becomes `[outputs * width, channels, 1, 2]`: a bin comes from the band before it and from its own.
     """
     return weight.unflatten(-1, (2, width)).flip(-2).permute(1, 4, 0, 2, 3).flatten(0, 1)

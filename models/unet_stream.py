@@ -1,8 +1,8 @@
-"""The U-Net as a stream: masks for a song without end, in constant memory and with no frame computed twice.
+"""The U-Net as a stream: masks for a song of any length, in constant memory and computing no frame twice.
 
-Every convolution over frames keeps the last ones that it saw, so a song may come in pieces of any length. What comes
-out lags behind what goes in by as many frames as masks look ahead. Feature maps are `[frames, bands, channels]` here,
-an order that no layer has to change. tests/models/test_unet_stream.py holds both forms to the same numbers.
+Every convolution over frames keeps the last frames it saw, so a song may come in pieces of any number of strides. The
+output lags behind the input by as many frames as masks look ahead. Feature maps are `[frames, bands, channels]` here,
+an order that no layer has to change. tests/models/test_unet_stream.py compares both forms.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from .unet import (
 
 
 class UNetStream:
-    """A `UNet` whose masks come `lag` frames late, for a mixture that comes in pieces of whole strides.
+    """A `UNet` for a mixture in pieces of whole strides, whose masks come `lag` frames late.
 
     Its state starts at zero: feed `network.context` frames of padding first.
 
     Args:
         network: the trained network.
-        dtype: what to compute in.
+        dtype: compute precision.
     """
 
     @torch.no_grad()
@@ -51,7 +51,7 @@ class UNetStream:
         self.decoder = [blocks(level, dtype) for level in network.decoder]
         self.outlet = BandMergeStream(network.outlet, dtype)
 
-        # A level begins at an even frame, and what skips the levels below it waits for them.
+        # Delays start each level at an even frame, and hold its skip connection until the levels below catch up.
         self.before = Memory(2)
         self.evens: list[Memory] = []
         self.skips: list[Memory] = []
@@ -68,13 +68,13 @@ class UNetStream:
 
     @torch.no_grad()
     def __call__(self, mixture: Tensor) -> Tensor:
-        """Complex `[2 channels, bins, frames]` to masks of as many frames, `[targets, 2 channels, bins, frames]`."""
+        """Complex `[2 channels, bins, frames]` to masks `[targets, 2 channels, bins, frames]` of as many frames."""
         mixture = mixture.transpose(-1, -2)  # frames before bins, as they lie in memory
         logits = self.logits(compress(mixture[..., : self.network.used_bins]))
         return self.network.masks(logits[None], mixture.shape[-1], dim=-1)[0].transpose(-1, -2)
 
     def logits(self, views: Tensor) -> Tensor:
-        """`[views, frames, bins]` to `[targets, channels, frames, bins]`, both the lowest `used_bins`."""
+        """`[views, frames, bins]` to `[targets, channels, frames, bins]`, both of the lowest `used_bins`."""
         x = torch.addcmul(self.shift, views, self.scale).to(self.dtype).permute(1, 2, 0).contiguous()
         x = self.inlet(self.before(x))
         skips: list[Tensor] = []
@@ -89,14 +89,14 @@ class UNetStream:
 
 
 class Memory:
-    """The last `length` frames, put before those that come next; zeros before the first. Frames are the axis `dim`."""
+    """Prepends the last `length` frames to the next piece, and zeros to the first. Frames are the axis `dim`."""
 
     def __init__(self, length: int, dim: int = 0):
         self.length, self.dim = length, dim
         self.frames: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """As many frames as come, and `length` more."""
+        """Return `x` with the `length` frames before it."""
         if self.frames is None:
             self.frames = torch.zeros_like(x.narrow(self.dim, 0, 1)).repeat_interleave(self.length, self.dim)
         x = torch.cat([self.frames, x], self.dim)
@@ -104,7 +104,7 @@ class Memory:
         return x
 
     def delay(self, x: Tensor) -> Tensor:
-        """As many frames as come, `length` frames late."""
+        """Return as many frames as `x` has, `length` frames late."""
         return self(x).narrow(self.dim, 0, x.shape[self.dim]) if self.length else x
 
 
@@ -129,7 +129,7 @@ class BlockStream:
 
 
 class FrequencyStream:
-    """The fully connected layers of a `Block`, with what they are added to."""
+    """The TDF of a `Block`, with its residual connection."""
 
     def __init__(self, branch: nn.Sequential, dtype: torch.dtype):
         norm, squeeze, self.activation, stretch = branch
@@ -139,16 +139,16 @@ class FrequencyStream:
         self.stretch, self.stretch_bias = stretch_weight.to(dtype), stretch_bias[:, None].to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
-        # Expanded, the weights take no memory; `@` would transpose the whole map first.
+        # Expanded weights take no memory; `@` would first transpose the whole map.
         squeeze, stretch = (weight.expand(x.shape[0], -1, -1) for weight in (self.squeeze, self.stretch))
         y = self.activation(torch.bmm(squeeze, x) * (inverse_rms(x) * self.scale) + self.squeeze_bias)
         return torch.baddbmm(x, stretch, y.to(x.dtype)).add_(self.stretch_bias)
 
 
 class UpStream:
-    """A step up, `[frames, bands, channels]` to twice the frames and bands, and what skipped the levels below it.
+    """Upsample `[frames, bands, channels]` to twice the frames and bands, and add the skip connection.
 
-    As a transposed convolution it takes twice as long as this matrix product.
+    A transposed convolution takes twice as long as this matrix product.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype):
@@ -158,7 +158,7 @@ class UpStream:
     def __call__(self, x: Tensor, skip: Tensor) -> Tensor:
         places = torch.addmm(self.bias, x.flatten(0, 1), self.weight)
         places = places.view(*x.shape[:2], 2, 2, -1).transpose(1, 2)
-        return (skip.view(places.shape) + places).view(skip.shape)  # in the order of the first
+        return (skip.view(places.shape) + places).view(skip.shape)  # the sum keeps the memory order of `skip`
 
 
 class BandSplitStream:
@@ -167,7 +167,7 @@ class BandSplitStream:
     def __init__(self, split: BandSplit, dtype: torch.dtype):
         self.zones, self.layers = split.zones, []
         for layer, zone in zip(split.layers, split.zones, strict=True):
-            # Bins lie outside of views in memory here, so gathering them moves nothing.
+            # Views are innermost in memory here, so grouping bins moves no data.
             weight, bias = kernel(layer)
             weight = bins_to_channels(weight, zone.width).unflatten(1, (-1, zone.width))
             self.layers.append(convolution(weight.transpose(1, 2).flatten(1, 2), bias, dtype))
@@ -201,13 +201,13 @@ class BandMergeStream:
 
 
 def inverse_rms(x: Tensor) -> Tensor:
-    """What brings each frame of `[frames, bands, channels]` to a root mean square of 1: `[frames, 1, 1]`, float32."""
+    """Factor that scales each frame of `[frames, bands, channels]` to an RMS of 1: `[frames, 1, 1]`, float32."""
     norm = torch.linalg.vector_norm(x.flatten(1), dim=1).float()
     return torch.rsqrt(norm.square() / x[0].numel() + FrameNorm.floor)[:, None, None]
 
 
 def convolution(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, **options: Any) -> Callable[[Tensor], Tensor]:
-    """A convolution of `[frames, bands, channels]`."""
+    """Make a convolution of `[frames, bands, channels]`."""
     weight = weight.to(dtype, memory_format=torch.channels_last)
     bias = None if bias is None else bias.to(dtype)
 

@@ -1,1 +1,1 @@
-"""Step 1: datasets on disk become tracks, and tracks a store of spectrograms."""
+"""Step 1: read datasets as tracks, and build a spectrogram store from them."""

@@ -1,4 +1,4 @@
-"""Tracks become a spectrogram store: what a store lacks, how much disk that takes, and the building itself."""
+"""Build a spectrogram store from tracks: find what it lacks, estimate the disk space, and write it."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from separation.stems import ACCOMPANIMENT, MIXTURE, PARTS, STEMS
 UNCHANGED = Fraction(1)
 
 LOUDEST = 50_000
-"""Largest number that a spectrogram may reach: half precision ends at 65,504."""
+"""Largest number allowed in a spectrogram: half precision ends at 65,504."""
 
 
 @dataclass(frozen=True)
 class BuildJob:
-    """One song to build: the parts to store, and the speeds at which the store lacks it or has it of other files."""
+    """One song to build: the parts to store, and the speeds at which it is missing, damaged or outdated."""
 
     track: Track
     parts: tuple[str, ...]
@@ -55,7 +55,7 @@ class BuildJob:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What a store lacks, its tracks of songs that have gone, and the songs that have none of the stems."""
+    """Songs to build, stored tracks whose songs are gone, and songs without any of the chosen stems."""
 
     jobs: list[BuildJob]
     gone: list[StoredTrack]
@@ -63,10 +63,10 @@ class BuildPlan:
 
 
 def choose_parts(track: Track, stems: Sequence[str]) -> tuple[str, ...]:
-    """The parts of `track` to store for training on `stems`; none for a lone stem that is not among them.
+    """Choose the parts of `track` to store for training on `stems`; none for a lone stem that is not among them.
 
-    They are the mixture, the chosen stems, and the accompaniment: one that has a file of its own always, one that is a
-    sum where vocals are chosen, unless the chosen stems sum to it anyway.
+    These are the mixture, the chosen stems and the accompaniment. An accompaniment with a file of its own is always
+    stored; one that is a sum is stored if vocals are chosen, unless the chosen stems sum to it anyway.
     """
     wanted = {MIXTURE, *stems}
     if ACCOMPANIMENT in track.files or ("vocals" in stems and not {*track.stems} <= {*stems}):
@@ -83,12 +83,11 @@ def plan_store(
     root: Path | None = None,
     compact: bool = False,
 ) -> BuildPlan:
-    """Make `folder` a store and say what it still lacks; songs that it holds with all their parts are finished.
+    """Make `folder` a store and plan what it still lacks. Songs stored with all their parts are finished.
 
-    A song that it holds without some of the parts, damaged, or made from other files than there are now, is built again
-    at every speed it is stored at, and keeps the stems it had. Training songs are also stored at the other `speeds`.
-    What is built is `compact` or not; either kind counts as finished. Songs that were stored from `root` and are no
-    longer among `tracks` are gone.
+    A song stored without some of the parts, damaged, or from files that have since changed is rebuilt at every stored
+    speed and keeps its stems. Training songs are also stored at the other `speeds`. New tracks are `compact` or not;
+    either kind counts as finished. Songs that were stored from `root` and are no longer among `tracks` are gone.
 
     Raises `UserError` when the folder cannot be a store with these settings.
     """
@@ -124,7 +123,7 @@ def plan_store(
 
 
 def _stored(folder: Path, settings: SpectralSettings) -> dict[str, StoredTrack | None]:
-    """The tracks of a store by name; None for those that are damaged."""
+    """Tracks of a store by name; None for damaged ones."""
     store = Store(folder)
     tracks: dict[str, StoredTrack | None] = {}
     for path in sorted(folder.glob(f"*/{TRACK_FILE}")):
@@ -138,14 +137,14 @@ def _stored(folder: Path, settings: SpectralSettings) -> dict[str, StoredTrack |
 
 
 def _parts_of(folder: Path, name: str) -> set[str]:
-    """The parts that a stored track has or, where it is damaged, had."""
+    """Parts of a stored track; for a damaged one, those that have a file."""
     with suppress(UserError):
         return {*Store(folder).track(name).parts}
     return {path.stem for path in (folder / name).glob("*.npy")}
 
 
 def _is_finished(stored: StoredTrack | None, track: Track, parts: Sequence[str], root: Path | None) -> bool:
-    """Whether a store has these parts of a track, made from the files that there are now; older stores do not say."""
+    """Whether a store has these parts of a track, made from its current files. Older stores do not record files."""
     if stored is None or not {*parts} <= {*stored.parts}:
         return False
     if not stored.sources:
@@ -154,13 +153,13 @@ def _is_finished(stored: StoredTrack | None, track: Track, parts: Sequence[str],
 
 
 def sources_of(track: Track, parts: Sequence[str], root: Path | None) -> dict[str, list]:
-    """The files that `parts` are made of, and the teacher who labels them: a track of others is built again."""
+    """Files that `parts` are made from, and the teacher that labels them. If either changes, the track is rebuilt."""
     teacher = {"teacher": track.teacher.signature} if isinstance(track, LabelledTrack) else {}
     return track.signature(parts, root) | teacher
 
 
 def bytes_needed(job: BuildJob, settings: SpectralSettings) -> int:
-    """About what a song will take on disk; 0 when a file cannot be read, which `build_song` will report."""
+    """Estimated bytes of a song on disk; 0 when a file cannot be read, which `build_song` will report."""
     files = job.track.files_of(job.parts)
     try:
         infos = {part: [probe(file.path, file.track) for file in members] for part, members in files.items()}
@@ -189,16 +188,16 @@ def build_store(
     sizes: Sequence[float] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Iterator[tuple[BuildJob, list[str] | UserError]]:
-    """Build the songs of `jobs`, yielding each with remarks on it, or the reason why it could not be built.
+    """Build the songs of `jobs`, yielding each with remarks on it, or with the error that prevented it.
 
-    With the address of a `cluster`, its workers do it, and all paths are absolute. `sizes` and `progress` are those of
-    `run_jobs`: songs that are labelled report their share.
+    With the address of a `cluster`, its workers build, and all paths must be absolute. `sizes` and `progress` are
+    passed to `run_jobs`: songs that are being labelled report their share.
     """
     return run_jobs(partial(build_song, folder, settings), jobs, workers, None, cluster, [folder], sizes, progress)
 
 
 def build_song(folder: Path, settings: SpectralSettings, job: BuildJob) -> list[str]:
-    """Read and transform one song, and write it into the store at each speed; remarks on it.
+    """Read and transform one song, write it into the store at each speed, and return remarks on it.
 
     Raises `UserError` when it cannot be read or written.
     """
@@ -241,28 +240,28 @@ def build_song(folder: Path, settings: SpectralSettings, job: BuildJob) -> list[
 
 
 def _gain(waveforms: Mapping[str, Tensor], settings: SpectralSettings) -> float:
-    """A power of 2 that makes a song fit into half precision: 1 for all but those far beyond full scale."""
+    """Power of 2 that makes a song fit into half precision: 1 unless it is far beyond full scale."""
     peak = max(float(waveform.abs().max()) for waveform in waveforms.values())
     if not math.isfinite(peak):
         raise UserError("its samples are so loud that their numbers overflow: export it again.", code="damaged")
-    largest = peak * math.sqrt(settings.n_fft) / 2  # what a frame of the peak alone has, under a Hann window
+    largest = peak * math.sqrt(settings.n_fft) / 2  # bin 0 of a frame held at the peak, under a Hann window
     return 2.0 ** min(0, math.floor(math.log2(LOUDEST / largest))) if largest else 1.0
 
 
 def change_speed(waveform: Tensor, speed: Fraction) -> Tensor:
-    """Play a waveform faster: its pitch times `speed`, its length divided by it. `[channels, samples]` to the same."""
-    from torchaudio.functional import resample  # much faster than soxr for ratios as simple as these
+    """Change the speed of a waveform `[channels, samples]`: its pitch times `speed`, its length divided by it."""
+    from torchaudio.functional import resample  # much faster than soxr for simple ratios
 
     return resample(waveform, speed.numerator, speed.denominator)
 
 
 def variant_name(name: str, speed: Fraction) -> str:
-    """Name in the store of the song `name` at another speed, as in "song@0.9"."""
+    """Name under which the store keeps the song `name` at a given speed, as in "song@0.9"."""
     return name if speed == UNCHANGED else f"{name}@{float(speed):g}"
 
 
 def in_units(size: int) -> str:
-    """Bytes as people read them.
+    """Format a number of bytes for people.
 
     >>> in_units(2_340_000_000)
     '2.34 GB'
@@ -271,9 +270,9 @@ def in_units(size: int) -> str:
 
 
 def skipped(root: Path, tracks: Iterable[Track]) -> list[Path]:
-    """The audio files under `root` that none of `tracks` uses, and the folders without any audio.
+    """Audio files under `root` that none of `tracks` uses, and folders without any audio.
 
-    Hidden and system folders and stores of spectrograms are left out.
+    Hidden folders, system folders and spectrogram stores are left out.
     """
     used = {file.path for track in tracks for files in track.files.values() for file in files}
     with_audio: set[Path] = {folder for path in used for folder in path.parents}

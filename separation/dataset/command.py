@@ -1,4 +1,4 @@
-"""Step 1: a dataset of songs becomes a store of spectrograms, which train.py reads."""
+"""Step 1: build a spectrogram store from a dataset of songs, for train.py to read."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def build(
     stems: Sequence[str],
     options: argparse.Namespace,
 ) -> int:
-    """Build what the store `folder` lacks, and say what comes of it; the script's exit code."""
-    # torch takes seconds to import, which a mistyped path need not wait for.
+    """Build what the store `folder` lacks, report the outcome, and return the script's exit code."""
+    # torch takes seconds to import: a mistyped path is reported before that.
     from separation.dataset.build import build_store, bytes_needed, check_disk, in_units, plan_store, skipped
     from separation.dataset.pseudo_labels import DEPTH, Teacher, label
     from separation.dataset.store import remove_track
@@ -85,7 +85,7 @@ def build(
 
 
 def pack_songs(root: Path, tracks: Sequence[Track], options: argparse.Namespace) -> int:
-    """Pack what the folder lacks, and say what comes of it; the script's exit code."""
+    """Pack what the folder lacks, report the outcome, and return the script's exit code."""
     from separation.dataset.build import in_units
     from separation.dataset.pack import pack, plan_packing
 
@@ -102,14 +102,14 @@ def pack_songs(root: Path, tracks: Sequence[Track], options: argparse.Namespace)
 
 
 def say_list(title: str, items: Sequence[object], most: int = 20) -> None:
-    """Print a title and the items below it, if there are any; no more than `most`."""
+    """Print a title and at most `most` items below it; nothing if there are no items."""
     if items:
         more = [f"and {len(items) - most} more"] if len(items) > most else []
         print(title, *items[:most], *more, sep="\n  ")
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The options on the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--dataset", choices=DATASETS, required=True, help="the layout of --root; FOLDER: one folder per song")
@@ -137,7 +137,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def decibels(text: str) -> float:
-    """Decibels as typed. Raises `argparse.ArgumentTypeError` for what is no number, or makes no sense."""
+    """Parse decibels. Raises `argparse.ArgumentTypeError` unless they are a number between 3 and 90."""
     try:
         number = float(text)
     except ValueError:
@@ -148,7 +148,7 @@ def decibels(text: str) -> float:
 
 
 def speed_factor(text: str) -> Fraction:
-    """A factor as typed. Raises `argparse.ArgumentTypeError` for what is none."""
+    """Parse a speed from 0.5 to 2, not 1, of two decimals. Raises `argparse.ArgumentTypeError` for anything else."""
     try:
         factor = Fraction(text)
     except (ValueError, ArithmeticError):

@@ -1,6 +1,6 @@
-"""Datasets on disk become tracks: each song with whichever stems it has, however its dataset names them.
+"""Read datasets from disk as tracks: each song with the stems it has, under one set of names.
 
-A dataset is one entry of `LAYOUTS`. Where it has instruments rather than stems, a table maps them to ours.
+Each dataset is an entry of `LAYOUTS`. Where it has instruments instead of stems, a table maps them to stems.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 
 SUBSETS = ("train", "valid", "test")
 SPLITS = {"": "train", "validation": "valid", **{subset: subset for subset in SUBSETS}}
-"""What datasets call the subsets."""
+"""Names that datasets use for the subsets."""
 
 STEM_FILE_PARTS = (MIXTURE, "drums", "bass", "other", "vocals")
-"""The parts in the tracks of one of MUSDB18's stem.mp4 files."""
+"""Parts in MUSDB18's stem.mp4 files, in the order of their audio tracks."""
 
 PADDING = 0.1
 """Seconds by which the files of a song may differ without a remark: encoders add a little silence."""
 
 
 def provide_ffmpeg() -> None:
-    """Make `ffmpeg` and `ffprobe`, which musdb and museval want, callable; to be called before these are imported.
+    """Put `ffmpeg` and `ffprobe` on the PATH for musdb and museval; call this before importing either.
 
-    The PATH is left alone where both are on it already. Raises `UserError` where there are none.
+    A PATH that already has both is left alone. Raises `UserError` when neither FFmpeg nor its package is installed.
     """
     if all(map(shutil.which, ("ffmpeg", "ffprobe"))):
         return
@@ -57,12 +57,12 @@ def provide_ffmpeg() -> None:
 
 
 def artist_of(song: str) -> str:
-    """The artist in a name such as "artist - title"; the whole name where it has none."""
+    """The artist in a name such as "artist - title"; the whole name if it has no such form."""
     return song.split(" - ", 1)[0]
 
 
 def is_named(song: str, name: str) -> bool:
-    """Whether `name` is that of a song, or of its artist.
+    """Whether `name` is the name of a song or of its artist.
 
     >>> is_named("Aimee Norwich - Child", "Aimee Norwich")
     True
@@ -71,12 +71,12 @@ def is_named(song: str, name: str) -> bool:
 
 
 Files = dict[str, tuple[AudioFile, ...]]
-"""The files of each part of a song, which are summed."""
+"""Files of each part of a song. Several files of a part are summed."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """One song of a dataset: the parts it comes with ("mixture", a stem or "accompaniment"), and the files of each.
+    """One song of a dataset, with the files of each of its parts: "mixture", a stem or "accompaniment".
 
     Several files of a part are summed. `name` is a valid file name.
     """
@@ -94,9 +94,9 @@ class Track:
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Every available part, each with the parts in `files` that sum to it.
 
-        Two parts or more without a mixture are a whole song: the mixture is their sum, and the accompaniment, unless it
-        is one of them, the sum of all but the vocals. Beside a mixture, it is that of drums, bass and other, if all
-        three are there.
+        Two or more parts without a mixture are a whole song: their sum is the mixture, and the sum of all but the
+        vocals is the accompaniment, unless that is one of them. Beside a mixture, the accompaniment is the sum of
+        drums, bass and other, if all three exist.
         """
         parts: dict[str, tuple[str, ...]] = {part: (part,) for part in self.files}
         rest = rest_parts(self.files, ["vocals"]) or {}
@@ -107,16 +107,16 @@ class Track:
         return parts
 
     def files_of(self, parts: Iterable[str]) -> Files:
-        """The files that `parts` are made of."""
+        """Files that `parts` are made from."""
         names = {name for part in parts for name in self.parts[part]}
         return {name: files for name, files in self.files.items() if name in names}
 
     def signature(self, parts: Iterable[str], root: Path | None = None) -> dict[str, list]:
-        """Each file that `parts` are made of, as it lies under `root`, with its track, bytes and time of change."""
+        """Each file that `parts` are made from: its path under `root`, audio track, bytes and modification time."""
         found = {}
         for part, files in self.files_of(parts).items():
             for number, file in enumerate(files):
-                with suppress(OSError):  # reading the song will tell
+                with suppress(OSError):  # reading the song will report it
                     stat = file.path.stat()
                     place = file.path.relative_to(root) if root and file.path.is_relative_to(root) else file.path
                     key = f"{part} {number + 1}" if number else part
@@ -130,11 +130,11 @@ class Track:
     def read_padded(
         self, parts: Sequence[str], sample_rate: int | None = None
     ) -> tuple[dict[str, Tensor], int, dict[str, float]]:
-        """The waveforms `[1 or 2 channels, samples]` of `parts`, and the lowest sample rate, in hertz, of their files.
+        """Read `parts` as waveforms `[1 or 2 channels, samples]`, and the lowest sample rate of their files in hertz.
 
-        They are resampled to `sample_rate`, by default the lowest, and padded with silence to the longest. The third
-        value gives the seconds of silence that each part of `files` got, where they are audible. No file is decoded
-        twice. Raises `UserError` when a file cannot be decoded.
+        They are resampled to `sample_rate`, by default the lowest, and zero-padded to the longest. The third value
+        gives the seconds of padding of each part of `files` if above `PADDING`. No file is decoded twice. Raises
+        `UserError` when a file cannot be decoded.
         """
         from torch.nn.functional import pad
 
@@ -157,7 +157,7 @@ class Track:
 
 
 def _sum(first: Tensor, second: Tensor) -> Tensor:
-    """The sum of two waveforms, as long as the longer one."""
+    """Sum two waveforms, zero-padding the shorter one."""
     from torch.nn.functional import pad
 
     samples = max(first.shape[-1], second.shape[-1])
@@ -165,10 +165,10 @@ def _sum(first: Tensor, second: Tensor) -> Tensor:
 
 
 def find_tracks(dataset: str, root: Path) -> list[Track]:
-    """The songs of `dataset`, one of `DATASETS`, under `root`, in order of subset and name.
+    """Find the songs of `dataset`, one of `DATASETS`, under `root`, ordered by subset and name.
 
-    Raises `UserError` when there are none, saying what was looked for and where to get it, when a description is
-    damaged, and when two songs have the same name.
+    Raises `UserError` when there are none, saying what was expected and where to get it; when a description is damaged;
+    and when two songs share a name.
     """
     layout, root = LAYOUTS[dataset], Path(root)
     if not root.is_dir():
@@ -184,13 +184,13 @@ def find_tracks(dataset: str, root: Path) -> list[Track]:
 
 
 def _is_visible(track: Track, root: Path) -> bool:
-    """Whether no file of a song is hidden or in a trash folder: Macs leave "._song.stem.mp4" beside each song."""
+    """Whether no file of a song is hidden or in a trash folder: macOS leaves "._song.stem.mp4" beside each song."""
     paths = (file.path for files in track.files.values() for file in files if file.path.is_relative_to(root))
     return not any(is_hidden(name) for path in paths for name in path.relative_to(root).parts)
 
 
 def track_name(name: str) -> str:
-    """A song's name as a file name for every system, which the store takes neither for a partial track nor a speed.
+    """Make a song's name a portable file name that the store mistakes for neither a partial track nor a speed.
 
     >>> track_name("AC/DC: Live?"), track_name("live@0.9")
     ('AC_DC_ Live_', 'live@0.9_')
@@ -200,7 +200,7 @@ def track_name(name: str) -> str:
 
 
 def validation_songs() -> frozenset[str]:
-    """The official validation songs of MUSDB18, each as "artist - title", from the musdb package's own list."""
+    """Official validation songs of MUSDB18, as "artist - title", from musdb. Raises `UserError` without musdb."""
     import yaml
 
     package = importlib.util.find_spec("musdb")
@@ -211,7 +211,7 @@ def validation_songs() -> frozenset[str]:
 
 
 def download_sample(root: Path) -> None:
-    """Let musdb download its 7-second sample of MUSDB18 to `root`, unless there is a dataset already."""
+    """Download musdb's 7-second sample of MUSDB18 to `root`, unless a dataset is already there."""
     provide_ffmpeg()
     import musdb
 
@@ -287,7 +287,7 @@ def _find_csv(root: Path) -> Iterable[Track]:
 
 
 Labels = Mapping[str, str | None]
-"""The stem that each instrument of a dataset belongs to; None where it may be any. All others are `other`."""
+"""The stem of each instrument of a dataset; None if it may be any stem. All other instruments are `other`."""
 
 
 @dataclass(frozen=True)
@@ -300,11 +300,11 @@ class Source:
 
 
 def group_sources(sources: Sequence[Source], labels: Labels, mix: Path | None = None) -> Files:
-    """The parts that the recordings of a song make up, each with the files that sum to it.
+    """Group the recordings of a song into parts, each with the files that sum to it.
 
-    A recording that bleeds, or holds several stems at once, spoils these stems; one of an unknown instrument, or whose
-    file is missing, spoils all. Clean stems remain, beside the sum of all recordings as the mixture; where none is
-    clean, `mix` is the mixture.
+    A recording with bleed or with several stems at once spoils these stems; one of an unknown instrument, or whose file
+    is missing, spoils all. Clean stems remain, with the sum of all recordings as the mixture. If no stem is clean, only
+    the mixture remains: `mix` or else that sum.
     """
     parts: Files = {}
     spoiled: set[str] = set()
@@ -328,7 +328,7 @@ def group_sources(sources: Sequence[Source], labels: Labels, mix: Path | None = 
 
 
 Description = tuple[str, str, list[Source], Path | None]
-"""What describes a song: its name, its subset, its recordings, and its mix if that has a file of its own."""
+"""Description of a song: its name, subset and recordings, and its mix if that has a file of its own."""
 
 
 def _moisesdb(path: Path, root: Path, song: Any) -> Description:
@@ -342,7 +342,7 @@ def _moisesdb(path: Path, root: Path, song: Any) -> Description:
 
 def _medleydb(path: Path, root: Path, song: Any) -> Description:
     name = path.name.removesuffix("_METADATA.yaml")
-    folder, bleeds = root / "Audio" / name, song["has_bleed"] == "yes"  # text, in medleydb 1.3
+    folder, bleeds = root / "Audio" / name, song["has_bleed"] == "yes"  # a string in medleydb 1.3
     sources = [
         Source([kind] if isinstance(kind, str) else kind, folder / f"{name}_STEMS" / file, bleeds)
         for kind, file in ((stem["instrument"], stem["filename"]) for stem in song["stems"].values())
@@ -352,10 +352,10 @@ def _medleydb(path: Path, root: Path, song: Any) -> Description:
 
 def _slakh(path: Path, root: Path, song: Any) -> Description:
     folder, sources = path.parent, []
-    stems = {} if folder.parent.name == "omitted" else song["stems"]  # these are twice in the original release
+    stems = {} if folder.parent.name == "omitted" else song["stems"]  # duplicates in the original release
     for name, stem in stems.items():
         found = [file for suffix in (".flac", ".wav") if (file := folder / "stems" / f"{name}{suffix}").is_file()]
-        if found or stem["audio_rendered"]:  # BabySlakh says false of stems that are there
+        if found or stem["audio_rendered"]:  # BabySlakh says false for stems that exist
             instrument = "Drums" if stem["is_drum"] else stem["inst_class"]
             sources.append(Source([instrument], (found or [folder / "stems" / name])[0]))
     return folder.name, SPLITS.get(folder.parent.name, "train"), sources, None
@@ -364,7 +364,7 @@ def _slakh(path: Path, root: Path, song: Any) -> Description:
 def _find_described(
     root: Path, patterns: Sequence[str], describe: Callable[[Path, Path, Any], Description], labels: Labels
 ) -> Iterable[Track]:
-    """The songs that have a description each. Raises `UserError` for one that is damaged."""
+    """Find the songs that have a description file. Raises `UserError` when one is damaged."""
     import yaml
 
     names: set[str] = set()
@@ -383,7 +383,7 @@ def _find_described(
 
 
 OURS: Labels = {stem: stem for stem in STEMS}
-"""MoisesDB has 11 stems, among them ours; its own four-stem mix puts percussion into `other`, too."""
+"""MoisesDB has 11 stems, ours among them. Percussion is `other`, as in its own four-stem mix."""
 
 MEDLEYDB: Labels = {
     **dict.fromkeys(("Main System", "Unlabeled"), None),
@@ -395,15 +395,15 @@ MEDLEYDB: Labels = {
     **dict.fromkeys(("auxiliary percussion", "claps", "snaps", "shaker", "maracas", "cabasa", "guiro"), "drums"),
     **dict.fromkeys(("castanet", "rattle", "cowbell", "triangle", "sleigh bells"), "drums"),
 }
-"""Percussion without a pitch counts as drums, as in the songs of MedleyDB that MUSDB18 took over."""
+"""Unpitched percussion counts as drums, as in the songs that MUSDB18 took from MedleyDB."""
 
 SLAKH: Labels = {"Drums": "drums", "Bass": "bass"}
-"""Slakh2100 has no singers: the choirs of its synthesisers are `other`."""
+"""Slakh2100 has no singers: its synthesised choirs are `other`."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a dataset lies on disk: what finds its songs under a folder, what that expects, and where to get them."""
+    """How a dataset is laid out: the function that finds its songs, the files it expects, and where to get them."""
 
     find: Callable[[Path], Iterable[Track]]
     expected: str

@@ -1,6 +1,6 @@
-"""Songs are packed to be carried to a machine that has nothing else: Ogg Vorbis, in folders that `FOLDER` reads.
+"""Pack songs as Ogg Vorbis to carry them to another machine, in folders that the `FOLDER` layout reads.
 
-Building a store there takes seconds; carrying it would take a hundred times as long.
+Building a store there takes seconds; copying one there would take a hundred times as long.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from separation.jobs import run_jobs
 from separation.stems import ACCOMPANIMENT, FOUR, MIXTURE
 
 COMPRESSION = 0.8
-"""libsndfile's, from 0 to 1: 0.75 MB a minute of a stereo stem, with an error 18 dB below it."""
+"""libsndfile's compression level, from 0 to 1: 0.75 MB per minute of a stereo stem, its error 18 dB below it."""
 
 
 def plan_packing(folder: Path, tracks: Sequence[Track], seconds: float | None = None) -> list[Track]:
-    """The songs that are not yet in `folder`. Raises `UserError` when it cannot be made, or `seconds` is no time."""
+    """List the songs not yet in `folder`. Raises `UserError` when it cannot be made or `seconds` is not positive."""
     if seconds is not None and not 0 < seconds < math.inf:
         raise UserError(f"--pack-seconds must be a number above 0, not {seconds:g}.")
     try:
@@ -40,7 +40,7 @@ def plan_packing(folder: Path, tracks: Sequence[Track], seconds: float | None = 
 
 
 def packed_parts(track: Track) -> tuple[str, ...]:
-    """The parts of a song that are not the sum of others."""
+    """The parts of a song to pack: all that have files, except a mixture that the others sum to."""
     complete = {*FOUR} <= {*track.files} or {"vocals", ACCOMPANIMENT} <= {*track.files}
     return tuple(part for part in track.files if part != MIXTURE or not complete)
 
@@ -48,10 +48,10 @@ def packed_parts(track: Track) -> tuple[str, ...]:
 def pack(
     tracks: Sequence[Track], folder: Path, seconds: float | None, workers: int, cluster: str | None = None
 ) -> Iterator[tuple[Track, UserError | None]]:
-    """Pack songs into folders below `folder`, yielding each with None, or the reason why it could not be packed.
+    """Pack songs into folders below `folder`, yielding each with None, or with the error that prevented it.
 
-    Longer songs give their middle `seconds`. With the address of a `cluster`, its workers do it, and all paths are
-    absolute.
+    Longer songs are cut to their middle `seconds`. With the address of a `cluster`, its workers pack, and all paths
+    must be absolute.
     """
     return run_jobs(partial(pack_song, folder, seconds), tracks, workers, cluster=cluster, folders=[folder])
 

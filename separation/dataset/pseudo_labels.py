@@ -1,8 +1,7 @@
-"""Songs without stems get pseudo-labels: each stem as a network estimates it, and where it is silent.
+"""Pseudo-labels for songs without stems: each stem as a network estimates it, and where it is silent.
 
-The silence rule: where the estimate of a stem lies far below the mixture, the stem is silent, and the mixture itself is
-a clean sum of the others, untouched by any network. Source: Luo and Yu, Music Source Separation with Band-split RNN,
-2023.
+Where the estimate of a stem lies far below the mixture, the stem counts as silent, and the mixture itself is a clean
+sum of the others, untouched by any network: Luo and Yu, "Music Source Separation with Band-split RNN", 2023.
 """
 
 from __future__ import annotations
@@ -24,26 +23,26 @@ from separation.runtime import prepare_torch
 from separation.stems import MIXTURE
 
 DEPTH = 27.0
-"""Decibels below the mixture at which the estimate of a good network counts as silence."""
+"""Decibels below the mixture at which a good network's estimate counts as silence."""
 AUDIBLE = -50
 """Level of the mixture, in dB of full scale, below which no stem is judged."""
 WINDOW = 0.5
-"""Seconds over which levels are taken."""
+"""Seconds over which levels are measured."""
 SHORTEST = 4.0
-"""Seconds that a stem must be silent for. The first and the last window of them are left out."""
+"""Shortest silence of a stem in seconds, before its first and last window are left out."""
 BLOCK = 1 << 18
-"""Samples between two reports of progress."""
+"""Samples between progress reports."""
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Networks whose mean labels the `stems` of songs: weights files, or `fast` or `best` of the shipped ones.
+    """Networks whose averaged estimates label the `stems` of songs: weights files, or the shipped `fast` or `best`.
 
-    A stem is silent where its estimate lies `depth` decibels below the mixture. A network trained without isolated
-    stems leaves a residue everywhere; with it, 12 dB tell silence. `network` names the class of a network that is not
-    part of this package.
+    A stem counts as silent where its estimate lies `depth` decibels below the mixture. A network trained without
+    isolated stems leaves a residue everywhere and needs 12 dB. `network` names the class of a network from outside this
+    package.
 
-    Raises `UserError` when the weights cannot be loaded, or do not separate one of the stems.
+    Raises `UserError` when the weights cannot be loaded or do not separate one of the stems.
     """
 
     weights: tuple[str, ...]
@@ -56,8 +55,8 @@ class Teacher:
 
     @cached_property
     def signature(self) -> list[str]:
-        """Identifies the teacher: songs that another one labelled are labelled again."""
-        # Either engine gives the same labels: a store built by one is not built again by the other.
+        """Identifies the teacher: songs labelled by another teacher are labelled again."""
+        # Both engines give the same labels, so a store built by one is not rebuilt by the other.
         engine = "auto" if any(name.endswith(".onnx") for name in self.weights) else "torch"
         files = find_weights(self.weights, self.stems, engine)
         hashes = [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files]
@@ -77,7 +76,7 @@ def _load(weights: tuple[str, ...], stems: tuple[str, ...], network: str | None)
 
 @dataclass(frozen=True)
 class LabelledTrack(Track):
-    """A song with a mixture alone, whose stems are a teacher's estimates."""
+    """A song that has only a mixture, with a teacher's estimates as its stems."""
 
     teacher: Teacher
 
@@ -92,7 +91,7 @@ class LabelledTrack(Track):
     def read_padded(
         self, parts: Sequence[str], sample_rate: int | None = None
     ) -> tuple[dict[str, Tensor], int, dict[str, float]]:
-        """As `Track.read_padded`: stems `[2 channels, samples]` that are estimates. Reports how much of it is done."""
+        """As `Track.read_padded`, but stems `[2 channels, samples]` are estimates. Reports its progress."""
         read, rate, silence = Track(self.name, self.subset, self.files).read_padded([MIXTURE], sample_rate)
         mixture = read[MIXTURE].expand(2, -1)
 
@@ -108,7 +107,7 @@ class LabelledTrack(Track):
 
 
 def label(tracks: Sequence[Track], teacher: Teacher) -> list[Track]:
-    """The same songs, where those for training that have nothing but a mixture are labelled when they are read."""
+    """The same songs, with training songs that have only a mixture set to be labelled when they are read."""
     return [
         LabelledTrack(track.name, track.subset, track.files, teacher)
         if {*track.files} == {MIXTURE} and track.subset == "train"
@@ -118,13 +117,13 @@ def label(tracks: Sequence[Track], teacher: Teacher) -> list[Track]:
 
 
 def silent_spans(estimate: Tensor, mixture: Tensor, sample_rate: int, depth: float = DEPTH) -> list[tuple[int, int]]:
-    """Where a stem is silent, as first samples and ends.
+    """Spans of samples, ends excluded, where a stem is silent.
 
     Args:
         estimate: the stem, `[channels, samples]`.
         mixture: the song, of the same shape.
         sample_rate: in hertz.
-        depth: how far the stem must lie below the song, in decibels.
+        depth: decibels by which the stem must lie below the song.
     """
     window = round(WINDOW * sample_rate)
     below, level = _levels(estimate, window), _levels(mixture, window)
@@ -134,7 +133,7 @@ def silent_spans(estimate: Tensor, mixture: Tensor, sample_rate: int, depth: flo
 
 
 def _levels(waveform: Tensor, window: int) -> Tensor:
-    """Levels of whole windows, in dB of full scale: `[channels, samples]` to `[windows]`."""
+    """Level of each complete window, in dB of full scale: `[channels, samples]` to `[windows]`."""
     count = waveform.shape[-1] // window
     windows = waveform[:, : count * window].unflatten(-1, (count, window))
     return 10 * torch.log10(windows.square().mean(dim=(0, 2)) + 1e-12)

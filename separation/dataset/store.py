@@ -1,14 +1,14 @@
-"""Spectrograms on disk: memory-mapped, one folder per track, the spectral settings beside them.
+"""Memory-mapped spectrograms on disk, one folder per track, with their spectral settings.
 
     <store>/settings.json            the spectral settings of every track
-    <store>/<track>/track.json       what the track is; written last
+    <store>/<track>/track.json       the track's metadata; written last
     <store>/<track>/<part>.npy       float16 [frames, channels, bins, 2 (real, imaginary)]
                                      or, in a compact track, int16 [samples, channels]
 
-A part is the mixture, a stem or the accompaniment; mono parts have one channel on disk and two when read. Time comes
-first, so a crop is one contiguous read. A compact track takes a quarter of the disk, is transformed as it is read, and
-serves any STFT at its sample rate. A track is built under a temporary name and renamed when it is whole. Nothing but
-this program's own files is ever removed.
+A part is the mixture, a stem or the accompaniment; mono parts have one channel on disk and two when read. Time is the
+first axis, so a crop is one contiguous read. A compact track takes a quarter of the disk space, is transformed as it is
+read, and serves any STFT at its sample rate. A track is built under a temporary name and renamed once it is complete.
+Only files written by this program are ever removed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from separation.stems import MIXTURE, PARTS, rest_parts
 SETTINGS_FILE = "settings.json"
 TRACK_FILE = "track.json"
 OWN_FILES = {TRACK_FILE, *(f"{part}.npy" for part in PARTS)}
-"""All that the folder of a track may hold."""
+"""The only files that a track's folder may hold."""
 
 NUMBERS = {"samples": int, "frames": int, "bandwidth": int | float, "level": int | float}
 TEXTS = ("name", "song", "subset")
@@ -43,11 +43,11 @@ TEXTS = ("name", "song", "subset")
 class StoredTrack:
     """One track of a store.
 
-    `song` is what splits go by: variants of a song (other speeds) share it. `bandwidth` is the highest frequency, in
-    hertz, that the track's files can hold: above it, silence says nothing about the music. `level` is that of the first
-    part, the mixture unless the track is a lone part, in dB of a full-scale square wave. `step` is the value of a 1 in
-    a compact track; other tracks have none. `teacher` names the networks that labelled the track: its stems are then
-    their estimates, and `silent` holds the spans of frames, ends excluded, where they found none of a stem.
+    `song` is shared by all speeds of a song, and splits go by it. `bandwidth` is the highest frequency, in hertz, that
+    the track's files can hold: above it, silence says nothing about the music. `level` is that of the first part, the
+    mixture unless the track is a lone part, in dB of a full-scale square wave. `step` is the value of one integer step
+    in a compact track; other tracks have none. `teacher` names the networks whose estimates are the track's stems;
+    `silent` then holds the spans of frames, ends excluded, in which they found a stem silent.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class StoredTrack:
     step: float | None = None
 
     def __post_init__(self):
-        """Raises ValueError for a track that cannot be."""
+        """Raise ValueError for invalid or inconsistent metadata."""
         for key in TEXTS:
             if not isinstance(getattr(self, key), str):
                 raise ValueError(f"{key} must be a text")
@@ -87,7 +87,7 @@ class StoredTrack:
             raise ValueError("silent must hold frames of the song")
 
     def at(self, settings: SpectralSettings) -> StoredTrack:
-        """The same track under another STFT of its sample rate. Raises `UserError` unless it is compact."""
+        """The same track under another STFT at its sample rate. Raises `UserError` unless it is compact."""
         if settings == self.settings:
             return self
         if self.step is None or settings.sample_rate != self.settings.sample_rate:
@@ -100,14 +100,14 @@ class StoredTrack:
         return replace(self, settings=settings, frames=frames, silent=silent)
 
     def check(self, bins: int) -> None:
-        """Raise `UserError` when the spectrogram of a part is missing, cut short, or not of so many `bins`."""
+        """Raise `UserError` when a part is missing or cut short, or its spectrogram does not have `bins` bins."""
         for part in self.parts:
             stored = self._open(part)
             if self.step is None and (found := stored.shape[2]) != bins:
                 raise self._damaged(part, f"it has {found} bins in place of {bins}")
 
     def crop(self, part: str, start: int = 0, frames: int | None = None, bins: int | None = None) -> Tensor:
-        """Complex `[2 channels, bins, frames]` of `part`, from frame `start`; the lowest `bins` bins or else all."""
+        """Read `part` from frame `start`, complex `[2 channels, bins, frames]`: the lowest `bins`, by default all."""
         stop = self.frames if frames is None else start + frames
         if self.step is not None:
             return self._transformed(part, start, min(stop, self.frames))[:, :bins].expand(2, -1, -1)
@@ -117,23 +117,23 @@ class StoredTrack:
         return torch.view_as_complex(halves).permute(1, 2, 0).expand(2, -1, -1)
 
     def waveform(self, part: str) -> Tensor:
-        """The samples of `part` of a compact track, int16 `[samples, channels]` in units of `step`."""
+        """Samples of `part` of a compact track, int16 `[samples, channels]` in units of `step`."""
         return torch.from_numpy(np.array(self._open(part), order="C"))
 
     def _transformed(self, part: str, start: int, stop: int) -> Tensor:
-        """The frames from `start` to before `stop` of a compact track, complex `[channels, bins, frames]`."""
+        """Transform frames `start` to `stop`, excluded, of a compact track: complex `[channels, bins, frames]`."""
         first = start * self.settings.hop - self.settings.padding
         end = (stop - 1) * self.settings.hop - self.settings.padding + self.settings.n_fft
         samples = torch.from_numpy(np.array(self._open(part)[max(0, first) : end], order="C")).T * (self.step or 1)
         return _spectral(self.settings).analyse(pad(samples, (max(0, -first), end - max(0, first) - samples.shape[1])))
 
     def _open(self, part: str) -> np.ndarray:
-        """The stored numbers, mapped at each call: arrays that stay mapped would keep thousands of files open."""
+        """Memory-map a part, anew at each call: arrays that stay mapped would keep thousands of files open."""
         try:
             stored = np.load(self.folder / f"{part}.npy", mmap_mode="r", allow_pickle=False)
         except MemoryError:
             raise
-        except Exception as error:  # numpy raises half a dozen kinds for damaged files
+        except Exception as error:  # numpy raises half a dozen exception types for damaged files
             raise self._damaged(part, str(error)) from error
         if not isinstance(stored, np.ndarray):
             raise self._damaged(part, "it holds several arrays")
@@ -155,11 +155,11 @@ class StoredTrack:
 
 
 class Store:
-    """A folder of spectrograms, opened for reading.
+    """A spectrogram store, opened for reading.
 
     Args:
-        folder: of the store.
-        settings: to read it with, by default its own. Its compact tracks serve any at their sample rate.
+        folder: the store.
+        settings: STFT to read it with, by default its own. Its compact tracks serve any at their sample rate.
 
     Raises:
         UserError: the folder is not a store.
@@ -170,7 +170,7 @@ class Store:
         self.settings = settings or self.own
 
     def tracks(self, subset: str | None = None) -> list[StoredTrack]:
-        """The finished tracks in order of their names; those of `subset` alone if it is given.
+        """Finished tracks in order of name, or only those of `subset`.
 
         Raises `UserError` when one is damaged, or cannot be read with these settings.
         """
@@ -178,14 +178,14 @@ class Store:
         return [track for track in map(self._read, paths) if subset in (None, track.subset)]
 
     def track(self, name: str) -> StoredTrack:
-        """One track by its name. Raises `UserError` as `tracks` does, and when there is none."""
+        """One track by name. Raises `UserError` as `tracks` does, and when it does not exist."""
         return self._read(self.folder / name / TRACK_FILE)
 
     def _read(self, path: Path) -> StoredTrack:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
             values["parts"] = tuple(values["parts"])
-            values.pop("doubt", None)  # of older stores
+            values.pop("doubt", None)  # written by older versions
             track = StoredTrack(folder=path.parent, settings=self.own, **values)
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.", code="damaged") from error
@@ -196,12 +196,12 @@ class Store:
 
 
 def is_partial(folder: Path) -> bool:
-    """Whether a track's folder was left half-written by a run that was stopped."""
+    """Whether a track's folder is unfinished: being written, or left behind by a stopped run."""
     return folder.name.endswith(PARTIAL)
 
 
 def read_settings(folder: Path) -> SpectralSettings:
-    """The spectral settings of a store. Raises `UserError` when `folder` is no store."""
+    """Read the spectral settings of a store. Raises `UserError` when `folder` is not a store."""
     path = folder / SETTINGS_FILE
     if not path.is_file():
         missing = f"{folder} is not a store: it has no {SETTINGS_FILE}; build one with dataset.py --output {folder}."
@@ -226,8 +226,8 @@ def _other_settings(store: Path, found: SpectralSettings, wanted: SpectralSettin
 
 
 def frames_of(spans: Sequence[Sequence[float]], settings: SpectralSettings, frames: int) -> list[tuple[int, int]]:
-    """Spans of samples as spans of those of `frames` frames whose middle lies in them; all ends are excluded."""
-    late = settings.n_fft // 2 - settings.padding  # where the middle of frame 0 lies
+    """Convert spans of samples to spans of the frames, of `frames`, whose centre lies in them; ends are excluded."""
+    late = settings.n_fft // 2 - settings.padding  # centre of frame 0
 
     def frame(sample: float) -> int:
         return min(frames, max(0, math.ceil((sample - late) / settings.hop)))
@@ -236,12 +236,12 @@ def frames_of(spans: Sequence[Sequence[float]], settings: SpectralSettings, fram
 
 
 def create_store(folder: Path, settings: SpectralSettings) -> None:
-    """Make `folder` a store with these settings, or check that it is one. Raises `UserError` when it has others."""
+    """Make `folder` a store, or check that it is one. Raises `UserError` for other settings or foreign files."""
     if (folder / SETTINGS_FILE).exists():
         if (found := read_settings(folder)) != settings:
             raise _other_settings(folder, found, settings)
         return
-    folder.mkdir(parents=True, exist_ok=True)  # here, for a file in its place is another mistake than a full disk
+    folder.mkdir(parents=True, exist_ok=True)  # here, since a file in its place is not the error of a full disk
     others = sorted(path.name for path in folder.iterdir() if not (is_partial(path) or path.name.startswith(".")))
     if others:
         raise UserError(
@@ -268,11 +268,11 @@ def write_track(
     silent: Mapping[str, Sequence[Sequence[int]]] | None = None,
     compact: bool = False,
 ) -> None:
-    """Write one track into the store `folder`, all of it or nothing; see `StoredTrack`.
+    """Write one track into the store `folder` atomically; see `StoredTrack`.
 
-    `waveforms` holds `[1 or 2 channels, samples]` for each part, all as long, at the store's sample rate. A `compact`
-    track keeps them, in 16 bits of its own full scale, in place of their spectrograms. Raises
-    `UserError` when a folder of that name holds what this program did not write.
+    `waveforms` holds `[1 or 2 channels, samples]` for each part, all of one length, at the store's sample rate. A
+    `compact` track keeps them, as 16-bit integers scaled to its peak, instead of their spectrograms. Raises `UserError`
+    when a folder of that name holds foreign files.
     """
     parts = sorted(waveforms, key=PARTS.index)
     final = folder / name
@@ -313,7 +313,7 @@ def write_track(
 
 
 def _replace(final: Path, partial: Path) -> None:
-    """Give a whole track its name. Of several runs that write the same one, the last has its way."""
+    """Give a complete track its name. If several runs write the same track, the last one wins."""
     for attempt in range(10):
         try:
             remove_track(final)
@@ -325,7 +325,7 @@ def _replace(final: Path, partial: Path) -> None:
 
 
 def check_own(folder: Path) -> None:
-    """Raise `UserError` when a folder is there that holds anything but a track that this program wrote."""
+    """Raise `UserError` when `folder` exists and is anything but a track written by this program."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UserError(f"{folder} is in the way: dataset.py did not write it; name another --output.", "not_ours")
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
@@ -337,7 +337,7 @@ def check_own(folder: Path) -> None:
 
 
 def remove_track(folder: Path) -> None:
-    """Remove the folder of a track, if it is there, at once or not at all. Raises `UserError` as `check_own` does."""
+    """Remove a track's folder, if it exists, atomically. Raises `UserError` as `check_own` does."""
     check_own(folder)
     if folder.is_dir():
         if not is_partial(folder):
@@ -348,7 +348,7 @@ def remove_track(folder: Path) -> None:
 
 
 def level(waveform: Tensor) -> float:
-    """Root mean square of a waveform of any shape, in dB of full scale; -100 for silence."""
+    """RMS level of a waveform of any shape, in dB of full scale; -100 for silence."""
     return float(10 * torch.log10(waveform.square().mean() + 1e-10))
 
 
@@ -358,7 +358,7 @@ def _spectral(settings: SpectralSettings) -> Spectral:
 
 
 def stored_bytes(settings: SpectralSettings, samples: int, channels: int, compact: bool = False) -> int:
-    """Bytes that one part of `samples` samples takes in a store."""
+    """Bytes that one part takes in a store."""
     if compact:
         return samples * channels * 2
     return settings.frames(samples) * channels * settings.bins * 4
@@ -366,22 +366,22 @@ def stored_bytes(settings: SpectralSettings, samples: int, channels: int, compac
 
 @dataclass(frozen=True)
 class Signal:
-    """Something that a track holds: the sum of its parts, each with its sign, times a gain."""
+    """A signal derived from a track: the signed sum of some of its parts, times a gain."""
 
     track: StoredTrack
     parts: tuple[tuple[str, int], ...]
     gain: float = 1.0
     spans: tuple[tuple[int, int], ...] = ()
-    """The frames, from the first to before the last, that crops may be taken from; none: all."""
+    """Spans of frames, ends excluded, that crops may be taken from; none: the whole track."""
 
     def crop(self, start: int, frames: int, bins: int) -> Tensor:
-        """Complex `[2 channels, bins, frames]` from frame `start`."""
+        """Read complex `[2 channels, bins, frames]` from frame `start`."""
         crops = (sign * self.track.crop(part, start, frames, bins) for part, sign in self.parts)
         return self.gain * sum(crops, start=torch.zeros(()))
 
 
 def runs(flags: np.ndarray) -> list[tuple[int, int]]:
-    """The first of true flags in a row, and the one after the last.
+    """Start and end, excluded, of each run of true flags.
 
     >>> runs(np.array([True, True, False, True]))
     [(0, 2), (3, 4)]
@@ -391,7 +391,7 @@ def runs(flags: np.ndarray) -> list[tuple[int, int]]:
 
 
 def silence_of(track: StoredTrack, targets: Sequence[str], shortest: int) -> Signal | None:
-    """The song where its teacher heard none of `targets` for so many frames; None when there is no such place."""
+    """The mixture where its teacher found no `targets` for at least `shortest` frames; None if nowhere."""
     spans: list[tuple[int, int]] = [(0, track.frames)]
     for target in targets:
         silent = [(first, end) for first, end in track.silent.get(target, ())]
@@ -401,7 +401,7 @@ def silence_of(track: StoredTrack, targets: Sequence[str], shortest: int) -> Sig
 
 
 def mixture_of(track: StoredTrack) -> Signal | None:
-    """The whole song; None when the track is a lone stem or a lone accompaniment."""
+    """The mixture; None when the track is a lone stem or a lone accompaniment."""
     return Signal(track, ((MIXTURE, 1),)) if MIXTURE in track.parts else None
 
 
@@ -411,12 +411,12 @@ def target_of(track: StoredTrack, target: str) -> Signal | None:
 
 
 def shares_of(track: StoredTrack, targets: Sequence[str]) -> list[Signal]:
-    """What a whole song is shared out to: its targets, in their order, and its rest if there is one."""
+    """The sources that make up a whole song: its targets in order, and its rest if there is one."""
     signals = [*(target_of(track, target) for target in targets), rest_of(track, targets)]
     return [signal for signal in signals if signal]
 
 
 def rest_of(track: StoredTrack, targets: Sequence[str]) -> Signal | None:
-    """The song without `targets`; None when nobody can tell."""
+    """The song without `targets`; None when its parts do not determine it."""
     parts = rest_parts(track.parts, targets)
     return Signal(track, tuple(parts.items())) if parts else None

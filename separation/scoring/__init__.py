@@ -1,1 +1,1 @@
-"""Step 3: weights and test songs become scores."""
+"""Step 3: score weights on test songs."""

@@ -1,4 +1,4 @@
-"""Step 3: trained weights separate the test songs of a dataset, and are scored by plain SDR and museval."""
+"""Step 3: separate the test songs of a dataset with trained weights, and score them by plain SDR and museval."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main() -> int:
     given = [absolute(names) if options.cluster else tuple(map(str, names)) for names in choices]
     weights = [WeightsChoice(names, options.device, options.engine, options.network) for names in given]
     for one in weights:
-        load_separator(one, options.target)  # what is wrong with them is said before the first song
+        load_separator(one, options.target)  # report faulty weights before the first song
 
     scores: list[list[SongScores]] = []
     failures: list[str] = []
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def choose_tracks(root: Path, options: argparse.Namespace) -> list[Track]:
-    """The songs to score. Raises `UserError` when there are none, or none of a name that was asked for."""
+    """Choose the songs to score. Raises `UserError` when there are none, or none of a requested name."""
     found = [track for track in find_tracks(options.dataset, root) if track.subset == options.subset]
     where = f"{root} has no song%s in the subset {options.subset!r}"
     for name in options.songs or ():
@@ -77,7 +77,7 @@ def choose_tracks(root: Path, options: argparse.Namespace) -> list[Track]:
 def score(
     weights: WeightsChoice, tracks: Sequence[Track], root: Path, output: Path, options: argparse.Namespace
 ) -> tuple[list[SongScores], list[str]]:
-    """Score the songs that have no scores by these weights yet; the scores of all, and what went wrong."""
+    """Score the songs not yet scored with these weights. Returns the scores of all songs, and what failed."""
     folder = output / weights.label(options.target) / options.target
     prepare(folder / options.subset)
     files = {track.name: track.signature(track.parts, root) for track in tracks}
@@ -115,7 +115,7 @@ def score(
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The options on the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--target", choices=TARGETS, required=True, help="the stem to score, with its rest; all: every stem")

@@ -1,4 +1,4 @@
-"""Two weights on the same songs: the difference in each song, its mean and standard error, and a plot of both."""
+"""Compare two weights on the same songs: the difference per song, its mean and standard error, and a plot."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from separation.files import replacing
 from separation.scoring.evaluation import USDR, SongScores, aligned, scored_sources
 
 SCORES = {USDR: USDR, "csdr": "SDR"}
-"""The two SDRs of `evaluation`, and the columns that give them."""
+"""The two SDRs of `evaluation`, and the columns that hold them."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A source's score of each song, in dB, by two weights."""
+    """Scores of one source by two weights, in dB, for each song."""
 
     source: str
     score: str
@@ -29,7 +29,7 @@ class Comparison:
 
     @property
     def gain(self) -> str:
-        """The mean over songs of the second less the first ± its standard error, which one song does not have."""
+        """Mean over songs of the second minus the first, ± its standard error if there are several songs."""
         gains, count = self.values[:, 1] - self.values[:, 0], len(self.songs)
         return f"{gains.mean():+.2f}" + (f" ± {gains.std(ddof=1) / count**0.5:.2f}" if count > 1 else "")
 
@@ -37,7 +37,7 @@ class Comparison:
 def report(
     first: Sequence[SongScores], second: Sequence[SongScores], target: str, names: Sequence[str], place: Path
 ) -> str:
-    """The comparison of two weights of these `names`, as text; every song's scores and a plot go to `place`."""
+    """Format the comparison of two weights called `names`; write each song's scores and a plot to `place`."""
     comparisons = compare(first, second, target)
     save_songs(Path(f"{place}.csv"), comparisons, names)
     drawn = plot(Path(f"{place}.png"), comparisons, names)
@@ -46,7 +46,7 @@ def report(
 
 
 def compare(first: Sequence[SongScores], second: Sequence[SongScores], target: str) -> list[Comparison]:
-    """Songs that both weights have a score of, paired. Raises `UserError` when there is none."""
+    """Pair the scores of songs that both weights have scored. Raises `UserError` when there are none."""
     others, comparisons = {song.name: song for song in second}, []
     for source in scored_sources(target):
         for score, column in SCORES.items():
@@ -64,7 +64,7 @@ def compare(first: Sequence[SongScores], second: Sequence[SongScores], target: s
 
 
 def table(comparisons: Sequence[Comparison], names: Sequence[str]) -> str:
-    """Means over songs, and the paired difference with its standard error, as text."""
+    """Format means over songs, and paired differences with their standard errors."""
     rows = [
         (one.source, one.score, str(len(one.songs)), *map(float, one.values.mean(axis=0)), one.gain)
         for one in comparisons
@@ -73,7 +73,7 @@ def table(comparisons: Sequence[Comparison], names: Sequence[str]) -> str:
 
 
 def save_songs(path: Path, comparisons: Sequence[Comparison], names: Sequence[str]) -> None:
-    """Write both scores of each song, one a line."""
+    """Write both scores of each song, source and SDR, one pair per line."""
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["song", "source", "score", *names])
@@ -83,7 +83,7 @@ def save_songs(path: Path, comparisons: Sequence[Comparison], names: Sequence[st
 
 
 def plot(path: Path, comparisons: Sequence[Comparison], names: Sequence[str]) -> bool:
-    """Draw both weights song by song, a panel for each source and score; False where matplotlib is missing."""
+    """Plot both weights song by song, a panel for each source and SDR. Returns False if matplotlib is missing."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:

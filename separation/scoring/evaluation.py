@@ -1,9 +1,9 @@
-"""How good separated songs are, in dB: two signal-to-distortion ratios, which papers both call SDR.
+"""Scores of separated songs, in dB: two signal-to-distortion ratios, both called SDR in papers.
 
-    usdr  the plain ratio over a whole song, 10 log10(|s|^2 / |s - e|^2); the mean over songs (Sony MDX challenges)
-    csdr  museval's SDR (BSS Eval v4) in windows of a second; the median over them, then over songs (SiSEC 2018)
+    usdr  the plain ratio over a whole song, 10 log10(|s|^2 / |s - e|^2); mean over songs, as in the Sony MDX challenges
+    csdr  museval's SDR, BSS Eval v4, in one-second windows; median over them, then over songs, as in SiSEC 2018
 
-Scores lie by weights: what one network scored never takes another's place.
+Scores are kept per weights: those of one network never replace another's.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ TARGETS = (*STEMS, ALL)
 
 METRICS = ("SDR", "SIR", "ISR", "SAR")
 MIXTURE_SDR = "mixture SDR"
-"""The SDR of doing nothing: of the mixture as the estimate of a source."""
+"""SDR of doing nothing: of the mixture as the estimate of a source."""
 
 COLUMNS = (*METRICS, MIXTURE_SDR)
-"""Of museval, one value a second; the median of SDR is the csdr."""
+"""Columns with one value per second. The median of SDR is the csdr."""
 
 USDR = "usdr"
 
 
 Frames = dict[str, np.ndarray]
-"""The values of each column for one source, in dB, one a second; NaN in a second where some source is silent."""
+"""Values of each column for one source, in dB, one per second; NaN in seconds where any source is silent."""
 
 
 @dataclass(frozen=True)
 class SongScores:
-    """The scores of one song's sources: museval's by the second, and the usdr.
+    """Scores of one song's sources: museval's per second, and the usdr.
 
-    `left_out` says of a source why it has none of museval's.
+    `left_out` gives the reason why a source has no museval scores.
     """
 
     name: str
@@ -66,7 +66,7 @@ class SongScores:
     left_out: dict[str, str]
 
     def score(self, source: str, column: str) -> float:
-        """The usdr, or the median of a column over the seconds of the song, in dB; NaN where there is none."""
+        """The usdr, or the median of a column over the seconds of the song, in dB; NaN if missing."""
         if column == USDR:
             return self.usdr.get(source, np.nan)
         return _median(self.sources[source][column]) if source in self.sources else np.nan
@@ -74,7 +74,7 @@ class SongScores:
 
 @dataclass(frozen=True)
 class WeightsChoice:
-    """What is scored: `fast` or `best`, or weights files whose estimates are averaged.
+    """Weights to score: `fast` or `best`, or weights files whose estimates are averaged.
 
     The other fields are those of `Separator.load`.
     """
@@ -85,7 +85,7 @@ class WeightsChoice:
     network: str | None = None
 
     def label(self, target: str) -> str:
-        """A folder's name for the scores: what the weights are called, and a hash of their files."""
+        """Name of the folder for the scores: the names of the weights, and a hash of their files."""
         digest = hashlib.sha256((self.network or "").encode())
         for path in find_weights(self.names, scored_sources(target), self.engine, self.device):
             digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -94,14 +94,14 @@ class WeightsChoice:
 
 
 def scenarios(target: str) -> tuple[tuple[str, ...], ...]:
-    """The sources scored together: a stem and its rest; for `all` the four stems, then vocals and their rest."""
+    """Sources scored together: a stem and its rest; for `all` the four stems, then vocals and their rest."""
     if target == ALL:
         return FOUR, ("vocals", ACCOMPANIMENT)
     return ((target, rest_name([target]) or ""),)
 
 
 def scored_sources(target: str) -> tuple[str, ...]:
-    """The sources that `target` gives scores of.
+    """Sources that are scored for `target`.
 
     >>> scored_sources("drums")
     ('drums', 'no_drums')
@@ -110,20 +110,20 @@ def scored_sources(target: str) -> tuple[str, ...]:
 
 
 def can_be_scored(track: Track, target: str) -> bool:
-    """Whether a song has a mixture to separate, and one of the stems to compare with."""
+    """Whether a song has a mixture to separate, and at least one stem to compare with."""
     return MIXTURE in track.parts and any(source in track.stems for source in scored_sources(target))
 
 
 @cache
 def load_separator(weights: WeightsChoice, target: str) -> Separator:
-    """The separator that gives the sources scored for `target`. Raises `UserError` as `Separator.load` does."""
+    """Load the separator for the sources of `target`. Raises `UserError` as `Separator.load` does."""
     prepare_torch()
     sources = scored_sources(target)
     return Separator.load(weights.names, weights.device, sources, weights.engine, weights.network)
 
 
 def evaluate(weights: WeightsChoice, target: str, track: Track) -> SongScores:
-    """As `evaluate_track`, with the network of `weights`, which every process loads once."""
+    """As `evaluate_track`, with the network of `weights`, which is loaded once per process."""
     return evaluate_track(track, load_separator(weights, target), target)
 
 
@@ -137,8 +137,8 @@ def evaluate_track(track: Track, separator: Callable[[Tensor, int], dict[str, Te
         known = {source: audible[source] for source in scenario if source in audible}
         if len(known) < 2:
             continue
-        # museval 0.4.1 raises ValueError for a source or an estimate that is silent throughout. No estimate changes
-        # another's scores, so the mixture stands in for a silent one.
+        # museval 0.4.1 raises ValueError for a source or an estimate that is silent throughout. Estimates do not affect
+        # each other's scores, so the mixture stands in for a silent one.
         given = {source: estimates[source] if is_audible(estimates[source]) else mixture for source in known}
         frames = score(known, given, mixture, rate)
         scored |= {source: frames[source] for source in known if given[source] is estimates[source]}
@@ -150,15 +150,15 @@ def evaluate_track(track: Track, separator: Callable[[Tensor, int], dict[str, Te
 
 
 def is_audible(signal: Tensor) -> bool:
-    """Whether a signal `[channels, samples]` is anything but silence, as museval understands it."""
+    """Whether a signal `[channels, samples]` is not silent by museval's definition."""
     return bool(signal.sum(dim=0).any())
 
 
 def read_references(track: Track, sources: Sequence[str]) -> tuple[Tensor, dict[str, Tensor], int]:
-    """The mixture `[channels, samples]`, the true `sources` as far as the song has them, and the sample rate in hertz.
+    """Read the mixture `[channels, samples]`, the true `sources` that the song has, and the sample rate in hertz.
 
-    The rest of a stem is the sum of the other stems, or else what the mixture holds besides the stem. References are
-    rounded to 16 bits, as musdb reads them: what is quieter counts as silence.
+    The rest of a stem is the sum of the other stems, or else the mixture minus the stem. References are rounded to 16
+    bits, as musdb reads them: anything quieter counts as silence.
     """
     parts, rate = track.read(tuple(track.parts))
     references = {source: parts[source] for source in sources if source in parts}
@@ -173,9 +173,9 @@ def read_references(track: Track, sources: Sequence[str]) -> tuple[Tensor, dict[
 def score(
     references: Mapping[str, Tensor], estimates: Mapping[str, Tensor], mixture: Tensor, sample_rate: int
 ) -> dict[str, Frames]:
-    """BSS Eval v4 of two sources or more, in windows of one second.
+    """BSS Eval v4 of two or more sources, in one-second windows.
 
-    All signals are `[1 or 2 channels, samples]`; none of the `references` and their `estimates` may be wholly silent.
+    All signals are `[1 or 2 channels, samples]`; none of the `references` and `estimates` may be silent throughout.
     """
     channels = max(len(signal) for signal in (mixture, *references.values()))
     true = np.stack([_samples_first(references[source], channels) for source in references])
@@ -183,7 +183,7 @@ def score(
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         sdr, isr, sir, sar = import_museval().evaluate(true, estimated, sample_rate, sample_rate, padding=False)
-    # The SDR of version 4 is the plain ratio of the true source to the error, so the mixture's needs no museval.
+    # In version 4 SDR is the plain ratio of the true source to the error, so the mixture's needs no museval.
     doing_nothing = np.stack([frame_sdr(source, _samples_first(mixture, channels), sample_rate) for source in true])
     doing_nothing[np.isnan(sdr)] = np.nan
     columns = dict(zip(COLUMNS, (sdr, sir, isr, sar, doing_nothing), strict=True))
@@ -191,7 +191,7 @@ def score(
 
 
 def frame_sdr(reference: np.ndarray, estimate: np.ndarray, window: int) -> np.ndarray:
-    """As `usdr`, without a floor, of each whole window of `[samples, channels]`."""
+    """As the usdr, without its floor, for each complete window of `[samples, channels]`."""
     starts = [k * window for k in range(max(1, len(reference) // window))]
     pairs = ((reference[start : start + window], estimate[start : start + window]) for start in starts)
     with np.errstate(all="ignore"):
@@ -199,7 +199,7 @@ def frame_sdr(reference: np.ndarray, estimate: np.ndarray, window: int) -> np.nd
 
 
 def prepare(folder: Path) -> None:
-    """Make a folder for scores, before they take an hour. Raises `UserError` when nothing can be written there."""
+    """Make a folder for scores before an hour of scoring. Raises `UserError` when it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         drop_partial(make_partial(folder))
@@ -209,7 +209,7 @@ def prepare(folder: Path) -> None:
 
 
 def save_json(folder: Path, scores: SongScores, files: Mapping[str, Sequence]) -> None:
-    """Write a song's scores to `<folder>/<subset>/<song>.json`, as museval does and reads, but null where it has NaN.
+    """Write a song's scores to `<folder>/<subset>/<song>.json` in museval's format, with null for NaN.
 
     `files` are those of the song, so that `load_json` can tell whether they have changed.
     """
@@ -232,9 +232,9 @@ def save_json(folder: Path, scores: SongScores, files: Mapping[str, Sequence]) -
 
 
 def load_json(folder: Path, track: Track, files: Mapping[str, Sequence]) -> SongScores | None:
-    """The scores of a song that `save_json` wrote; None where there are none.
+    """Load the scores that `save_json` wrote for a song; None if there are none.
 
-    Raises `UserError` when that file has other contents, or the song's files have changed since.
+    Raises `UserError` when the file has other contents, or the song's files have changed since.
     """
     path = folder / track.subset / f"{track.name}.json"
     try:
@@ -254,9 +254,9 @@ def load_json(folder: Path, track: Track, files: Mapping[str, Sequence]) -> Song
 
 
 def save_csv(path: Path, songs: Iterable[SongScores], target: str, weights: str) -> None:
-    """Write the scores of each song and source, one a line, with the weights; what is unknown is left empty.
+    """Write the scores of each song and source, one per line, with the weights. Missing values stay empty.
 
-    Rows of other songs that the file has stay.
+    Rows of other songs that the file already has are kept.
     """
     header = ["song", "subset", "source", *COLUMNS, USDR, "weights"]
     rows: dict[tuple[str, str], list[str]] = {}
@@ -273,7 +273,7 @@ def save_csv(path: Path, songs: Iterable[SongScores], target: str, weights: str)
 
 
 def summary(songs: Sequence[SongScores], target: str) -> dict[str, dict[str, float]]:
-    """Of each source, in dB: for museval's columns the median over songs of their medians, for the usdr the mean."""
+    """Scores over songs, in dB, by source: the median of their medians for museval's columns, the mean for the usdr."""
     return {
         source: {
             column: _median((song.score(source, column) for song in songs), np.mean if column == USDR else np.median)
@@ -284,7 +284,7 @@ def summary(songs: Sequence[SongScores], target: str) -> dict[str, dict[str, flo
 
 
 def table(songs: Sequence[SongScores], target: str) -> str:
-    """The scores of every song and source, those over songs, and what was left out, as text."""
+    """Format the scores of every song and source, those over songs, and what was left out."""
     columns = (*COLUMNS, USDR)
     rows = [
         (song.name, source, *(song.score(source, column) for column in columns))
@@ -299,7 +299,7 @@ def table(songs: Sequence[SongScores], target: str) -> str:
 
 
 def aligned(header: Sequence[str], *groups: Sequence[Sequence[object]]) -> str:
-    """A table as text, with a rule above each group of rows: texts, numbers in dB, and a dash for NaN."""
+    """Format a table with a rule above each group of rows: texts, numbers in dB, and a dash for NaN."""
 
     def cell(value: object) -> str:
         return str(value) if not isinstance(value, float) else "-" if np.isnan(value) else f"{value:.2f}"
@@ -315,7 +315,7 @@ def aligned(header: Sequence[str], *groups: Sequence[Sequence[object]]) -> str:
 
 
 def _median(values: Iterable[float], average: Callable[[list[float]], Any] = np.median) -> float:
-    """The median of the finite values, as museval takes it, or another average; NaN where there is none."""
+    """Median of the finite values, as in museval, or another average; NaN if there are none."""
     finite = [float(value) for value in values if np.isfinite(value)]
     return float(average(finite)) if finite else np.nan
 
@@ -333,10 +333,10 @@ def _samples_first(signal: Tensor, channels: int) -> np.ndarray:
 
 
 def import_museval() -> ModuleType:
-    """museval, which cannot be imported where there is no FFmpeg."""
+    """Import museval, which requires FFmpeg. Raises `UserError` without it."""
     provide_ffmpeg()
     import museval
 
-    # museval 0.4.1 falls back to least squares at an error that it knows by a name which numpy has dropped.
+    # museval 0.4.1 falls back to least squares on an error that it looks up under a name numpy has removed.
     vars(np.linalg).setdefault("linalg", np.linalg)
     return museval

@@ -1,1 +1,1 @@
-"""Step 2: a store and a config become weights."""
+"""Step 2: train a network on a store."""

@@ -1,7 +1,7 @@
 """Training batches: random crops, remixed and augmented.
 
-Batch n of a run depends on the seed and on n alone, so a resumed run sees the batches it would have seen, and several
-processes divide one batch among them.
+Batch n depends only on the seed and on n. A resumed run therefore sees the batches that it would have seen anyway, and
+several processes can share one batch.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from separation.training.sources import SourcePool, SourcePools, levelled
 
 Batch = dict[str, Tensor]
 """
-    sources    complex [batch, sources, 2 channels, bins, frames]: the targets, then the rest if there is one
-    labelled      real [batch, targets]: 1 where the source is all of the target, 0 where others may hold some of it
-    pseudo_labelled bool [batch]: whether the sources are pseudo-labels
-    mixtures   complex [unlabelled batch, 2 channels, bins, frames]
-    rests      complex [unlabelled batch, 2 channels, bins, frames]: music of other songs, without the target
-    target             [], the index of the target that mixtures and rests are about
+    sources          complex [batch, sources, 2 channels, bins, frames]: the targets, then the rest if there is one
+    labelled         real [batch, targets]: 1 if the source is all of the target, 0 if others may hold some of it
+    pseudo_labelled  boolean [batch]: whether the sources are pseudo-labels
+    mixtures         complex [unlabelled batch, 2 channels, bins, frames]
+    rests            complex [unlabelled batch, 2 channels, bins, frames]: music of other songs, without the target
+    target           integer []: the index of the target that mixtures and rests are for
 
-The first three are present when there are supervised terms, the others at steps with terms for unlabelled music.
+The first three are present in runs with supervised terms, the others at steps with terms for unlabelled music.
 """
 
 AHEAD = 4
-"""Batches that each worker process keeps ready."""
+"""Batches that each worker process prefetches."""
 
 SHARED_MEMORY = "/dev/shm"
-"""Where Linux keeps the memory that processes share."""
+"""Where Linux mounts the memory that processes share."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A crop of a signal from frame `start`, and its augmentation, in the order in which it is applied.
+    """A crop of a signal from frame `start`, with its augmentations in the order they are applied.
 
-    `equaliser` holds gains in dB at octaves, or nothing. `swap` exchanges left and right, `mono` makes both their mean.
-    `gain` is a factor: negative inverts the polarity, 0 is silence.
+    `equaliser` holds gains in dB at octave points, or is empty. `swap` exchanges left and right; `mono` replaces both
+    by their mean. `gain` is a linear factor: negative inverts the polarity, 0 mutes.
     """
 
     signal: Signal
@@ -65,9 +65,9 @@ class Draw:
 
 @dataclass(frozen=True)
 class Example:
-    """The sources of an example; None is silence. All are silent above `bandwidth`, in hertz.
+    """The sources of one example, with None for silence. All are silenced above `bandwidth`, in hertz.
 
-    `labelled` says for each target whether its source is all of it (1) or others may hold some (0).
+    `labelled` has a value per target: 1 if its source is all of the target, 0 if other sources may hold some of it.
     """
 
     draws: tuple[Draw | None, ...]
@@ -76,20 +76,20 @@ class Example:
     pseudo_labelled: bool = False
 
     def limit(self, settings: SpectralSettings) -> int:
-        """The bin above which all sources are silenced: missing sound there is no sign of a missing source."""
+        """First of the bins silenced in all sources: missing treble must not hint at a missing source."""
         if self.bandwidth >= settings.sample_rate / 2:
             return settings.bins
         return settings.bin_of(0.95 * self.bandwidth)
 
 
 def equaliser_factors(gains: Sequence[float], bins: int) -> Tensor:
-    """A smooth equaliser, float32 `[bins]`: gains at octaves in dB, interpolated linearly over log frequency."""
+    """Smooth equaliser, float32 `[bins]`: octave gains in dB, interpolated linearly over log frequency."""
     octaves = np.log2(1 + np.arange(bins))
     return torch.from_numpy(10 ** (np.interp(octaves, np.arange(len(gains)), gains) / 20)).float()
 
 
 def read_examples(examples: Sequence[Example], settings: SpectralSettings, bins: int, frames: int) -> Tensor:
-    """The sources of examples, read from their stores: complex `[examples, sources, 2 channels, bins, frames]`."""
+    """Read the sources of examples from their stores: complex `[examples, sources, 2 channels, bins, frames]`."""
     batch = torch.zeros(len(examples), len(examples[0].draws), 2, bins, frames, dtype=torch.complex64)
     for sources, example in zip(batch, examples, strict=True):
         for source, draw in zip(sources, example.draws, strict=True):
@@ -111,7 +111,7 @@ def _read_crop(draw: Draw, bins: int, frames: int) -> Tensor:
 
 
 def assemble(parts: Mapping[str, Tensor]) -> Batch:
-    """A batch, from its parts as they are drawn: the pairs in `music` become mixtures and rests."""
+    """Build a batch from its drawn parts, splitting the pairs in `music` into mixtures and rests."""
     batch = dict(parts)
     if "music" in batch:
         batch["mixtures"], batch["rests"] = batch.pop("music").unbind(dim=1)
@@ -119,14 +119,14 @@ def assemble(parts: Mapping[str, Tensor]) -> Batch:
 
 
 def mixtures_in(batch: Batch) -> Tensor:
-    """The mixtures of a batch, complex `[batch, 2 channels, bins, frames]`: the labelled ones, if there are any."""
+    """Mixtures of a batch, complex `[batch, 2 channels, bins, frames]`: the labelled ones, if it has any."""
     return batch["sources"].sum(dim=1) if "sources" in batch else batch["mixtures"]
 
 
 class Batches(Dataset):
-    """The batches of a run by step, or with a `plan` function what it makes of their examples.
+    """The batches of a run, indexed by step. With a `plan` function, its plans of the examples instead.
 
-    Raises `UserError` when the pools cannot give what the losses need.
+    Raises `UserError` when the pools lack what the losses need.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Batches(Dataset):
         self.bins, self.frames = config.used_bins, config.data.crop_frames
         self.has_rest = rest_name(config.targets) is not None
         self.own = slice(rank, None, processes)
-        # Every source of a remix has somewhere to come from.
+        # Whether the pools offer every source of a remix.
         self.isolated = all(map(len, pools.targets.values())) and (len(pools.rests) > 0 or not self.has_rest)
         pseudo_labelled = self.data.pseudo_labelled > 0 and len(pools.pseudo_labelled) > 0
         self.supervised = config.losses.supervised and (self.isolated or pseudo_labelled)
@@ -196,7 +196,7 @@ class Batches(Dataset):
         return read_examples(examples, self.config.spectral, self.bins, self.frames)
 
     def draw(self, step: int) -> dict[str, list[Example]]:
-        """This process's examples of a step: `sources`, and `music`, which are pairs of a mixture and a rest."""
+        """This process's examples for a step: `sources`, and `music` as pairs of a mixture and a rest."""
         drawn = {}
         first, last = self.data.batch_size, self.data.batch_size + self.data.unlabelled_batch_size
         if self.supervised:
@@ -209,11 +209,11 @@ class Batches(Dataset):
         return drawn
 
     def _target(self, step: int) -> int:
-        """The index of the target that the unlabelled music of a step is about."""
+        """Index of the target that the unlabelled music of a step trains."""
         return step // self.config.schedule.unlabelled_every % len(self.config.targets)
 
     def _labelled(self, rng: np.random.Generator) -> Example:
-        """One labelled example: a crop of one song, a remix of several, or a target with music that lacks it."""
+        """One supervised example: one song, a remix of several, a target with music that lacks it, or pseudo-labels."""
         chance = rng.random()
         for target, share in self.data.pairs.items():
             if chance < share:
@@ -227,13 +227,13 @@ class Batches(Dataset):
             return self._example(self._remix(rng, signals))
         signals = self._sources_of(self.pools.whole.draw(rng).track)
         start, (gain, swap) = self._start(rng, signals[0]), self._change(rng)
-        # The sources of one song keep their balance.
+        # One gain and swap for all sources keeps the song's balance.
         return self._example([Draw(signal, start, gain=gain, swap=swap) for signal in signals])
 
     def _pseudo_labelled(self, rng: np.random.Generator) -> Example:
-        """Estimates out of one song with new gains, or out of several, beside a true rest if there is one.
+        """Estimates from one song with new gains, or remixed from several songs, with a true rest if there is one.
 
-        The latter is the paper's synthetic mixture.
+        The remix is the paper's synthetic mixture.
         """
         if rng.random() < self.data.remix:
             count = len(self.config.targets) + self.has_rest
@@ -248,7 +248,7 @@ class Batches(Dataset):
         return self._example([Draw(signal, start, gain=gain, swap=swap) for signal, (gain, swap) in pairs])
 
     def _pair(self, rng: np.random.Generator, target: str) -> Example:
-        """A remix of one target and music that lacks it, in which nothing else is labelled."""
+        """A remix of one target with music that lacks it. Only this target is labelled."""
         index = self.config.targets.index(target)
         draws: list[Draw | None] = [None] * (len(self.config.targets) + self.has_rest)
         signals = [self.pools.targets[target].draw(rng), self.pools.rests_without[target].draw(rng)]
@@ -256,36 +256,36 @@ class Batches(Dataset):
         return self._example(draws, only=index)
 
     def _unlabelled(self, rng: np.random.Generator, rests: SourcePool) -> Example:
-        """A mixture and a rest of another song."""
+        """A mixture, and a rest from another song."""
         mixture, rest = self.pools.mixtures.draw(rng), rests.draw(rng)
-        for _ in range(8):  # with one song in both pools there may be no other
+        for _ in range(8):  # both pools may hold the same single song
             if mixture.track.song != rest.track.song:
                 break
             rest = rests.draw(rng)
         return Example((self._augmented(rng, mixture), self._augmented(rng, rest)))
 
     def _sources_of(self, track: StoredTrack) -> list[Signal]:
-        """The targets of a song, and the rest if there is one, in balance."""
+        """The targets of a song, and its rest if there is one, at their original balance."""
         return [levelled(signal) for signal in shares_of(track, self.config.targets)]
 
     def _remix(self, rng: np.random.Generator, signals: Sequence[Signal]) -> list[Draw]:
-        """Crops of several songs, each augmented on its own."""
+        """Crops of several songs, each augmented independently."""
         draws = [self._augmented(rng, signal) for signal in signals]
         return [replace(draw, gain=draw.gain * (rng.random() >= self.data.mute)) for draw in draws]
 
     def _example(self, draws: Sequence[Draw | None], only: int | None = None) -> Example:
-        """An example in which all targets are labelled, or `only` one."""
+        """An example with all targets labelled, or `only` one."""
         labelled = tuple(float(only in (None, index)) for index in range(len(self.config.targets)))
         return Example(tuple(draws), min(draw.signal.track.bandwidth for draw in draws if draw), labelled)
 
     def _narrowed(self, rng: np.random.Generator, example: Example) -> Example:
-        """The example, or by chance the same in mono."""
+        """Make the example mono at random."""
         if rng.random() >= self.data.mono:
             return example
         return replace(example, draws=tuple(draw and replace(draw, mono=True) for draw in example.draws))
 
     def _start(self, rng: np.random.Generator, signal: Signal) -> int:
-        """The first frame of a crop, from anywhere in the signal's spans."""
+        """Draw the first frame of a crop uniformly from the signal's spans."""
         spans = signal.spans or ((0, signal.track.frames),)
         starts = np.array([end - first - self.frames + 1 for first, end in spans])
         place = int(rng.integers(starts.sum()))
@@ -293,7 +293,7 @@ class Batches(Dataset):
         return spans[number][0] + place - int(starts[:number].sum())
 
     def _augmented(self, rng: np.random.Generator, signal: Signal) -> Draw:
-        """A crop from anywhere in a signal, equalised and changed."""
+        """A random crop of a signal, with random equaliser, gain, polarity and channel swap."""
         start, decibels, equaliser = self._start(rng, signal), self.data.equalise, ()
         if decibels:
             equaliser = tuple(rng.uniform(-decibels, decibels, int(np.log2(self.bins)) + 2).tolist())
@@ -301,7 +301,7 @@ class Batches(Dataset):
         return Draw(signal, start, equaliser, swap, gain=gain)
 
     def _change(self, rng: np.random.Generator) -> tuple[float, bool]:
-        """A random gain and polarity, and whether to swap left and right."""
+        """Draw a gain with its polarity, and whether to swap left and right."""
         gain = rng.uniform(*self.data.gain) * (-1 if rng.random() < self.data.flip else 1)
         return gain, bool(rng.random() < self.data.swap)
 
@@ -309,22 +309,22 @@ class Batches(Dataset):
 def load(
     batches: Batches, first: int, device: torch.device, finish: Callable[[Any], Batch] | None = None
 ) -> Generator[Batch, None, None]:
-    """The batches from step `first` on, on a device, made ahead of time by worker processes.
+    """Yield the batches from step `first` on, moved to `device` and prefetched by worker processes.
 
-    `finish` makes batches of what the workers plan. Raises `UserError` when music cannot be read.
+    `finish` turns the workers' plans into batches. Raises `UserError` when music cannot be read.
     """
     workers = batches.data.workers
     loader = DataLoader(
         _Reporting(batches, workers > 0 and not batches.plan and _is_shared_memory_small(batches)),
         batch_size=None,
-        collate_fn=_unchanged,  # torch's own makes tensors of arrays in the worker, and so shares their memory
+        collate_fn=_unchanged,  # the default would turn arrays into tensors, which take shared memory
         sampler=range(first, len(batches)),
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
         worker_init_fn=_prepare_worker,
         pin_memory=torch.cuda.is_available(),
     )
-    with _signals_blocked():  # workers inherit this: the main process alone decides when to stop
+    with _signals_blocked():  # workers inherit the mask, so only the main process decides when to stop
         iterator = iter(loader)
     try:
         for batch in iterator:
@@ -335,14 +335,14 @@ def load(
                 continue
             tensors = {name: torch.as_tensor(value) for name, value in batch.items()}
             yield {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
-    finally:  # the exit of Python would wait for workers that are left, which do not hear its SIGTERM
+    finally:  # at exit Python would wait for remaining workers, which block its SIGTERM
         getattr(iterator, "_shutdown_workers", bool)()
 
 
 @contextmanager
 def worker_failures_reported() -> Iterator[None]:
-    """Raise `UserError` in place of torch's RuntimeError when a worker process dies: its SIGCHLD handler may raise that
-    anywhere in the block (torch 2.4 to 2.14)."""
+    """Raise `UserError` when a worker process dies. In torch 2.4 to 2.14 a SIGCHLD handler raises RuntimeError for
+    that, anywhere in the block."""
     try:
         yield
     except RuntimeError as error:
@@ -356,11 +356,11 @@ def worker_failures_reported() -> Iterator[None]:
 
 
 def _is_shared_memory_small(batches: Batches) -> bool:
-    """Whether the batches that workers keep ready do not fit into shared memory, which Docker limits to 64 MB.
+    """Whether the prefetched batches exceed shared memory, which Docker limits to 64 MB.
 
-    A worker of torch 2.14 that runs out of it dies of SIGBUS, or waits forever. Batches then come through a pipe.
+    A torch 2.14 worker that runs out of it dies of SIGBUS or hangs, so batches then pass through a pipe.
     """
-    drawn = batches.draw(0)  # has all that a batch can have
+    drawn = batches.draw(0)  # step 0 has every part that a batch can have
     crops = sum(len(example.draws) for examples in drawn.values() for example in examples)
     needed = crops * 2 * batches.bins * batches.frames * 8 * batches.data.workers * (AHEAD + 1)
     try:
@@ -382,9 +382,9 @@ def _signals_blocked() -> Iterator[None]:
 
 
 class _Reporting(Dataset):
-    """The same batches, with the `UserError` in place of one that cannot be made: an exception would bring its trace.
+    """The same batches, but a `UserError` is returned instead of raised: raising it would add a traceback.
 
-    With `as_arrays` tensors leave as numpy arrays, which need no shared memory.
+    With `as_arrays`, tensors leave as numpy arrays, which need no shared memory.
     """
 
     def __init__(self, batches: Batches, as_arrays: bool):
@@ -403,7 +403,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _prepare_worker(_: int) -> None:
-    torch.set_num_threads(1)  # the processors belong to the network
-    # Errors reach the main process. Only Python's thread that shares memory (multiprocessing.resource_sharer, 3.10 to
-    # 3.13) would print a trace, when the main process stops while it receives a batch.
+    torch.set_num_threads(1)  # leave the cores to the network
+    # Errors reach the main process anyway. In Python 3.10 to 3.13 the thread of multiprocessing.resource_sharer would
+    # print a traceback when the main process stops while receiving a batch.
     sys.excepthook = lambda *_: None

@@ -1,7 +1,7 @@
-"""What a run starts from: the state of a stopped run, finished weights, or statistics of the training music.
+"""Starting points of a run: the state of a stopped run, finished weights, or statistics of the training music.
 
-A state file is what `torch.save` writes, tensors and plain values that are never unpickled, and a line with its
-SHA-256: torch does not notice every damage.
+A state file holds tensors and plain values as written by `torch.save`, and is loaded with `weights_only=True`. A line
+with its SHA-256 follows, because torch does not detect all damage.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ LAST, BEST = "last.pt", "best.safetensors"
 MARK = b"\nsha256 "
 
 OPTIMIZER_STATE = ({"momentum_buffer"}, {"step", "exp_avg", "exp_avg_sq"})
-"""What Muon and AdamW remember of a parameter."""
+"""What Muon and AdamW store per parameter."""
 
 GROWING = ("blocks", "decoder_levels", "frequency_levels")
-"""Arguments of the U-Net that may differ from those of the weights that a run starts from; widths may be smaller."""
+"""U-Net arguments that may differ from those of the initial weights. Widths may also be smaller."""
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write training state, all or nothing: nested dicts and lists of tensors and plain values."""
+    """Write training state atomically: nested dicts and lists of tensors and plain values."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
@@ -49,7 +49,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read training state onto the CPU. Raises `UserError` when there is none or it is damaged."""
+    """Load training state onto the CPU. Raises `UserError` when it is missing, unreadable or damaged."""
     if not path.is_file():
         raise UserError(
             f"there is no run to resume at {path}: start it without --resume, or give its --output.", code="no_run"
@@ -64,7 +64,7 @@ def load_state(path: Path) -> dict[str, Any]:
         raise UserError(f"the state {path} cannot be read: {error.strerror}.", code="unreadable") from error
     except MemoryError as error:
         raise UserError(f"not enough memory to read the state {path}.", code="out_of_memory") from error
-    except Exception as error:  # torch raises half a dozen kinds for damaged files
+    except Exception as error:  # torch raises half a dozen exception types for damaged files
         raise _damaged(path) from error
     if not isinstance(state, dict) or "config" not in state:
         raise UserError(f"{path} is no training state of this program: name another --output.", code="foreign_state")
@@ -82,7 +82,7 @@ def _damaged(path: Path) -> UserError:
 
 
 def finetune_hint(output: Path) -> str:
-    """How a finished run is trained further, in words."""
+    """How to train a finished run further, in words."""
     return (
         "to train further, start another run from its weights: "
         f"--set weights={output / BEST} schedule.steps=MORE --output ANOTHER"
@@ -90,10 +90,10 @@ def finetune_hint(output: Path) -> str:
 
 
 def read_run(output: Path, config: Config, resume: bool) -> dict[str, Any] | None:
-    """The state to resume from, or None for a new run.
+    """Load the state to resume from; None for a new run.
 
-    Raises `UserError` when there is none to resume, it is damaged or has other settings; and, without `resume`, when
-    the folder holds a run already.
+    Raises `UserError` when the state is missing, damaged or has other settings; without `resume`, when the folder
+    already holds a run.
     """
     path = output / LAST
     if not resume:
@@ -123,9 +123,9 @@ def read_run(output: Path, config: Config, resume: bool) -> dict[str, Any] | Non
 def restore(
     state: Mapping[str, Any], parts: Mapping[str, Any], steps: int, path: Path
 ) -> tuple[int, int, float, float]:
-    """Give `parts` their state. Returns the step, the last one that was validated, the best score and the minutes.
+    """Load `state` into `parts`. Returns the step, the last validated step, the best score and the minutes taken.
 
-    Raises `UserError` when the state is not whole.
+    Raises `UserError` when the state is incomplete or inconsistent.
     """
     try:
         step, best, minutes = state["step"], state["best"], float(state.get("minutes", 0))
@@ -146,7 +146,7 @@ def restore(
 
 
 def _check(part: Any, step: int) -> None:
-    """Raises ValueError when a network has values that are not finite, or an optimizer lacks some of its state."""
+    """Raise ValueError when a network has non-finite values, or optimizer state is missing or invalid."""
     if isinstance(part, GeneratorOptimizer):
         if step and not all(inner.state for inner in part.parts):
             raise ValueError("an optimizer has no state")
@@ -166,7 +166,7 @@ def _check(part: Any, step: int) -> None:
 
 
 def _options(part: Any) -> list[dict[str, Any]]:
-    """Settings of an optimizer that the schedule does not change: the config decides them, whatever the state says."""
+    """Optimizer settings that the schedule does not change: a state must agree with the config on them."""
     inner = part.parts if isinstance(part, GeneratorOptimizer) else [part] if isinstance(part, Optimizer) else []
     groups = [group for optimizer in inner for group in optimizer.param_groups]
     return [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in groups]
@@ -179,13 +179,13 @@ def init_from_weights(
     device: torch.device,
     batches: Callable[[], Iterable[Batch]],
 ) -> tuple[dict[str, Tensor], str]:
-    """The tensors `own` of a new network, replaced by those of finished weights: of several, by their mean.
+    """Initialise the tensors `own` of a new network from finished weights, or from the mean of several.
 
-    The second value says in words where the run starts.
+    Returns the tensors, and in words where the run starts.
 
-    Blocks and TDFs that the config leaves out are dropped, and those that it adds are silent at first, so the network
-    continues from where it was. Of a narrower U-Net's levels the channels are kept that matter most for the `batches`.
-    Raises `UserError` when the weights are of another kind of network.
+    Blocks and TDFs that the config omits are dropped; those that it adds start near zero, so the network continues
+    where it left off. For a narrower U-Net each level keeps the channels that matter most on `batches`. Raises
+    `UserError` when the weights are for another kind of network.
     """
     networks = [_fitting(path, config, device) for path in paths]
     states = [network.state_dict() for network in networks]
@@ -221,7 +221,7 @@ def _is_narrower(ours: Sequence[int], theirs: Sequence[int]) -> bool:
 
 @torch.no_grad()
 def fit_input(network: MaskingNetwork, batches: Iterable[Batch]) -> None:
-    """Let every bin reach a network that offers `fit_input` with mean 0 and variance 1 over these batches."""
+    """Normalise each view and bin to mean 0 and variance 1 over `batches`, in networks that offer `fit_input`."""
     offered = getattr(network.generator, "fit_input", None)
     if offered is None:
         return

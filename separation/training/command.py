@@ -1,4 +1,4 @@
-"""Step 2: a store of spectrograms and a config become weights."""
+"""Step 2: train a network on a spectrogram store, with the settings of a YAML config."""
 
 from __future__ import annotations
 
@@ -79,18 +79,18 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def training_device(name: str) -> torch.device:
-    """The device of this process: under torchrun each one takes a CUDA device of its own."""
+    """Device of this process: under torchrun each process gets its own CUDA device."""
     device = choose_device(name)
     if device.type != "cuda":
         return device
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
-    torch.cuda.set_device(device)  # or every process would also open the first one
-    torch.backends.cudnn.benchmark = True  # batches are all of one shape
+    torch.cuda.set_device(device)  # otherwise every process would also open the first GPU
+    torch.backends.cudnn.benchmark = True  # all batches have the same shape
     return device
 
 
 def resume_command(count: int) -> str:
-    """What a user types to continue this run."""
+    """The command that continues this run."""
     if count > 1:
         return "the same torchrun command with --resume"
     script, *arguments = sys.argv
@@ -99,7 +99,7 @@ def resume_command(count: int) -> str:
 
 
 def check(arguments: argparse.Namespace, output: Path) -> int:
-    """Try all parts of a run and print what was found, a row each; 1 where the run would fail, 0 otherwise."""
+    """Try every part of a run, printing a row for each. Returns 1 if the run would fail, otherwise 0."""
 
     def show(status: str, subject: str, finding: str) -> None:
         print(f"{status:7}  {subject:15}  {finding}", flush=True)
@@ -115,7 +115,7 @@ def check(arguments: argparse.Namespace, output: Path) -> int:
 
 
 def findings(arguments: argparse.Namespace, output: Path) -> Iterator[tuple[str, str, str]]:
-    """Status, subject and finding of each part of a run. Raises `UserError` as the run would."""
+    """Yield status, subject and finding for each part of a run. Raises `UserError` where the run would."""
     config = load_config(arguments.config, arguments.set)
     yield "ok", "config", f"{arguments.config} is valid"
     trainer = Trainer(config, output, training_device(arguments.device), arguments.resume)
@@ -143,7 +143,7 @@ def findings(arguments: argparse.Namespace, output: Path) -> Iterator[tuple[str,
 
 
 def time_step(trainer: Trainer) -> tuple[float, float]:
-    """Seconds that making a batch and training on it take: the second of each, since the first also warms up."""
+    """Seconds to make a batch and to train on it, each measured on the second try, since the first also warms up."""
     for step in (trainer.step, trainer.step + trainer.schedule.unlabelled_every):
         start = time.perf_counter()
         batch = trainer.batches[step]
@@ -156,7 +156,7 @@ def time_step(trainer: Trainer) -> tuple[float, float]:
 
 
 def memory_used(device: torch.device) -> str:
-    """The most memory used so far, in words."""
+    """Peak memory so far, in words."""
     if device.type == "cuda":
         used, total = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
         return f"{used / 1e9:.1f} of {total / 1e9:.1f} GB on {device}"

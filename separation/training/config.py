@@ -1,7 +1,7 @@
-"""The settings of a training run, each named, typed, defaulted and checked here; and the YAML files that hold them.
+"""Settings of a training run with their types, defaults and checks, and the YAML files that hold them.
 
-A file gives what differs from the defaults, or with `base: other.yaml` from another file beside it. `--set a.b=value`
-overrides one key. An unknown key, a value of another type or one out of range is an error that names the key and file.
+A file lists what differs from the defaults or, with `base: other.yaml`, from another file beside it. `--set a.b=value`
+overrides one key. Unknown keys, wrong types and values out of range are errors that name the key and the file.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from separation.errors import UserError
 from separation.inference.config import NetworkSettings, between, one_of, parse, require
 
 MOST_VALUES = 10_000
-"""No config has as many values: a short file of nested aliases can stand for billions."""
+"""Most values in a config: a short file of nested YAML aliases can expand to billions."""
 
 RENAMED = {
     "data.taught": "data.pseudo_labelled",
     "data.taught_floor": "data.pseudo_label_floor",
     "schedule.soften": "schedule.temperatures, the inverse of these factors",
 }
-"""Keys of earlier versions, and what they are called now."""
+"""Keys of earlier versions and their current names."""
 
 RESUMABLE_KEYS = {
     "data.workers",
@@ -34,7 +34,7 @@ RESUMABLE_KEYS = {
     "schedule.checkpoint_every",
     "schedule.compiled",
 }
-"""Settings that may change when a run is resumed: no weight depends on them."""
+"""Settings that may change when a run is resumed, because the weights do not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class DataSettings:
     """Where the music comes from, which songs count as labelled, and how batches are drawn and augmented."""
 
     stores: dict[str, float] = field(default_factory=lambda: {"store/MUSDB18": 1.0})
-    """Folders that dataset.py wrote, each with its share of the examples."""
+    """Folders written by dataset.py, each with its share of the examples."""
     labelled: int | None = None
-    """How many songs keep their isolated stems; null: all. Subsets of the same seed are nested."""
+    """Number of songs that keep their isolated stems; null: all. Subsets with the same seed are nested."""
     labelled_seed: int = 0
     remaining: str = "mixture"
-    """What songs past `labelled` give: `mixture`, `split` (about half give their rest instead) or nothing (`drop`)."""
+    """What songs beyond `labelled` give: `mixture`; `split`: about half give their rest instead; `drop`: nothing."""
     valid: int | tuple[str, ...] | None = None
-    """Training songs to validate on in place of the stores' validation songs, and never to train on: a number, drawn by
+    """Training songs held out for validation, in place of the stores' validation songs: a number, drawn by
     `labelled_seed` artist by artist, or names of songs or artists, as in "artist - title"."""
     batch_size: int = 6
     unlabelled_batch_size: int = 3
@@ -57,14 +57,14 @@ class DataSettings:
     remix: float = 0.7
     """Share of the labelled examples whose sources come from different songs."""
     pseudo_labelled: float = 0.0
-    """Share of the labelled examples whose sources are pseudo-labels (`dataset.py --label`): those of one song with new
-    gains or, for `remix` of them, of several songs, with a true rest where there is one. Without isolated targets all
-    labelled examples are of this kind."""
+    """Share of the labelled examples built from pseudo-labels, which `dataset.py --label` makes: the sources of one
+    song with new gains or, for a share of `remix`, of several songs, with a true rest where there is one. Without
+    isolated targets all labelled examples are built this way."""
     pseudo_label_floor: float = -12.0
-    """Errors in pseudo-labels below this many dB of the mixture hardly count, since the labels are no better. See
-    `losses.error_level`."""
+    """Errors this far below the mixture, in dB, hardly count for pseudo-labels, which are no more accurate themselves.
+    See `losses.error_level`."""
     pairs: dict[str, float] = field(default_factory=dict)
-    """For several targets: the share of labelled examples that remix this target alone with music that lacks it."""
+    """For several targets: share of the labelled examples that remix this target alone with music that lacks it."""
     gain: tuple[float, float] = (0.25, 1.25)
     swap: float = 0.5
     """Probability of swapping left and right of a source."""
@@ -75,12 +75,12 @@ class DataSettings:
     mute: float = 0.05
     """Probability of silencing a source of a remix."""
     equalise: float = 0.0
-    """Largest gain, in dB, of a smooth random equaliser on each source of a remix."""
+    """Largest gain in dB of the smooth random equaliser on each source of a remix and on unlabelled music."""
     in_memory: bool | None = None
-    """Whether the waveforms of compact stores are kept in the device's memory and batches are made there; null: on a
-    GPU with compact stores only. The batches are the same up to rounding."""
+    """Keep the waveforms of compact stores in device memory and make batches there; null: only on a GPU with compact
+    stores. Batches are the same up to rounding."""
     workers: int = 1
-    """Processes that make batches ahead of the network."""
+    """Worker processes that prefetch batches."""
 
     def __post_init__(self) -> None:
         require(bool(self.stores), "data.stores must name at least one folder written by dataset.py")
@@ -117,17 +117,17 @@ class DiscriminatorSettings:
 
     @property
     def patch(self) -> int:
-        """Bins and frames that the coarsest scale needs for one judgement."""
+        """Fewest bins and frames from which the coarsest scale makes one judgement."""
         return 2 ** (len(self.widths) + self.scales - 1)
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the loss terms, by the names that a step gives them.
+    """Weights of the loss terms, by the names that a training step reports.
 
-    A term without a weight is not computed, nor is the batch or the discriminator that it alone would need. The paper
-    gives 20 to each L1 term and 10 to the adversarial ones. Sources sum exactly, so for a single target
-    `supervised_rest` equals `supervised_target`, and `remix_rest` equals `remix_target`.
+    Batches and network passes that only terms of weight 0 would need are skipped; discriminators are built for any
+    adversarial weight. The paper gives 20 to each L1 term and 10 to the adversarial ones. Sources sum exactly, so for a
+    single target `supervised_rest` equals `supervised_target`, and `remix_rest` equals `remix_target`.
     """
 
     supervised_target: float = 1.0
@@ -154,7 +154,7 @@ class LossWeights:
 
     @property
     def circular(self) -> bool:
-        """Whether the network is given its own estimates again."""
+        """Whether any of the paper's L1 terms has a weight."""
         return any((self.identity, self.idempotence, self.remix_rest, self.remix_target))
 
     @property
@@ -165,33 +165,33 @@ class LossWeights:
 
 @dataclass(frozen=True)
 class ScheduleSettings:
-    """How long, how fast and how precisely the network learns, and how often the run is validated."""
+    """Length, learning rate and precision of training, and how often the run is validated."""
 
     steps: int = 3_000
     minutes: float | None = None
-    """Minutes that the run may take, validation included: it ends after them or after `steps`, whichever is first."""
+    """Time limit in minutes, validation included. The run ends at it or after `steps`, whichever comes first."""
     learning_rate: float = 4e-3
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.01
     warmup: int = 200
     """Steps over which the learning rate rises from 0."""
     decay: str = "cosine"
-    """`cosine` to 0 at the last step, `halving` every `halve_every` steps (as in the paper), or `constant`."""
+    """`cosine` to 0 at the last step, `halving` every `halve_every` steps as in the paper, or `constant`."""
     halve_every: int = 100_000
     clip: float = 20.0
-    """Largest norm of the network's gradient, in units of the weighted loss."""
+    """Maximum norm of the network's gradient, taken of the weighted loss."""
     unlabelled_every: int = 1
-    """The terms for unlabelled music are computed at every n-th step."""
+    """Compute the terms for unlabelled music at every n-th step."""
     adversarial_from: int = 0
     """First step with adversarial terms."""
     average: float = 0.998
-    """Decay of the moving average of the weights, which is what is validated and kept; 0: none."""
+    """Decay of the exponential moving average of the weights, which is validated and saved; 0: no average."""
     precision: str = "auto"
-    """What networks compute in: `fp32`, `bf16`, or `auto` for whichever is faster on the device."""
+    """Precision of the networks: `fp32`, `bf16`, or `auto` for whichever is faster on the device."""
     compiled: bool = False
-    """Whether to run the network through `torch.compile`: it takes a minute or more, and a compiler for the device."""
+    """Run the network through `torch.compile`, which takes a minute or more and needs a compiler for the device."""
     temperatures: tuple[float, ...] = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 3.5)
-    """Temperatures of the masks tried at the end of the run; none: they stay as trained. See `fit_temperature`."""
+    """Mask temperatures to try at the end of the run; none: masks stay as trained. See `fit_temperature`."""
     validate_every: int = 500
     checkpoint_every: int = 250
 
@@ -213,15 +213,15 @@ class ScheduleSettings:
 
 @dataclass(frozen=True)
 class Config(NetworkSettings):
-    """All settings of one training run."""
+    """All settings of a training run."""
 
     weights: tuple[str, ...] = ()
-    """Weights to start from, of the same targets, STFT and network. Of several the mean is taken, which beats each of
-    them when all were trained further from the same weights (Wortsman et al., Model soups, ICML 2022). Blocks of the
-    U-Net may be added, silent at first, or left out, and its levels be narrower. None: start from random weights."""
+    """Weights to start from, with the same targets, STFT and network; none: random weights. Several are averaged, which
+    beats each of them if all were fine-tuned from the same weights: Wortsman et al., "Model soups", ICML 2022. The
+    U-Net may add blocks, which start near zero, omit blocks, and have narrower levels."""
     seed: int = 0
     licence: str = "not stated: ask who made the weights"
-    """What the weights may be used for, in words: it goes into the weights file."""
+    """Licence of the weights in words, saved in the weights file."""
     data: DataSettings = field(default_factory=DataSettings)
     discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
     losses: LossWeights = field(default_factory=LossWeights)
@@ -237,11 +237,11 @@ class Config(NetworkSettings):
         require(self.used_bins >= patch, f"the network must look at {patch} bins at least for these discriminators")
 
     def adversarial_at(self, step: int) -> bool:
-        """Whether a step has adversarial terms, if it has unlabelled music."""
+        """Whether a step with unlabelled music has adversarial terms."""
         return self.losses.adversarial and step >= self.schedule.adversarial_from
 
     def learns_unlabelled_at(self, step: int) -> bool:
-        """Whether a step has a term that needs no labelled songs."""
+        """Whether a step with unlabelled music has any term for it."""
         return self.losses.circular or bool(self.losses.exchange) or self.adversarial_at(step)
 
 
@@ -254,7 +254,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse_config(values: Any, source: str) -> Config:
-    """Check nested mappings of settings. Raises `UserError` naming the key and `source`."""
+    """Parse nested mappings of settings. Raises `UserError` naming the key and `source`."""
     for old, new in RENAMED.items():
         section, _, key = old.partition(".")
         if isinstance(values, dict) and isinstance(values.get(section), dict) and key in values[section]:
@@ -266,7 +266,7 @@ def parse_config(values: Any, source: str) -> Config:
 
 
 def changed_keys(before: Config, now: Config) -> list[str]:
-    """Dotted names of the settings that differ and that weights depend on."""
+    """Dotted names of changed settings that the weights depend on."""
     return [name for name in _differences(asdict(before), asdict(now)) if name not in RESUMABLE_KEYS]
 
 
@@ -282,7 +282,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") 
 
 
 def _read_file(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The values of a file on top of those of its `base`: sections are merged key by key, all else is replaced."""
+    """Values of a file merged into those of its `base`: sections key by key, everything else replaced."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -300,7 +300,7 @@ def _read_file(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise UserError(f"{path}: base must name another config, not {base!r:.80}.", code="bad_config")
     merged = _read_file(path.parent / base, (*seen, path.resolve()))
     if values.get("network", merged.get("network")) != merged.get("network"):
-        merged.pop("generator", None)  # arguments of another network
+        merged.pop("generator", None)  # these are arguments of another network
     for key, value in values.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = {**merged[key], **value} if both else value
@@ -322,7 +322,7 @@ def _set(values: dict[str, Any], override: str) -> None:
 
 
 def read_yaml(text: str, source: str) -> Any:
-    """The values in `text`. Raises `UserError` naming `source` where it is not YAML, or ambiguous."""
+    """Parse YAML. Raises `UserError` naming `source` when the text is invalid, ambiguous or too large."""
     try:
         values = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -342,12 +342,12 @@ def read_yaml(text: str, source: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses duplicate keys, which PyYAML 6.0 overwrites silently, and names the key of a value that cannot be."""
+    """Rejects duplicate keys, which PyYAML 6.0 silently overwrites, and names the key of an invalid value."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, OverflowError, KeyError, AttributeError, TypeError) as error:  # as `!!bool maybe` does
+        except (ValueError, OverflowError, KeyError, AttributeError, TypeError) as error:  # as for `!!bool maybe`
             raise ConstructorError(
                 None, None, f"{node.value!r:.80} is no such value ({error})", node.start_mark
             ) from error

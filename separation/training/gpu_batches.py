@@ -1,7 +1,7 @@
-"""Batches made on a device: the waveforms of compact stores stay in its memory, and only plans are sent to it.
+"""Batches made on the device: the waveforms of compact stores stay in its memory, and only plans are sent to it.
 
-A plan says which samples to take and what to do with them. The batches are those of `batches.read_examples` up to
-rounding. A GPU that waited for batches made on the CPU would be idle most of the time.
+A plan says which samples to take and how to process them. Batches match `batches.read_examples` up to rounding. Waiting
+for batches made on the CPU would leave a GPU idle most of the time.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from separation.training.sources import SourcePools
 
 @dataclass
 class BatchPlan:
-    """Examples as numbers, for pieces of waveforms and for the sources that they are summed to.
+    """Examples as numbers: the pieces of waveforms to read, and the sources that they sum to.
 
-    Of each piece: the `position` of its first sample, `first` and `end` of the part that it lies in, `source`, `scale`.
-    Of each source: `swap`, `mono`, `limit` in bins, and the factors of its `equaliser` by bin.
+    Each piece has the `position` of its first sample, `first` and `end` of the part it lies in, a `source` and a
+    `scale`. Each source has `swap`, `mono`, a `limit` in bins, and `equaliser` factors per bin.
     """
 
     position: Tensor
@@ -54,14 +54,14 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class BatchPlanner:
-    """Writes plans. It knows where each part lies in memory, first sample and end, but needs no waveform itself."""
+    """Makes plans. It needs only the place of each part in memory, first sample and end, not the waveforms."""
 
     places: dict[tuple[Path, str], tuple[int, int]]
     settings: SpectralSettings
     bins: int
 
     def __call__(self, examples: Sequence[Example]) -> BatchPlan:
-        """The plan of examples that have the same number of sources."""
+        """Plan examples that have the same number of sources."""
         draws = [(draw, example.limit(self.settings)) for example in examples for draw in example.draws]
         pieces: list[tuple[int, int, int, int]] = []
         scales: list[float] = []
@@ -92,9 +92,9 @@ class BatchPlanner:
 
 
 class ResidentWaveforms:
-    """The waveforms of `parts`, each of a compact track, on a device.
+    """The waveforms of `parts` of compact tracks, on a device.
 
-    Raises `UserError` when a track is not compact or is damaged.
+    Raises `UserError` when a track is damaged.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class ResidentWaveforms:
         self.planner = BatchPlanner(places, settings, bins)
 
     def finish(self, planned: dict[str, Any]) -> Batch:
-        """The batch of such plans."""
+        """Render planned parts into a batch."""
         return assemble(
             {
                 name: self.render(value) if isinstance(value, BatchPlan) else value.to(self.device)
@@ -128,7 +128,7 @@ class ResidentWaveforms:
 
     @torch.no_grad()
     def render(self, plan: BatchPlan) -> Tensor:
-        """The sources of examples: complex `[examples, sources, 2 channels, bins, frames]`."""
+        """Render the sources of examples: complex `[examples, sources, 2 channels, bins, frames]`."""
         plan = plan.to(self.device)
         waveforms = self._crops(plan, (self.frames - 1) * self.settings.hop + self.settings.n_fft)
         waveforms = torch.where(plan.swap[:, None, None], waveforms.flip(1), waveforms)
@@ -140,7 +140,7 @@ class ResidentWaveforms:
         return (spectrograms * kept[:, None, :, None]).unflatten(0, (plan.examples, -1))
 
     def _crops(self, plan: BatchPlan, length: int) -> Tensor:
-        """The summed pieces of each source, `[sources, 2 channels, length]`, silent outside their parts."""
+        """Sum the pieces of each source to `[sources, 2 channels, length]`, silent outside their parts."""
         crops = torch.zeros(len(plan.swap), length, 2, device=self.device)
         if len(plan.position):
             index = plan.position[:, None] + torch.arange(length, device=self.device)
@@ -152,9 +152,9 @@ class ResidentWaveforms:
 
 
 def resident_waveforms(pools: SourcePools, config: Config, device: torch.device) -> ResidentWaveforms | None:
-    """The waveforms that batches are made of, where `data.in_memory` asks for it or, by default, on a GPU.
+    """Load the training waveforms onto the device if `data.in_memory` says so or, by default, on a GPU.
 
-    Raises `UserError` when it asks for it and a track is not compact.
+    Returns None otherwise. Raises `UserError` when `data.in_memory` is set and a track is not compact.
     """
     signals = [*pools.signals(config.targets)]
     spectra = [signal.track.folder for signal in signals if signal.track.step is None]

@@ -1,4 +1,4 @@
-"""What a run says of itself: lines when it starts and ends, a text file of its curves, and TensorBoard's events."""
+"""Reports of a run: lines when it starts and ends, a text file of its curves, and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from separation.training.config import Config
 HISTORY = "history.jsonl"
 
 FIRST_POINTS = (1, 2, 5, 10, 20)
-"""Steps with a point of their own, before there is one every `RunLog.every` steps."""
+"""Early steps that are logged in addition to every `RunLog.every`-th step."""
 
 FEW_LABELS = 40
-"""Labelled songs beside which the exchange helps: 1.6 dB with 5 songs, 0.2 with 20, and it costs 0.2 with 80."""
+"""Most labelled songs for the exchange to help: it gains 1.6 dB with 5 songs, 0.2 with 20, and costs 0.2 with 80."""
 
 
 class RunLog:
-    """Writes `<output>/history.jsonl`, a line of JSON for every point, and TensorBoard's events in `<output>/events`.
+    """Writes `<output>/history.jsonl`, one JSON line per point, and TensorBoard events in `<output>/events`.
 
-    A resumed run continues both after its `step`: later points will come again. Without TensorBoard, or what draws its
-    pictures, no events are written; once the disk refuses a write neither are, and the training goes on.
+    A resumed run continues both after its `step` and drops later points, which will come again. Without TensorBoard,
+    librosa or matplotlib no events are written. After a failed write nothing more is logged, and training goes on.
     """
 
     every = 50
-    """Steps between two points of a loss."""
+    """Steps between two points of a loss curve."""
 
     def __init__(self, output: Path, config: Config, step: int):
         self.writer: Any = None
@@ -70,7 +70,7 @@ class RunLog:
         self.waited, self.worked, self.steps = 0.0, 0.0, 0
 
     def timed(self, batches: Iterable) -> Iterator:
-        """The same batches; notes how long the step waited for each and how long it worked on it."""
+        """Pass batches through, measuring how long each step waits for its batch and how long it works on it."""
         iterator = iter(batches)
         while True:
             start = time.perf_counter()
@@ -84,7 +84,7 @@ class RunLog:
             self.worked += time.perf_counter() - arrived
 
     def losses(self, step: int, terms: Mapping[str, float]) -> None:
-        """Note the losses of a step. Points are means over the steps since the last one that had the term."""
+        """Record the losses of a step. A point is the mean over the steps since the last point that had the term."""
         self.steps += 1
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
@@ -105,14 +105,14 @@ class RunLog:
     def validation(
         self, step: int, scores: Mapping[str, float], network: MaskingNetwork, songs: Sequence[StoredTrack]
     ) -> None:
-        """Write validation SDR, and how the first validation song is separated: pictures, sound and energies."""
+        """Write validation SDR, and spectrograms, audio and energies of the first validation song."""
         if scores:
             self._write(step, validation_sdr=scores)
         with self._until_disk_is_full():
             if self.writer:
                 for source, value in scores.items():
                     self.writer.add_scalar(f"validation SDR/{source}", value, step)
-                if songs and songs[0].samples > 1:  # TensorBoard 2.20 takes a single sample for none
+                if songs and songs[0].samples > 1:  # TensorBoard 2.20 treats a single sample as none
                     show(self.writer, step, network, songs[0])
 
     def _write(self, step: int, **values: Mapping[str, float]) -> None:
@@ -136,7 +136,7 @@ class RunLog:
 
 
 def _step_of(line: str) -> float:
-    """The step of a line of the history; one that was cut short comes after all others."""
+    """The step of a history line; infinity for a line that was cut short."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
@@ -144,13 +144,13 @@ def _step_of(line: str) -> float:
 
 
 def _report_elsewhere(others: Callable[..., Any], failure: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread repeats an error of the disk to its next caller, so no trace of it is printed."""
+    """Print no traceback for disk errors in TensorBoard's thread, which repeats them to its next caller."""
     if not issubclass(failure.exc_type, OSError):
         others(failure)
 
 
 def show(writer: Any, step: int, network: MaskingNetwork, song: StoredTrack) -> None:
-    """Write pictures, sound and energies of the first ten seconds of a song and its stems."""
+    """Write spectrograms, audio and energies of the first ten seconds of a song and its stems."""
     spectral, rate = Spectral(network.settings), network.settings.sample_rate
     mixture = song.crop(MIXTURE, 0, song.frames, network.settings.bins)
     waveform = spectral.inverse(mixture, song.samples)[:, : 10 * rate]
@@ -158,16 +158,16 @@ def show(writer: Any, step: int, network: MaskingNetwork, song: StoredTrack) -> 
     for name, signal in {"mixture": waveform, **sources}.items():
         writer.add_image(f"spectrogram/{name}", picture(spectral(signal), rate), step)
         writer.add_audio(f"audio/{name}", signal.mean(dim=0).clamp(-1, 1), step, rate)
-    # A network that takes nothing out has collapsed: every L1 term is then zero, and only this shows it.
+    # A collapsed network extracts nothing: every L1 term is then zero, and only this share shows it.
     for name, signal in sources.items():
         share = float(signal.square().sum() / waveform.square().sum().clamp_min(1e-10))
         writer.add_scalar(f"share of the song's energy/{name}", share, step)
 
 
 def picture(spectrogram: Tensor, sample_rate: int) -> Tensor:
-    """A spectrogram as an image: complex `[channels, bins, frames]` to `[3, height, frames]` in [0, 1].
+    """Draw a spectrogram as an image: complex `[channels, bins, frames]` to `[3, height, frames]` in [0, 1].
 
-    Height is mel frequency, upwards; brightness spans the 80 dB below full scale.
+    The height is mel frequency, rising upwards; brightness spans the 80 dB below full scale.
     """
     import librosa
     from matplotlib import colormaps
@@ -179,20 +179,20 @@ def picture(spectrogram: Tensor, sample_rate: int) -> Tensor:
 
 
 def describe_music(batches: Batches, validated: Sequence[StoredTrack]) -> str:
-    """The numbers of songs of a run, in words."""
+    """Numbers of songs in a run, in words."""
     labelled, unlabelled = batches.pools.counts()
     return f"{labelled} labelled, {unlabelled} unlabelled, {len(validated)} to validate on"
 
 
 def describe_network(config: Config, network: MaskingNetwork, dtype: torch.dtype) -> str:
-    """What a run trains, in words."""
+    """Targets, size, device and precision of the network, in words."""
     parameters = sum(parameter.numel() for parameter in network.parameters())
     precision = "bf16" if dtype == torch.bfloat16 else "fp32"
     return f"{', '.join(config.targets)}; {parameters:,} parameters; on {network.device} in {precision}"
 
 
 def warnings_about(config: Config, batches: Batches, validated: Sequence[StoredTrack]) -> list[str]:
-    """What is likely to be a mistake, a sentence each."""
+    """Likely mistakes in the settings, a sentence each."""
     labelled, warnings = batches.pools.counts()[0], []
     if config.losses.supervised and not batches.supervised:
         warnings.append(
@@ -212,13 +212,13 @@ def warnings_about(config: Config, batches: Batches, validated: Sequence[StoredT
 
 
 def shared_artists(batches: Batches, validated: Sequence[StoredTrack]) -> list[str]:
-    """Artists of both training and validation songs: validation then rewards a network that knows the singer."""
+    """Artists in both training and validation songs, where validation rewards knowing the singer."""
     trained = {artist_of(signal.track.song) for signal in batches.pools.signals(batches.config.targets)}
     return sorted(trained & {artist_of(track.song) for track in validated})
 
 
 def describe_result(output: Path, network: str, finished_before: bool = False) -> str:
-    """What a run has made, in words: read from the weights themselves."""
+    """The result of a run in words, read from its weights file."""
     facts = load_weights(output / BEST, network=network).provenance
     scores: Mapping[str, float] = facts.get("validation_sdr") or {}
     sdr, step = "".join(f", {source} {value:.2f} dB" for source, value in scores.items()), facts.get("step")

@@ -1,8 +1,8 @@
-"""The loss terms of a training step, and the objective that computes those with a weight.
+"""The loss terms of a training step, and the objective that computes them.
 
-Labelled music is compared in decibels. Unlabelled music learns by `exchange` or by the terms of the paper (`paper.py`).
-All signals are complex `[batch, 2 channels, bins, frames]`, all terms `[]`. Under DDP each is a share of one mean over
-the examples of all processes, so that the average of the processes' gradients is the gradient of the whole batch.
+Labelled music is compared in decibels. Unlabelled music is trained with `exchange` or with the terms of `paper.py`. All
+signals are complex `[batch, 2 channels, bins, frames]`, all terms `[]`. Under DDP each term is a process's share of one
+mean over all processes, so that the averaged gradients equal the gradient of the whole batch.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from separation.training.config import DataSettings, LossWeights
 from separation.training.paper import Discriminators, Estimates, paper_terms
 
 ERROR_FLOOR = 1e-3
-"""Error energy relative to the mixture below which improvement hardly counts: -30 dB."""
+"""Error energy, relative to the mixture, below which improvement hardly counts: -30 dB."""
 
 
 def error_level(estimate: Tensor, reference: Tensor, mixture: Tensor, floor: Tensor | float = ERROR_FLOOR) -> Tensor:
-    """Energy of the error relative to that of the mixture, in dB: complex `[..., 2 channels, bins, frames]` to `[...]`.
+    """Error energy relative to the mixture, in dB: complex `[..., 2 channels, bins, frames]` to `[...]`.
 
-    Its mean is the negative SDR, up to a constant and a soft floor that keeps it finite where a source is silent
-    (Wisdom et al., "What's all the fuss about free universal sound separation data?", ICASSP 2021). Unlike an L1 loss
-    its optimum is a mask of the expected share, not of the likelier side.
+    Its mean is the negative SDR, up to a constant and a soft floor that keeps it finite where a source is silent:
+    Wisdom et al., "What's all the fuss about free universal sound separation data?", ICASSP 2021. Its optimal mask is
+    the expected share of the source; that of an L1 loss is the likelier extreme.
 
-    `floor`, `[...]`, is a share of the mixture's energy. For pseudo-labels it must be as high as their own error: a
-    network soon reproduces them with errors so small that in dB they outweigh all that true labels have to say.
+    `floor`, `[...]`, is a fraction of the mixture's energy. For pseudo-labels it must be as high as their own error: a
+    network soon reproduces them with errors so small that in dB they outweigh the true labels.
     """
     return 10 * torch.log10(_energy(estimate - reference) / (_energy(mixture) + 1e-8) + floor)
 
@@ -37,10 +37,10 @@ def _energy(spectrogram: Tensor) -> Tensor:
 
 
 def mean_of_labelled(levels: Tensor, labelled: Tensor) -> Tensor:
-    """This process's share of the mean of `levels` over what is `labelled` (1, else 0) in all processes, `[]`.
+    """This process's share of the mean of `levels` over all entries with `labelled` 1 in all processes, `[]`.
 
-    Processes may have different numbers of labels, and a mean of means is not the mean: each divides its sum by the
-    average number, and the average of all is then the sum over all divided by the number of all.
+    Processes may hold different numbers of labels, and a mean of means is not the mean. Each process divides its sum by
+    the average number of labels, so that averaging over processes gives the mean over all labels.
     """
     count = labelled.sum()
     if distributed.is_initialized():
@@ -50,20 +50,20 @@ def mean_of_labelled(levels: Tensor, labelled: Tensor) -> Tensor:
 
 
 def exchange(target_of_sum: Tensor, mixture: Tensor, rest: Tensor) -> Tensor:
-    """|t - (b - a)|^2 / |b + a|^2 for what is taken out of b + a: t is, on average, as much as b is more than a.
+    """|t - (b - a)|^2 / |b + a|^2, where t is the target taken out of b + a, b a mixture and a another song's rest.
 
-    The rest of b and the rest a of another song may be exchanged without anyone noticing: given their sum, each has the
-    same expectation. So b - a, the target plus the difference of two rests, has the expectation of the target, which
-    least squares over many pairs finds: separation learned without a target, and without an adversary. It takes
-    mixtures and rests of the same kind of music, at the same levels (Moran et al., "Noisier2Noise: Learning to denoise
-    from unpaired noisy data", CVPR 2020). Only squares have this property.
+    The rest of b and the rest a are exchangeable: given their sum, both have the same expectation. So b - a, the target
+    plus the difference of two rests, has the expectation of the target, and least squares over many pairs finds it.
+    This trains separation without a target and without an adversary: Moran et al., "Noisier2Noise: Learning to denoise
+    from unpaired noisy data", CVPR 2020. It requires squares, and mixtures and rests of the same kind of music at the
+    same levels.
     """
     error = _energy(target_of_sum - (mixture - rest))
     return (error / (_energy(mixture + rest) + 1e-8)).mean()
 
 
 class GeneratorObjective(nn.Module):
-    """The losses of the network on a batch: one module with one forward pass per step, as DDP needs."""
+    """Losses of the network on a batch, as one module with one forward pass per step, which DDP requires."""
 
     def __init__(
         self, network: MaskingNetwork, weights: LossWeights, pseudo_label_floor: float = DataSettings.pseudo_label_floor
@@ -75,7 +75,7 @@ class GeneratorObjective(nn.Module):
     def forward(
         self, batch: Batch, discriminators: Discriminators | None = None
     ) -> tuple[dict[str, Tensor], Estimates | None]:
-        """Named losses, and the estimates that the discriminators have to judge, if any.
+        """Return named losses, and the estimates for the discriminators to judge, if any.
 
         `discriminators` is None at steps without adversarial terms.
         """

@@ -1,7 +1,7 @@
-"""Updates of the network's weights: Muon for its hidden layers, AdamW for all else.
+"""Optimizers of the network: Muon for its hidden layers, AdamW for everything else.
 
-Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024: momentum made orthogonal, so that a
-layer learns in all directions alike. With few songs and short runs it needs half the steps of AdamW.
+Muon orthogonalises the momentum, so that a layer learns equally in all directions: Jordan et al., "Muon: An optimizer
+for hidden layers in neural networks", 2024. With few songs and short runs it needs half the steps of AdamW.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from separation.training.config import ScheduleSettings
 
 
 class Muon(Optimizer):
-    """Steps of matrices along their orthogonalised momentum, as large as AdamW's: one learning rate serves both.
+    """Moves matrices along their orthogonalised momentum, in steps as large as AdamW's: one learning rate serves both.
 
-    `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, except for the precision: that of torch 2.9 to 2.14 always
+    As `torch.optim.Muon` with `adjust_lr_fn="match_rms_adamw"`, except for the precision: torch 2.9 to 2.14 always
     computes in bf16, which takes ten times as long as fp32 on a CPU that emulates it.
     """
 
@@ -43,11 +43,11 @@ class Muon(Optimizer):
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     alike.setdefault(matrix.shape, []).append(matrix)
-            for matrices in alike.values():  # together: a GPU would spend most of its time on starting each alone
+            for matrices in alike.values():  # batched: one at a time, launches would dominate on a GPU
                 self._step(matrices, group)
 
     def _step(self, matrices: list[Tensor], group: dict[str, Any]) -> None:
-        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]  # all of them
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]  # `step` passes no others
         for matrix in matrices:
             if not self.state[matrix]:
                 self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
@@ -60,9 +60,9 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Matrices `[matrices, rows, columns]` with their singular values brought near 1, by Newton-Schulz iterations.
+    """Bring the singular values of matrices `[matrices, rows, columns]` near 1, by Newton-Schulz iterations.
 
-    They end between 0.7 and 1.2: the coefficients, those of Muon's authors, raise small ones fast.
+    They end between 0.7 and 1.2: the coefficients, chosen by Muon's authors, raise small ones fast.
     """
     upright = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if upright else matrices
@@ -79,7 +79,7 @@ class GeneratorOptimizer:
     def __init__(self, generator: nn.Module, schedule: ScheduleSettings, dtype: torch.dtype = torch.float32):
         kernels = hidden_kernels(generator)
         others = [parameter for parameter in generator.parameters() if parameter not in set(kernels)]
-        # Muon takes matrices alone: these share the kernels' memory, with a row for every first index of a kernel.
+        # Muon takes only matrices: these are views of the kernels, with a row for each index of the first axis.
         self.matrices = [(kernel, kernel.detach().flatten(1)) for kernel in kernels]
         assert all(kernel.data_ptr() == matrix.data_ptr() for kernel, matrix in self.matrices), "a kernel was copied"
         rate, decay = schedule.learning_rate, schedule.weight_decay
@@ -109,9 +109,9 @@ class GeneratorOptimizer:
 
 
 def hidden_kernels(generator: nn.Module) -> list[Parameter]:
-    """Weights of the layers between the first and the last: convolutions and matrices, neither biases nor scales.
+    """Weights of the layers between the first and the last: convolutions and matrices, without biases and scales.
 
-    The first and last layers of a network that does not call them `inlet` and `outlet` are those it defines so.
+    In a network without layers called `inlet` and `outlet`, the first and the last kernel are left out instead.
     """
     kernels = [parameter for parameter in generator.parameters() if parameter.dim() > 1 and parameter[0].numel() > 1]
     inlet, outlet = (getattr(generator, name, None) for name in ("inlet", "outlet"))
@@ -122,7 +122,7 @@ def hidden_kernels(generator: nn.Module) -> list[Parameter]:
 
 
 def learning_rate_factor(step: int, schedule: ScheduleSettings, minutes: float = 0) -> float:
-    """What the learning rate is multiplied by at a step, or after so many minutes: a warm-up, then the decay."""
+    """Factor on the learning rate at a step, or after `minutes` of the run: a warm-up, then the decay."""
     warmup = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
     if schedule.decay == "cosine":
         done = min(1.0, max(step / schedule.steps, minutes / schedule.minutes if schedule.minutes else 0))

@@ -1,9 +1,9 @@
-"""The terms of the paper and its two adversaries: Michelashvili, Benaim and Wolf, "Semi-supervised monaural singing
+"""The paper's loss terms and two discriminators: Michelashvili, Benaim and Wolf, "Semi-supervised monaural singing
 voice separation with a masking network trained on synthetic mixtures", ICASSP 2019.
 
-b is a mixture, a is a rest (music without the target) of another song, g(x) is the rest that the network leaves of x
-and x - g(x) the target that it takes out. m = (b - g(b)) + a is the synthetic mixture. Masks multiply complex
-spectrograms, so these sums and differences are exact. All signals are complex `[batch, 2 channels, bins, frames]`.
+b is a mixture, and a is a rest, music without the target, of another song. g(x) is the network's estimate of the rest
+of x, and x - g(x) that of the target. m = (b - g(b)) + a is the synthetic mixture. Masks multiply complex spectrograms,
+so these sums and differences are exact. All signals are complex `[batch, 2 channels, bins, frames]`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from separation.training.config import DiscriminatorSettings, LossWeights
 
 @dataclass
 class Estimates:
-    """What the discriminators have to judge: estimates out of unlabelled music, without gradient."""
+    """Estimates from unlabelled music for the discriminators to judge, without gradient."""
 
     rest: Tensor
     remix: Tensor
@@ -33,12 +33,12 @@ def l1(estimate: Tensor, reference: Tensor) -> Tensor:
 
 
 def adversarial(judgements: Sequence[Tensor]) -> Tensor:
-    """Least-squares GAN, the generator's side: estimates should be judged real (1), at every scale."""
+    """Generator loss of a least-squares GAN: estimates should be judged real, 1, at every scale."""
     return torch.stack([(judgement.float() - 1).square().mean() for judgement in judgements]).mean()
 
 
 def discrimination(real: Sequence[Tensor], estimated: Sequence[Tensor]) -> Tensor:
-    """Least-squares GAN, the discriminator's side: real music should be judged 1 and estimates 0, at every scale."""
+    """Discriminator loss of a least-squares GAN: real music should be judged 1, estimates 0, at every scale."""
     scales = [
         (judged_real.float() - 1).square().mean() + judged_estimate.float().square().mean()
         for judged_real, judged_estimate in zip(real, estimated, strict=True)
@@ -52,9 +52,9 @@ def paper_terms(
     weights: LossWeights,
     discriminators: Discriminators | None = None,
 ) -> tuple[dict[str, Tensor], Estimates]:
-    """The paper's terms that have a weight, each `[]`; those of the adversaries where `discriminators` are given.
+    """Compute the paper's terms, each `[]`, the adversarial ones if `discriminators` are given, and the estimates.
 
-    `take_out` gives x - g(x) for the target of the batch.
+    Passes that only terms of weight 0 would need are skipped. `take_out` gives x - g(x) for the target of the batch.
     """
     mixture, rest = batch["mixtures"], batch["rests"]
     given = [mixture, rest] if weights.identity else [mixture]
@@ -68,7 +68,7 @@ def paper_terms(
 
     terms = {}
     if rest_target:
-        terms["identity"] = l1(rest - rest_target[0], rest)  # |g(a) - a|: a rest is left alone
+        terms["identity"] = l1(rest - rest_target[0], rest)  # |g(a) - a|: a rest stays as it is
     if "rest" in taken:
         terms["idempotence"] = l1(rest_estimate - taken["rest"], rest_estimate)  # |g(g(b)) - g(b)|
     if "remix" in taken:
@@ -81,7 +81,7 @@ def paper_terms(
 
 
 class Discriminators(nn.Module):
-    """The two adversaries: is this a real rest, for each of the targets, and is this a real mixture?"""
+    """The paper's two discriminators: one judges rests, for each target, the other judges mixtures."""
 
     def __init__(self, targets: int, settings: DiscriminatorSettings):
         super().__init__()
@@ -89,7 +89,7 @@ class Discriminators(nn.Module):
         self.mixture = Discriminator(targets=1, widths=settings.widths, scales=settings.scales)
 
     def forward(self, batch: Batch, estimates: Estimates) -> dict[str, Tensor]:
-        """Their own losses, each `[]`, on real music and on estimates."""
+        """Losses of both discriminators, each `[]`, on real music and on estimates."""
         index = int(batch["target"])
         rests = self.rest(compress(torch.cat([batch["rests"], estimates.rest])), index)
         mixtures = self.mixture(compress(torch.cat([batch["mixtures"], estimates.remix])), 0)

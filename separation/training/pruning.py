@@ -1,8 +1,8 @@
-"""A narrower U-Net out of a trained one: each level keeps the channels that the estimates depend on most.
+"""Prune a trained U-Net to a narrower one: each level keeps the channels that the estimates depend on most.
 
-How much they depend on a channel is, to first order, its values times the gradient of the estimates there, squared and
-summed over some music (Molchanov et al., "Importance estimation for neural network pruning", CVPR 2019). The estimates
-are seen through a random projection, which weighs all their bins alike.
+The importance of a channel is, to first order, its values times the gradient of the estimates there, squared and summed
+over some music: Molchanov et al., "Importance estimation for neural network pruning", CVPR 2019. The gradient is that
+of a random projection of the estimates, which weighs all bins alike.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from separation.models.unet import Block, UNet
 from separation.training.batches import Batch, mixtures_in
 
 Channels = int | str
-"""The channels of a level, which all its blocks share, by its number; or those within a block, by the block's name."""
+"""The channels of a level, shared by all its blocks, by number; or those inside a block, by the block's name."""
 
 
 def narrowed(network: MaskingNetwork, widths: Sequence[int], batches: Iterable[Batch]) -> dict[str, Tensor]:
-    """The state of `network`, a U-Net, with the `widths` most important channels of each level left, from the top down.
+    """State of `network`, a U-Net, pruned to the `widths` most important channels of each level, from the top down.
 
     Importance is measured on the mixtures of `batches`.
     """
@@ -41,7 +41,7 @@ def narrowed(network: MaskingNetwork, widths: Sequence[int], batches: Iterable[B
 
 
 def importance(network: MaskingNetwork, unet: UNet, batches: Iterable[Batch]) -> dict[Channels, Tensor]:
-    """How much the estimates depend on each channel: `[channels]`, for each level and for within each block."""
+    """Importance of each channel to the estimates: `[channels]`, per level and for the inside of each block."""
     found: dict[Channels, Tensor] = {}
 
     def watch(channels: Channels, module: nn.Module, inputs: object, output: Tensor) -> None:
@@ -61,7 +61,7 @@ def importance(network: MaskingNetwork, unet: UNet, batches: Iterable[Batch]) ->
 
 
 def places(unet: UNet) -> Iterator[tuple[Channels, nn.Module]]:
-    """The modules whose outputs are the channels of a level, or of the inside of a block."""
+    """Modules whose outputs are the channels of a level, or those inside a block."""
     last = len(unet.down)
     yield 0, unet.inlet
     for level, (down, up) in enumerate(zip(unet.down, unet.up, strict=True)):
@@ -74,7 +74,7 @@ def places(unet: UNet) -> Iterator[tuple[Channels, nn.Module]]:
 
 
 def channel_axes(name: list[str], last: int) -> list[Channels]:
-    """What channels the first axes of a tensor of the U-Net stand for; further axes stand for something else.
+    """Channels that the first axes of a U-Net tensor stand for; further axes hold no channels.
 
     >>> channel_axes("down.1.weight".split("."), last=3)
     [2, 1]
@@ -100,5 +100,5 @@ def channel_axes(name: list[str], last: int) -> list[Channels]:
 
 
 def _level(block: list[str], last: int) -> int:
-    """The level that a block belongs to, by its name."""
+    """The level that a block belongs to, from its name."""
     return last if block[0] == "bottom" else int(block[1])

@@ -1,4 +1,4 @@
-"""Where the sources of examples come from: every stored song, by the stems it has and the labels that may be used."""
+"""Pools of sources for examples: every stored song, by its stems and by the labels that may be used."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from separation.training.config import DataSettings
 from separation.training.validation import hold_out, seeded
 
 LEVELS = {MIXTURE: -17, "vocals": -22, "drums": -24, "bass": -24, "other": -23, ACCOMPANIMENT: -19}
-"""Level in training of a song, and of a part that comes without its song, in dB of full scale: medians of MUSDB18."""
+"""Training level of a song, or of a part without its song, in dB of full scale: medians of MUSDB18."""
 
 SILENT = -80
 """Level in dB of full scale below which a signal is not amplified."""
 
 
 def levelled(signal: Signal) -> Signal:
-    """The signal at the level of MUSDB18, so that the mastering of a collection does not tell its music.
+    """The signal at the level of MUSDB18, so that its mastering does not reveal which collection it comes from.
 
     The parts of a song keep their balance.
     """
@@ -33,9 +33,9 @@ def levelled(signal: Signal) -> Signal:
 
 
 class SourcePool:
-    """Signals to draw from: a store by its share, then a song, then a variant of it, each with equal chances.
+    """Signals to draw: a store in proportion to its share, then a song, then a variant of it, both uniformly.
 
-    So a long album or a folder of many short takes weighs no more than its share. All signals are levelled.
+    A large collection or many short takes thus weigh no more than their store's share. All signals are levelled.
     """
 
     def __init__(self, shares: Mapping[str, float]):
@@ -67,12 +67,12 @@ class SourcePool:
 
 @dataclass
 class SourcePools:
-    """What the training songs of all stores give.
+    """What the training songs of all stores offer.
 
-    `whole` holds the songs with true stems for every target and the rest, `pseudo_labelled` those whose stems are
-    estimates, which no other pool takes for true. `targets` and `rests` hold what may be remixed, `mixtures` and
-    `rests_without` what the terms for unlabelled music take: mixtures, and music that lacks one of the targets.
-    `held_out` are the tracks that `data.valid` keeps for validation.
+    `whole` holds songs with true stems for every target and the rest, `pseudo_labelled` songs with estimated stems,
+    which no other pool treats as true. `targets` and `rests` hold material for remixes, `mixtures` and `rests_without`
+    material for the terms for unlabelled music: mixtures, and music that lacks one of the targets. `held_out` lists the
+    tracks that `data.valid` reserves for validation.
     """
 
     whole: SourcePool
@@ -85,7 +85,7 @@ class SourcePools:
     held_out: list[StoredTrack] = field(default_factory=list)
 
     def signals(self, targets: Sequence[str]) -> Iterator[Signal]:
-        """All signals that examples are made of, some of them several times."""
+        """All signals that examples are made of, some of them more than once."""
         for pool in (*self.targets.values(), self.rests, self.mixtures, *self.rests_without.values()):
             yield from pool.signals()
         for pool in (self.whole, self.pseudo_labelled):
@@ -93,17 +93,17 @@ class SourcePools:
                 yield from shares_of(signal.track, targets)
 
     def counts(self) -> tuple[int, int]:
-        """The number of songs with an isolated target, and of the others."""
+        """Numbers of songs with an isolated target and of all others."""
         labelled = set().union(*(pool.songs for pool in self.targets.values()))
         pools = (self.rests, self.mixtures, *self.rests_without.values())
         return len(labelled), len(set().union(*(pool.songs for pool in pools)) - labelled)
 
 
 def open_pools(targets: Sequence[str], data: DataSettings, spectral: SpectralSettings, bandwidth: float) -> SourcePools:
-    """Sort the training songs of the stores in `data` by what they give.
+    """Sort the training songs of `data.stores` into pools.
 
-    Unlabelled music has no mask for bins that its files cannot hold: tracks whose bandwidth in hertz is below
-    `bandwidth` are used with labels only. Raises `UserError` as `training_tracks` and `hold_out` do.
+    Tracks whose bandwidth in hertz is below `bandwidth` are used only with labels, because examples of unlabelled music
+    are not band-limited. Raises `UserError` as `training_tracks` and `hold_out` do.
     """
     tracks = list(training_tracks(data, spectral))
     excluded, held_out = hold_out([track for _, track in tracks], targets, data)
@@ -131,9 +131,9 @@ def open_pools(targets: Sequence[str], data: DataSettings, spectral: SpectralSet
 
 
 def training_tracks(data: DataSettings, spectral: SpectralSettings) -> Iterator[tuple[str, StoredTrack]]:
-    """The tracks that crops may be taken from, each with its store.
+    """Yield the tracks long enough for a crop, each with its store.
 
-    Raises `UserError` when a store is missing or damaged, has another STFT, or has no song of a crop's length.
+    Raises `UserError` when a store is missing or damaged, has another STFT, or has no song as long as a crop.
     """
     for folder in data.stores:
         tracks = Store(Path(folder), spectral).tracks("train")
@@ -150,7 +150,7 @@ def training_tracks(data: DataSettings, spectral: SpectralSettings) -> Iterator[
 
 
 def _add_labelled(pools: SourcePools, store: str, track: StoredTrack, targets: Sequence[str], wide: bool) -> None:
-    """A song whose stems may be used; it serves as unlabelled music as well if it is `wide` in frequency."""
+    """Add a song whose stems may be used. If it is `wide` in frequency, it also serves as unlabelled music."""
     isolated = [target_of(track, target) for target in targets]
     rest = rest_of(track, targets)
     for target, signal in zip(targets, isolated, strict=True):
@@ -162,7 +162,7 @@ def _add_labelled(pools: SourcePools, store: str, track: StoredTrack, targets: S
         pools.whole.add(store, isolated[0])
     if not wide:
         return
-    # Music that is known to lack the targets is no mixture, even where it comes as one.
+    # Music known to lack the targets is not a mixture, even if it is stored as one.
     if (mixture := mixture_of(track)) and (any(isolated) or not rest):
         pools.mixtures.add(store, mixture)
     _add_rests_without(pools, store, track, targets)
@@ -171,7 +171,7 @@ def _add_labelled(pools: SourcePools, store: str, track: StoredTrack, targets: S
 def _add_pseudo_labelled(
     pools: SourcePools, store: str, track: StoredTrack, targets: Sequence[str], shortest: int, wide: bool
 ) -> None:
-    """A song with pseudo-labels: also unlabelled music, and a true rest where a target is silent."""
+    """Add a song with pseudo-labels: also as unlabelled music, and as a true rest where targets are silent."""
     estimate, mixture = target_of(track, targets[0]), mixture_of(track)
     if estimate and _is_whole(track, targets):
         pools.pseudo_labelled.add(store, estimate)
@@ -188,7 +188,7 @@ def _add_pseudo_labelled(
 def _add_unlabelled(
     pools: SourcePools, store: str, track: StoredTrack, targets: Sequence[str], data: DataSettings, wide: bool
 ) -> None:
-    """A song whose labels may not be used gives its mixture or its rests, never both, and never its targets."""
+    """Add a song whose labels may not be used: its mixture or its rests, never both, and never its targets."""
     if data.remaining == "drop" or not wide:
         return
     if data.remaining == "split" and int(seeded(track.song, data.labelled_seed + 1), 16) % 2:

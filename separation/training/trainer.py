@@ -1,4 +1,4 @@
-"""One training step, and the loop around it."""
+"""The training step, and the loop around it."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from separation.training.validation import fit_temperature, mean_of, medians, va
 
 
 class Trainer:
-    """A training run in the folder `output`: `last.pt` to resume it, `best.safetensors` to separate with.
+    """A training run in the folder `output`: `last.pt` to resume from, `best.safetensors` to separate with.
 
-    Under torchrun every process has a trainer, and they divide each batch among them.
+    Under torchrun every process has its own trainer and takes its share of each batch.
 
-    Raises `UserError` when the music, the weights or a stopped run do not fit the config. Writes nothing yet.
+    Raises `UserError` when the music, the weights or a stopped run do not fit the config. Only `run` writes files.
     """
 
     def __init__(self, config: Config, output: Path, device: torch.device, resume: bool = False):
@@ -51,7 +51,7 @@ class Trainer:
         self.dtype = choose_precision(self.schedule.precision, device)
         self.rank, self.processes = processes()
         self.step, self.best, self.minutes = 0, -math.inf, 0.0
-        self.validated = -1  # the last step whose validation is done
+        self.validated = -1  # the last validated step
         self.in_step = False
         self.origin = ""  # which weights it starts from, in words
         if output.exists() and not output.is_dir():
@@ -72,7 +72,7 @@ class Trainer:
             self.network, multi_avg_fn=get_ema_multi_avg_fn(self.schedule.average), use_buffers=True
         )
         self.optimizer = GeneratorOptimizer(self.network.generator, self.schedule, self.dtype)
-        # What a run is resumed with.
+        # What `last.pt` saves and a resumed run restores.
         self.parts: dict[str, Any] = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
         self.discriminators = None
         if config.losses.adversarial:
@@ -103,7 +103,7 @@ class Trainer:
             self.network.generator.compile()
 
     def describe(self) -> str:
-        """What the run has found and will do, a line each, and what is amiss."""
+        """Songs, network, initial weights and steps of the run, one line each, then warnings."""
         lines = [
             f"songs: {describe_music(self.batches, self.songs)}",
             f"network: {describe_network(self.config, self.network, self.dtype)}",
@@ -113,7 +113,7 @@ class Trainer:
         return "\n".join(lines + [f"warning: {w}" for w in warnings_about(self.config, self.batches, self.songs)])
 
     def describe_result(self) -> str:
-        """What the run has made, in words."""
+        """The result of the run, in words."""
         return describe_result(self.output, self.config.network, self.finished_before)
 
     @property
@@ -123,13 +123,13 @@ class Trainer:
 
     @property
     def is_over(self) -> bool:
-        """Whether the last step is done, or the time is up."""
+        """Whether the last step is done or the time is up."""
         return self.step == self.schedule.steps or self.minutes >= (self.schedule.minutes or math.inf)
 
     def run(self) -> None:
-        """Train to the end. A signal to stop leaves a state to resume from, whenever it comes.
+        """Train to the end. A stop signal at any time leaves a state to resume from.
 
-        Raises `UserError` when a loss is not finite, or music cannot be read any more.
+        Raises `UserError` when a loss is not finite, or when music can no longer be read.
         """
         try:
             self.output.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ class Trainer:
 
     def _run(self, log: RunLog | None) -> None:
         bar = tqdm(total=self.schedule.steps, initial=self.step, disable=not log, dynamic_ncols=True, unit="step")
-        shown: dict[str, str] = {}  # the latest value of each loss: not every step has them all
+        shown: dict[str, str] = {}  # the latest value of each loss: not every step has all of them
         finish = self.resident.finish if self.resident else None
         batches = load(self.batches, self.schedule.steps if self.is_over else self.step, self.device, finish)
         with bar, closing(batches):
@@ -164,7 +164,7 @@ class Trainer:
                     if self.schedule.minutes:
                         self.minutes = clock.minutes()
                     stopping = over_processes(float(bool(stops)), self.device) > 0
-                if stopping:  # another process has been told to
+                if stopping:  # perhaps only another process received the signal
                     raise Stopped(signal.SIGTERM)
                 bar.update()
                 shown |= {name: f"{value:.3g}" for name, value in terms.items()}
@@ -181,13 +181,13 @@ class Trainer:
                 self._finish(log, bar)
 
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """Update the network, then the discriminators, on one batch; the losses by name, as means over processes."""
+        """Update the network, then the discriminators, on one batch. Returns the losses, averaged over processes."""
         self._set_learning_rate()
-        # Dropout depends on the seed and the step alone, so that a resumed run goes on as it would have.
+        # Dropout depends only on seed, step and rank, so that a resumed run continues as it would have.
         torch.manual_seed((self.config.seed + self.step * self.processes + self.rank) % 2**63)
         adversarial = "mixtures" in batch and self.config.adversarial_at(self.step)
 
-        # The network. Its gradient passes through the discriminators, which stand still meanwhile.
+        # The network. Its gradient passes through the discriminators, which are frozen meanwhile.
         discriminators = self.discriminators if adversarial else None
         if discriminators:
             discriminators.requires_grad_(False)
@@ -214,13 +214,13 @@ class Trainer:
         return values
 
     def first_batches(self) -> Iterator[Batch]:
-        """The first 16 batches that have all that batches can have, of all processes together."""
+        """Yield up to 16 early batches with every part that a batch can have, undivided between processes."""
         whole, every = Batches(self.config, self.pools, plan=self.batches.plan), self.schedule.unlabelled_every
         for step in range(0, min(16 * every, len(whole)), every):
             yield self.resident.finish(whole[step]) if self.resident else whole[step]
 
     def _trial(self, dtype: torch.dtype) -> list[Tensor]:
-        """What the network estimates of one example when it computes in `dtype`, and the gradient of that."""
+        """Estimates of the network for one example when it computes in `dtype`, and the gradient."""
         mixture = mixtures_in(next(self.first_batches()))[:1].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             estimates = self.network.eval()(mixture)
@@ -230,7 +230,7 @@ class Trainer:
         return [estimates.detach(), torch.cat(gradients)]
 
     def _distributed(self, module: nn.Module) -> nn.Module:
-        """The module, with its gradients averaged over the processes of torchrun, if there are several."""
+        """Wrap a module in DDP if torchrun started several processes."""
         return DistributedDataParallel(module) if self.processes > 1 else module
 
     def _precision(self) -> torch.autocast:
@@ -244,7 +244,7 @@ class Trainer:
                 group["lr"] = self.config.discriminator.learning_rate * factor
 
     def _values(self, terms: dict[str, Tensor]) -> dict[str, float]:
-        """The values of named losses, as means over processes. Raises `UserError` naming one that is not finite."""
+        """Values of named losses, averaged over processes. Raises `UserError` naming one that is not finite."""
         stacked = torch.stack([term.detach().float() for term in terms.values()])
         if self.processes > 1:
             distributed.all_reduce(stacked)
@@ -263,19 +263,19 @@ class Trainer:
     def _validation_is_due(self) -> bool:
         if self.validated == self.step:
             return False
-        if self.step == 0:  # the best will be no worse than the weights that the run starts from
+        if self.step == 0:  # so that the best weights are no worse than the initial ones
             return bool(self.config.weights)
         return self.step % self.schedule.validate_every == 0 or self.is_over
 
     def _validate(self, log: RunLog, bar: tqdm) -> dict[str, str]:
-        """Score the averaged weights on the validation songs, and keep the best; the scores in words."""
+        """Score the averaged weights on the validation songs, save them if best, and return the scores in words."""
         network = (self.averaged if self.schedule.average else self.network).eval()
         songs = validate(
             network, self.songs, lambda n: bar.set_description(f"validation, song {n + 1}/{len(self.songs)}")
         )
         bar.set_description("")
         scores, mean = medians(songs), mean_of(self.config.targets, songs)
-        merit = self.step if mean is None else mean  # with nothing to compare, the latest is the best
+        merit = self.step if mean is None else mean  # without scores, the latest weights are the best
         with stops_deferred():
             if merit > self.best:
                 self._save(network, step=self.step, validation_sdr=scores)
@@ -286,8 +286,8 @@ class Trainer:
         return {source: f"{value:.2f} dB" for source, value in scores.items()}
 
     def _finish(self, log: RunLog, bar: tqdm) -> None:
-        """Fit the temperature of the best weights: once, however often the end is resumed."""
-        if self.best == -math.inf:  # the best weights were removed
+        """Fit the temperature of the best weights, once, however often a finished run is resumed."""
+        if self.best == -math.inf:  # the best weights were deleted
             self._validate(log, bar)
         best = load_weights(self.output / BEST, self.device, self.config.network)
         facts = {name: value for name, value in best.provenance.items() if name != "config"}
@@ -321,7 +321,7 @@ class Trainer:
 
 
 class Clock:
-    """Minutes that a run has taken, over all its sessions; the same in all processes of torchrun."""
+    """Minutes that a run has taken over all its sessions, the same in all torchrun processes."""
 
     def __init__(self, minutes: float, device: torch.device):
         self.start, self.device = time.monotonic() - 60 * minutes, device
@@ -332,15 +332,15 @@ class Clock:
 
 @contextmanager
 def stops_deferred() -> Iterator[list[int]]:
-    """Hold signals that stop the program until the end of the block, so that no half-made step is saved.
+    """Defer stop signals to the end of the block, so that no half-finished step is saved.
 
-    Yields the signals that have come so far.
+    Yields the signals received so far.
     """
     received: list[int] = []
     numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
     handlers = {number: signal.getsignal(number) for number in numbers}
     if threading.current_thread() is not threading.main_thread():
-        handlers = {}  # only the main thread receives signals
+        handlers = {}  # only the main thread can handle signals
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in handlers:
         signal.signal(number, lambda number, _: received.append(number))
@@ -354,7 +354,7 @@ def stops_deferred() -> Iterator[list[int]]:
 
 
 def over_processes(value: float, device: torch.device) -> float:
-    """The largest value among the processes of torchrun."""
+    """Largest value among the torchrun processes."""
     if processes()[1] == 1:
         return value
     largest = torch.tensor(value, device=device)
@@ -363,5 +363,5 @@ def over_processes(value: float, device: torch.device) -> float:
 
 
 def processes() -> tuple[int, int]:
-    """This process's rank and the number of processes; torchrun says so in the environment."""
+    """Rank of this process and number of processes, from the environment that torchrun sets."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

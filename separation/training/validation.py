@@ -1,4 +1,4 @@
-"""How good a network is during training: its validation songs, their SDR, and the temperature of its masks."""
+"""Validation during training: the validation songs, their SDR, and the temperature of the masks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from separation.stems import MIXTURE
 from separation.training.config import DataSettings
 
 Scores = dict[str, dict[str, float]]
-"""SDR in dB by song and source. Songs go by the folders of their tracks: two may have one name."""
+"""SDR in dB by song and source. Songs are keyed by track folder, because two may share a name."""
 
 
 def validation_tracks(stores: Iterable[str], spectral: SpectralSettings | None = None) -> list[StoredTrack]:
-    """The validation songs of the stores that have a mixture, and something else to compare with.
+    """Validation songs of the stores that have a mixture and at least one other part to compare with.
 
-    Raises `UserError` when one is damaged, or a store is missing or has another STFT.
+    Raises `UserError` when a song is damaged, or a store is missing or has another STFT.
     """
     found = []
     for store in (Store(Path(folder), spectral) for folder in stores):
@@ -38,20 +38,20 @@ def validation_tracks(stores: Iterable[str], spectral: SpectralSettings | None =
 
 
 def seeded(name: str, seed: int) -> str:
-    """A random key of a name that does not depend on other names, so that subsets are nested."""
+    """Random sort key of a name, independent of other names, so that subsets are nested."""
     return hashlib.sha256(f"{seed} {name}".encode()).hexdigest()
 
 
 def hold_out(
     tracks: Sequence[StoredTrack], targets: Sequence[str], data: DataSettings
 ) -> tuple[set[str], list[StoredTrack]]:
-    """The songs that `data.valid` excludes from training, and the tracks among them to validate on.
+    """Return the songs that `data.valid` excludes from training, and the tracks among them to validate on.
 
-    A number of songs is drawn by `labelled_seed`, artist by artist: all songs of these artists are excluded, and an
-    artist with more songs than are wanted stays in while others suffice. Songs with a target are validated on, at their
-    own speed.
+    A number of songs is drawn by `labelled_seed`, artist by artist, and all songs of these artists are excluded. An
+    artist with more songs than still wanted is skipped as long as others suffice. Songs with a target are validated on,
+    at their original speed.
 
-    Raises `UserError` when there are fewer such songs, or none of a name that `data.valid` lists.
+    Raises `UserError` when too few songs qualify, or when no song or artist has a name that `data.valid` lists.
     """
     scored = [
         track
@@ -95,7 +95,7 @@ def _drawn(candidates: set[str], songs: set[str], wanted: int, data: DataSetting
         if len(drawn) + len(artists[artist]) <= wanted:
             drawn |= {*artists[artist]}
     excluded = {artist_of(song) for song in drawn}
-    # Where a few artists have all songs, some of theirs are taken.
+    # If whole artists do not make up the number, take single songs of the others.
     drawn |= {*sorted(candidates - drawn, key=by_seed)[: wanted - len(drawn)]}
     return drawn | {song for song in songs if artist_of(song) in excluded}
 
@@ -103,9 +103,9 @@ def _drawn(candidates: set[str], songs: set[str], wanted: int, data: DataSetting
 def validate(
     network: MaskingNetwork, tracks: Sequence[StoredTrack], progress: Callable[[int], None] | None = None
 ) -> Scores:
-    """SDR of each source of each song; a source that a song lacks or that is silent has none.
+    """SDR of each source of each song, in dB, except for sources that a song lacks or that are silent.
 
-    `progress` is told the number of each song before it is separated.
+    `progress` is called with the index of each song before it is separated.
     """
     return scores_of(Separator(network), tracks, progress)
 
@@ -113,7 +113,7 @@ def validate(
 def scores_of(
     separator: Separator, tracks: Sequence[StoredTrack], progress: Callable[[int], None] | None = None
 ) -> Scores:
-    """The same, of a separator."""
+    """As `validate`, for a separator."""
     network, scores = separator.network, {}
     spectral = Spectral(network.settings)
     for number, track in enumerate(tracks):
@@ -137,15 +137,15 @@ def scores_of(
 
 
 def medians(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The median over songs of each source's SDR, in dB."""
+    """Median over songs of each source's SDR, in dB."""
     sources = {source: None for song in scores.values() for source in song}
     return {source: median(song[source] for song in scores.values() if source in song) for source in sources}
 
 
 def mean_of(targets: Sequence[str], scores: Mapping[str, Mapping[str, float]]) -> float | None:
-    """The mean SDR of the targets over all songs, in dB; None when no song has any of them.
+    """Mean SDR of the targets over all songs, in dB; None when no song has any of them.
 
-    This chooses the best step: medians over few songs vary several times as much.
+    It selects the best step: medians over few songs vary several times as much.
     """
     values = [song[target] for song in scores.values() for target in targets if target in song]
     return fmean(values) if values else None
@@ -159,9 +159,9 @@ def fit_temperature(
 ) -> tuple[float, Scores]:
     """Divide the network's logits by the temperature with the best mean SDR of its targets on `tracks`.
 
-    An L1 loss makes masks nearly binary, while SDR rewards masks that express uncertainty. Guo et al., "On calibration
-    of modern neural networks", ICML 2017. Returns the temperature and the scores with it; without anything to score the
-    network stays as it is.
+    An L1 loss makes masks nearly binary, while SDR rewards masks that express uncertainty: Guo et al., "On calibration
+    of modern neural networks", ICML 2017. Returns the temperature and its scores. If nothing can be scored, the
+    temperature nearest 1 is used.
     """
     tried, generator = {}, cast(Any, network.generator)
     for number, temperature in enumerate(temperatures):
