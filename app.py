@@ -1,4 +1,4 @@
-"""Step 4 in a browser: drop songs on a page and hear them come apart. Nothing leaves this machine."""
+"""Step 4 in a browser: drop songs on a page and hear their stems. Nothing leaves this machine."""
 
 from separation.runtime import run_script
 

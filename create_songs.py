@@ -1,4 +1,4 @@
-"""Step 4: songs become stems: `outputs/<song>/<stem>.wav`, as long as the song, and summing to it."""
+"""Step 4: separate songs into stems, `outputs/<song>/<stem>.wav`, as long as the song and summing to it."""
 
 from separation.runtime import run_script
 

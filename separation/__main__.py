@@ -1,4 +1,4 @@
-"""The installed commands, and `python -m separation` for those that have none of their own."""
+"""Entry points of the installed commands, and `python -m separation` for the commands that are not installed."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Trouble that the user can put right."""
+"""Errors that the user can fix."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Something the user can put right.
+    """An error that the user can fix.
 
     Args:
-        message: one sentence: what is wrong with what, and what to do.
+        message: one sentence that says what is wrong and what to do.
         code: a name for the kind of error that stays the same when the wording changes, such as `no_weights`.
     """
 
@@ -33,10 +33,10 @@ WRITE_ERRORS = {
     errno.EEXIST: ("not_a_folder", "a file is in the place of one of its folders: choose another folder"),
     errno.EISDIR: ("is_a_folder", "a folder is in its place: choose another name"),
 }
-"""What an error number means for who wants to write a file, and what to do about it."""
+"""Code and message for each `errno` of a failed write: the reason, and what to do about it."""
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """The sentence for a file or folder that the system does not let us write."""
+    """The `UserError` for a file or folder that cannot be written."""
     code, reason = WRITE_ERRORS.get(error.errno or 0, ("cannot_write", f"{error.strerror or error}"))
     return UserError(f"{path} cannot be written: {reason}.", code)

@@ -1,6 +1,6 @@
 """How files are named, found and written.
 
-A file is written under a temporary name beside its place and renamed when it is whole. Its writer holds a lock on it,
+A file is written under a temporary name in its target folder and renamed when complete. Its writer holds a lock on it,
 so another run can tell a partial file in use from one that a killed run left behind.
 """
 
@@ -23,15 +23,15 @@ if sys.platform != "win32":
     import fcntl
 
 PARTIAL = ".partial"
-"""Suffix of a file or folder until it is whole."""
+"""Suffix of a file or folder until it is complete."""
 
 HOST = re.sub(r"[^\w-]", "-", socket.gethostname(), flags=re.ASCII)[:40]
-"""This machine. Locks do not reach other machines on every network disk."""
+"""Name of this machine. On some network drives, locks are not visible to other machines."""
 
 PARTIAL_NAME = re.compile(rf"\.[0-9a-f]{{8}}\.([\w-]+){re.escape(PARTIAL)}", re.ASCII)
 
 ABANDONED_SECONDS = 24 * 60 * 60
-"""Where a lock tells nothing, a partial file that has not changed for this long is abandoned."""
+"""Where locks cannot tell, a partial file that has not changed for this long counts as abandoned."""
 
 SYSTEM_FOLDERS = frozenset(
     ("#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle", "__macosx", "lost+found",
@@ -41,14 +41,14 @@ SYSTEM_FOLDERS = frozenset(
 
 FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?=\.|$)", re.IGNORECASE)
-"""Characters and names that Windows and its file systems do not take."""
+"""Characters and names that Windows and its file systems do not allow."""
 
 _locks: dict[Path, int] = {}
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file that replaces `path` when the block ends without an error. Raises `UserError` when it cannot."""
+    """Yield a temporary file that replaces `path` if the block succeeds. Raises `UserError` if it cannot be written."""
     partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locking(folder: Path) -> Iterator[None]:
-    """Wait until no other process or thread is in a block that locks `folder`, where folders can be locked."""
+    """Wait until no other process or thread holds the lock of `folder`, then hold it; where locks are supported."""
     lock = _lock(folder, wait=True)
     try:
         yield
@@ -74,12 +74,12 @@ def locking(folder: Path) -> Iterator[None]:
 
 
 def make_partial(folder: Path, as_folder: bool = False) -> Path:
-    """A new, empty file or folder in `folder` under a name of its own, locked until it is finished or dropped."""
+    """Create an empty file or folder with a unique name in `folder`, locked until it is finished or dropped."""
     path = folder / partial_name()
     if as_folder:
         path.mkdir()
     else:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # follows no planted link
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # does not follow a planted link
     if (lock := _lock(path)) is not None:
         _locks[path] = lock
     return path
@@ -88,25 +88,25 @@ def make_partial(folder: Path, as_folder: bool = False) -> Path:
 def finish_partial(partial: Path, path: Path) -> None:
     """Give a partial file or folder its final name."""
     if sys.platform == "win32":
-        _unlock(partial)  # an open file cannot be renamed there
+        _unlock(partial)  # Windows cannot rename an open file
     partial.replace(path)
     _unlock(partial)
 
 
 def drop_partial(partial: Path) -> None:
-    """Remove a partial file or folder, if it is still there."""
+    """Remove a partial file or folder, if it still exists."""
     with suppress(OSError):
         _remove(partial)
     _unlock(partial)
 
 
 def partial_name() -> str:
-    """A name that no other file has."""
+    """A unique name for a partial file or folder."""
     return f".{secrets.token_hex(4)}.{HOST}{PARTIAL}"
 
 
 def sweep_partials(folder: Path, own: bool = False) -> None:
-    """Remove what killed runs have left half-written in `folder`; with `own`, what this process has there as well."""
+    """Remove the partial files that killed runs left in `folder`; with `own`, those of this process as well."""
     with suppress(OSError):
         for path in folder.glob(f".*{PARTIAL}"):
             name = PARTIAL_NAME.fullmatch(path.name)
@@ -117,7 +117,7 @@ def sweep_partials(folder: Path, own: bool = False) -> None:
 def _is_abandoned(path: Path, host: str) -> bool:
     if host == HOST and path not in _locks:
         if sys.platform == "win32" and path.is_file():
-            return True  # a file that is open cannot be removed there
+            return True  # Windows cannot remove an open file
         try:
             lock = _lock(path)
         except BlockingIOError:
@@ -129,13 +129,13 @@ def _is_abandoned(path: Path, host: str) -> bool:
 
 
 def _lock(path: Path, wait: bool = False) -> int | None:
-    """An open file that holds the lock of `path`; None where there are no locks.
+    """A file descriptor that holds the lock of `path`; None if `path` cannot be locked.
 
-    Raises `BlockingIOError` if it is taken, unless it is to `wait`.
+    Raises `BlockingIOError` if the lock is taken, unless `wait` is set.
     """
     if sys.platform == "win32":
         return os.open(path, os.O_RDWR) if path.is_file() else None
-    access = os.O_RDONLY if path.is_dir() else os.O_RDWR  # NFS wants a file that is open for writing
+    access = os.O_RDONLY if path.is_dir() else os.O_RDWR  # NFS only locks files that are open for writing
     try:
         descriptor = os.open(path, access | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -163,19 +163,19 @@ def _remove(path: Path) -> None:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or the system's own: trash, thumbnails, resource forks."""
+    """Whether a file or folder of this name is hidden or belongs to the system: trash, thumbnails, resource forks."""
     return name.startswith(".") or name.casefold() in SYSTEM_FOLDERS
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
-    """The files in a folder and below it, sorted, without what is hidden."""
+    """The files in a folder and its subfolders, sorted, without hidden ones."""
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         yield from (Path(place) / name for name in sorted(names) if not is_hidden(name))
 
 
 def portable_name(name: str) -> str:
-    """A name as one that every file system takes: the characters and endings that Windows refuses are replaced.
+    """Make a name valid on every file system by replacing the characters and endings that Windows refuses.
 
     >>> portable_name("What? - a"), portable_name("R.E.M."), portable_name("aux")
     ('What_ - a', 'R.E.M', 'aux_')
@@ -184,7 +184,7 @@ def portable_name(name: str) -> str:
 
 
 def user_path(text: str) -> Path:
-    """A path as typed, with `~` for the home folder, also in `--root=~/x`. Raises `UserError` for an unknown user."""
+    """A path as typed, with `~` expanded, also in `--root=~/x`. Raises `UserError` for an unknown user."""
     try:
         return Path(text).expanduser()
     except RuntimeError:

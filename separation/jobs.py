@@ -1,6 +1,6 @@
-"""Jobs run side by side, in processes here or on a Dask cluster; one that fails does not stop the others.
+"""Run jobs in parallel, in local processes or on a Dask cluster; a job that fails does not stop the others.
 
-On a cluster every folder must be where all its machines see it under the same name, and this program be installed.
+Every machine of a cluster must have this program installed and see every folder under the same path.
 """
 
 from __future__ import annotations
@@ -31,73 +31,73 @@ CLUSTER_HELP = (
 )
 
 POLL_SECONDS = 0.5
-"""Seconds between two looks at how far running jobs are."""
+"""Seconds between two progress updates of running jobs."""
 
 CHECK_SECONDS = 5
 """Seconds without a finished job after which a cluster is checked."""
 
 WINDOW = 4000
-"""Jobs that the scheduler is given at a time: more than the threads of a hundred machines."""
+"""Jobs submitted to the scheduler at a time: more than the threads of a hundred machines."""
 
 CONNECT_TIMEOUT, FIRST_WORKER_TIMEOUT = 10, 60
-"""Seconds to wait for the scheduler, and for a first worker."""
+"""Seconds to wait for the scheduler, and for the first worker."""
 
 FETCH_TIMEOUT = 10
-"""Seconds to fetch a result; without an end, one that was lost with the last worker would be waited for for ever."""
+"""Seconds to wait for a result; without a limit, a result lost with the last worker would block forever."""
 
 NO_WORKERS_TIMEOUT = 600
-"""Seconds to wait for another worker when all have left: a cluster that grows on demand takes minutes."""
+"""Seconds to wait for a new worker when all have left: a cluster that scales on demand takes minutes."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _stopping: Any = None
-"""In a worker process: the event that no more jobs are wanted."""
+"""In a worker process: the event that is set when no more jobs are wanted."""
 
 _report: Callable[[float], object] = float
-"""What `report_share` calls: here nothing that matters, in a job what passes the share on."""
+"""Called by `report_share`: does nothing by default; within a job, passes the fraction on."""
 
 _alone = threading.Lock()
 
 
 class InterruptedJobError(Exception):
-    """A worker was told to stop in the middle of a job."""
+    """A worker was stopped in the middle of a job."""
 
 
 class Workers(Protocol):
-    """Workers, here or elsewhere, that are given jobs as `concurrent.futures` has it."""
+    """Local or remote workers that accept jobs in the manner of `concurrent.futures`."""
 
     deaths: tuple[type[Exception], ...]
-    """What a future raises when its worker has died."""
+    """Exceptions that a future raises when its worker has died."""
     strikes: int
-    """How often a job may do so before it is given up."""
+    """Number of dead workers after which a job is given up."""
 
     def has_room(self) -> bool:
-        """Whether another job can be taken."""
+        """Whether another job can be submitted."""
 
     def submit(self, work: Callable[[Job], Result], job: Job) -> Future[Any]:
-        """Begin a job; its result is that of `attempt`."""
+        """Start a job; the result is that of `attempt`."""
 
     def share(self, future: Future[Any]) -> float:
-        """Which share of a running job is done, from 0 to 1."""
+        """Fraction of a running job that is done, from 0 to 1."""
 
     def check(self) -> None:
-        """No job has ended for a while. Raises `UserError` when none ever will."""
+        """Called when no job has ended for a while. Raises `UserError` if none ever will."""
 
     def release(self, future: Future[Any]) -> None:
-        """This job has ended."""
+        """Called when this job has ended."""
 
     def stop(self) -> None:
-        """No more jobs; those that run are waited for only until they have removed what they began."""
+        """Stop all jobs, waiting for running ones only until they have cleaned up."""
 
 
 def default_workers() -> int:
-    """As many workers as there are processors, up to 8."""
+    """One worker per processor, up to 8."""
     return min(8, processors())
 
 
 def report_share(share: float) -> None:
-    """To be called within a job: which share of it is done, from 0 to 1."""
+    """Report, from within a job, the fraction that is done, from 0 to 1."""
     _report(share)
 
 
@@ -115,13 +115,13 @@ def run_jobs(
     sizes: Sequence[float] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Generator[tuple[Job, Result | UserError], None, None]:
-    """Yield `(job, work(job))` for every job, in the order they end; what a `UserError` stopped yields that error.
+    """Yield `(job, work(job))` for every job, as jobs end; a job that raises `UserError` yields that error instead.
 
-    One worker is this process itself; several are processes that share `threads`, by default those of the processors.
-    With the address of a `cluster`, the workers there do it, which must see `folders`. A job whose worker dies is run
-    again, and given up with an error after three deaths. Any other error stops everything.
+    A single worker is this process; several are processes that share `threads`, by default one per processor. With the
+    address of a `cluster`, its workers run the jobs and must see `folders`. A job whose worker dies is retried, and
+    given up with an error after three deaths or more. Any other error stops everything.
 
-    `progress` gets the sum of what running jobs, with `sizes` of 1 each by default, have reported by `report_share`.
+    `progress` receives the sum of what running jobs have reported by `report_share`, times their `sizes`, 1 by default.
     """
     global _report
     sizes, progress = sizes or [1.0] * len(jobs), progress or (lambda running: None)
@@ -146,9 +146,9 @@ def run_in(
     sizes: Sequence[float],
     progress: Callable[[float], None],
 ) -> Iterator[tuple[Job, Result | UserError]]:
-    """The same, in workers that are there.
+    """`run_jobs` for existing workers.
 
-    A job whose worker died is run again alone, when all others are done. So it has the most memory, and no job is
+    A job whose worker died is retried alone, after all others are done: it then has the most memory, and no job is
     blamed for the one beside it.
     """
     waiting, suspects = deque(range(len(jobs))), deque[int]()
@@ -185,7 +185,7 @@ def run_in(
 
 @contextmanager
 def closing(workers: Any) -> Iterator[Any]:
-    """The workers, which are stopped when the block ends."""
+    """Yield the workers, and stop them when the block ends."""
     try:
         yield workers
     finally:
@@ -193,7 +193,7 @@ def closing(workers: Any) -> Iterator[Any]:
 
 
 def attempt(work: Callable[[Job], Result], job: Job) -> Result | UserError:
-    """The result of a job, or the reason why it has none."""
+    """The result of a job, or the `UserError` that stopped it."""
     try:
         return work(job)
     except UserError as error:
@@ -201,7 +201,7 @@ def attempt(work: Callable[[Job], Result], job: Job) -> Result | UserError:
 
 
 class Processes:
-    """Processes of this machine. Each has one job at a time, so when it dies it is known what has killed it."""
+    """Local processes. Each runs one job at a time, so if it dies, the job that killed it is known."""
 
     deaths = (BrokenProcessPool, InterruptedJobError)
     strikes = 3
@@ -209,7 +209,7 @@ class Processes:
     def __init__(self, workers: int, threads: int | None):
         self.workers, self.threads = workers, threads
         self.context = multiprocessing.get_context("spawn")
-        with _signals_blocked():  # Python's resource tracker, which starts in here, would die of SIGHUP (3.10 to 3.13)
+        with _signals_blocked():  # the resource tracker starts here; SIGHUP would kill it (Python 3.10 to 3.13)
             self.stopping = self.context.Event()
             self.shares = self.context.Array("d", workers, lock=False)
         self.idle: list[tuple[int, ProcessPoolExecutor | None]] = [(slot, None) for slot in range(workers)]
@@ -223,7 +223,7 @@ class Processes:
         if executor is None:
             executor = ProcessPoolExecutor(1, self.context, _begin, (self.stopping, self.shares, slot))
         self.shares[slot] = 0.0
-        with _threads_shared(self.workers, self.threads), _signals_blocked():  # the process is started in here
+        with _threads_shared(self.workers, self.threads), _signals_blocked():  # this starts the process
             future = executor.submit(_attempt_in_process, work, job)
         self.busy[future] = slot, executor
         return future
@@ -232,7 +232,7 @@ class Processes:
         return self.shares[self.busy[future][0]]
 
     def check(self) -> None:
-        """A process that dies is noticed at once."""
+        """Nothing to check: the death of a process is noticed at once."""
 
     def release(self, future: Future[Any]) -> None:
         slot, executor = self.busy.pop(future)
@@ -243,11 +243,11 @@ class Processes:
             self.idle.append((slot, executor))
 
     def stop(self) -> None:
-        """End all processes; jobs that are running are interrupted, so that they can remove what they began."""
+        """End all processes; running jobs are interrupted, so that they can clean up."""
         self.stopping.set()
         executors = [executor for _, executor in self.busy.values()]
         for executor in executors:
-            for process in list((executor._processes or {}).values()):  # Python has no other name for them yet
+            for process in list((executor._processes or {}).values()):  # there is no public name yet
                 if process.is_alive() and process.pid:
                     os.kill(process.pid, signal.SIGINT)
         for executor in [*executors, *(executor for _, executor in self.idle if executor)]:
@@ -256,11 +256,11 @@ class Processes:
 
 @contextmanager
 def _threads_shared(workers: int, threads: int | None) -> Iterator[None]:
-    """Processes started in here have a share of the threads each, unless the environment sets a number."""
+    """Give processes started in the block equal shares of `threads`; None leaves OMP_NUM_THREADS as is, if set."""
     if threads is None and "OMP_NUM_THREADS" in os.environ:
         yield
         return
-    # torch and numpy alike read it when they are loaded
+    # torch and numpy read it when they are imported
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(max(1, (threads or processors()) // workers))
     try:
@@ -278,7 +278,7 @@ def _stop_signals() -> set[signal.Signals]:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Signals to stop wait for the end of the block, and in processes started in here until they handle them."""
+    """Defer stop signals to the end of the block; processes started in it defer them until they install handlers."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -290,9 +290,9 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _begin(stopping: Any, shares: Any, slot: int) -> None:
-    """What a process does first. It exits when its parent dies, instead of waiting for it for ever.
+    """Initialise a worker process, which exits when its parent dies instead of blocking forever.
 
-    A signal to the whole group (a terminal that closes, Slurm, systemd) reaches the parent as well, which stops us.
+    A signal to the whole group, from a closing terminal, Slurm or systemd, also reaches the parent, which stops us.
     """
     global _stopping, _report
     _stopping = stopping
@@ -316,7 +316,7 @@ def _begin(stopping: Any, shares: Any, slot: int) -> None:
 
 
 def _attempt_in_process(work: Callable[[Job], Result], job: Job) -> Result | UserError | None:
-    """As `attempt`. A job that a signal interrupts removes what it has begun."""
+    """`attempt` in a worker process, where a stop signal interrupts the job so that it can clean up."""
     try:
         for number in _stop_signals():
             signal.signal(number, _interrupt)
@@ -332,22 +332,22 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     if postponed(number, frame):
         return
     for each in _stop_signals():
-        signal.signal(each, _ignore)  # a second one would interrupt the removal
+        signal.signal(each, _ignore)  # a second one would interrupt the clean-up
     raise KeyboardInterrupt
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """In place of SIG_IGN, which makes Python complain about a signal that has arrived already."""
+    """Used instead of SIG_IGN, which makes Python complain about a signal that has already arrived."""
 
 
 class Cluster:
     """The workers of the Dask cluster at `address`; they must see `folders`.
 
-    Raises `UserError` when there are none, when they lack this program, and when the connection is lost.
+    Raises `UserError` if there are none, if they lack this program, or if the connection is lost.
     """
 
     strikes = 2
-    """The scheduler runs a job again itself, by default three times, but blames all jobs that its worker had."""
+    """The scheduler itself retries a job, by default three times, but blames every job that the dead worker held."""
 
     def __init__(self, address: str, folders: Sequence[Path] = ()):
         try:
@@ -355,13 +355,13 @@ class Cluster:
         except ImportError:
             message = "--cluster needs Dask's distributed: `pip install .[cluster]`."
             raise UserError(message, "missing_package") from None
-        for name in ("distributed", "distributed.client", "tornado.application"):  # their traces become sentences below
+        for name in ("distributed", "distributed.client", "tornado.application"):  # replaced by the messages below
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.deaths, self.folders = (distributed.KilledWorker,), tuple(map(os.path.abspath, folders))
         self.running, self.client = 0, cast(Any, None)
-        self.tasks: dict[Future[Any], Any] = {}  # Dask's own futures, some of which never tell that they are done
+        self.tasks: dict[Future[Any], Any] = {}  # Dask's futures, some of which never signal completion
         try:
-            greet(address)  # a client that fails to connect would hang for a long time when it is collected
+            greet(address)  # a client that fails to connect hangs for a long time when garbage-collected
             self.client = distributed.Client(address, timeout=CONNECT_TIMEOUT, set_as_default=False)
             self.client.wait_for_workers(1, timeout=FIRST_WORKER_TIMEOUT)
             if missing := self.client.run_on_scheduler(eval, MISSING):
@@ -382,14 +382,14 @@ class Cluster:
         return future
 
     def share(self, future: Future[Any]) -> float:
-        return 0.0  # a cluster tells only when a job has ended
+        return 0.0  # a cluster only reports completion
 
     def settle(self, future: Future[Any]) -> None:
-        """Pass on a job's result or error; not yet when the result is lost with its worker while it is fetched."""
+        """Pass on a job's result or error, unless the result is lost with its worker while being fetched."""
         task = self.tasks.get(future)
         if task is None or future.done():
             return
-        with suppress(InvalidStateError):  # another thread was faster
+        with suppress(InvalidStateError):  # another thread settled it first
             try:
                 future.set_result(task.result(timeout=FETCH_TIMEOUT))
             except CancelledError:
@@ -409,9 +409,9 @@ class Cluster:
             raise UserError(message, "cluster_lost")
 
     def check(self) -> None:
-        """Raises `UserError` when all workers left long ago, or the scheduler did."""
+        """Raise `UserError` if no worker appears within `NO_WORKERS_TIMEOUT`, or the scheduler is gone."""
         for future, task in list(self.tasks.items()):
-            if task.done():  # its result was lost with a worker, and computed again without notice
+            if task.done():  # its result was lost with a worker and silently recomputed
                 self.settle(future)
         try:
             self.client.wait_for_workers(1, timeout=NO_WORKERS_TIMEOUT)
@@ -421,7 +421,7 @@ class Cluster:
 
     def stop(self) -> None:
         tasks = list(self.tasks.values())
-        self.tasks.clear()  # nobody waits for these any more
+        self.tasks.clear()  # so that `settle` ignores them
         with suppress(Exception):  # the scheduler may be gone
             if self.client:
                 self.client.cancel(tasks, force=True)
@@ -429,13 +429,13 @@ class Cluster:
 
 
 MISSING = "'' if __import__('importlib.util').util.find_spec('separation') else __import__('socket').gethostname()"
-"""For a scheduler that may lack this program: the name of its machine if it does."""
+"""Evaluated by the scheduler: its host name if this program is not installed there, else an empty string."""
 
 
 def greet(address: str) -> None:
-    """Check who listens at an address. Raises `OSError` or `ValueError` unless it is a scheduler that understands us.
+    """Raise `OSError` or `ValueError` unless a compatible scheduler listens at `address`.
 
-    A scheduler speaks first. A dashboard, or another web server, waits for a request, as a client would for ever.
+    A scheduler speaks first. A dashboard or another web server waits for a request, and a client would wait forever.
     """
     import distributed
     from distributed.comm import get_address_host_port
@@ -458,20 +458,20 @@ def greet(address: str) -> None:
         finally:
             await comm.close()
 
-    # A client of 2026.8 asks what a scheduler of 2024.1 does not know, and ends in a TypeError.
+    # A 2026.8 client sends requests that a 2024.1 scheduler does not know, and fails with a TypeError.
     theirs, ours = asyncio.run(ask())["distributed"], distributed.__version__
     if theirs.split(".")[:2] != ours.split(".")[:2]:
         raise ValueError(f"its scheduler runs Dask {theirs}, and this program {ours}: install the same version")
 
 
 def attempt_there(work: Callable[[Job], Result], job: Job, folders: Sequence[str]) -> Result | UserError:
-    """The result of a job, or the reason why it has none, and the machine where that is so.
+    """The result of a job, or the `UserError` that stopped it, naming this machine.
 
-    A worker does one job at a time, however many threads it has: what a job removes after an error is its process's.
+    A worker runs one job at a time, however many threads it has: a job's clean-up after an error affects the process.
     """
     here = socket.gethostname()
     for folder in folders:
-        if not os.path.isdir(folder):  # noqa: PTH112 (raises nothing where one may not look)
+        if not os.path.isdir(folder):  # noqa: PTH112 (does not raise without permission)
             return UserError(f"{here} cannot see {folder}: put it on storage that all machines share.", "no_folder")
     with _alone:
         result = attempt(work, job)

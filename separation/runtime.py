@@ -1,4 +1,4 @@
-"""What every script needs while it runs: signals, output streams, progress, and the processors it may use."""
+"""Runtime support for every script: signals, output streams, progress, and the processors it may use."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from separation.errors import UserError
 DEVICE_HELP = "where to compute: auto (the GPU if there is one), cpu, cuda, cuda:1 (the second GPU), mps"
 
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-"""Ctrl-C, the system's request to end, and a terminal that closes."""
+"""Ctrl-C, the system's request to terminate, and a closed terminal."""
 
 RETRY_SECONDS = 0.05
-"""A signal that arrives during an import is raised again after this time."""
+"""Seconds after which a signal that arrives during an import is raised again."""
 
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-"""Where Linux keeps the limits of control groups, and which groups this process is in."""
+"""Where Linux keeps the limits of control groups, and which groups this process belongs to."""
 
 LOG_SECONDS = 30.0
-"""Seconds between two lines of progress in a log file; the first comes after a third of it."""
+"""Seconds between two lines of progress in a log file; the first comes after a third of that."""
 
 REFRESH_SECONDS = 0.1
 """Seconds between two updates of the progress bar."""
 
 SETTLING_SECONDS = 1.0
-"""No time left is shown before this: the start is slow and predicts little."""
+"""Seconds before an estimate of the time left is shown: the start is slow and predicts little."""
 
 EXTRAS = {
     "separation.dataset.command": "data",
@@ -43,25 +43,25 @@ EXTRAS = {
     "separation.scoring.command": "eval",
     "separation.apps.commands": "onnx",
 }
-"""The extra of pyproject.toml with the packages that a script needs beside those for separating."""
+"""The extra in pyproject.toml with the packages that a script needs beyond those for separation."""
 
 
 class Stopped(BaseException):
-    """The system or the terminal asks the program to end; unfinished files are removed on the way out."""
+    """The system or the terminal asked the program to end; partial files are removed on the way out."""
 
 
 def run_script(main: Callable[[], int | None] | str) -> None:
     """Run a script's `main` and exit with its code; a `UserError` prints one sentence and exits with 1.
 
-    The name of a module stands for its function `main`. The module is imported here, with signals already handled and
-    the environment set up, so torch must not be imported before this call.
+    A module name stands for its function `main`. The module is imported here, after signal handlers and environment
+    are set up, so torch must not be imported before this call.
     """
-    # GNU's OpenMP lets idle threads spin for long, which slows every other process on a busy machine.
+    # Idle threads of GNU's OpenMP spin for a long time, which slows every other process on a busy machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     steady_streams()
     numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
     handled = [one for one in numbers if signal.getsignal(one) in (signal.SIG_DFL, signal.default_int_handler)]
-    for number in handled:  # not where it is ignored
+    for number in handled:  # leaves ignored signals ignored
         signal.signal(number, _stop)
     message = ""
     try:
@@ -79,7 +79,7 @@ def run_script(main: Callable[[], int | None] | str) -> None:
         code, message = 128 + stop.args[0], "\nstopped"
     except MemoryError:
         code, message = 1, "error: not enough memory: close other programs, or work on less at a time."
-    for number in handled:  # an exception while the message is written or the interpreter exits would print a trace
+    for number in handled:  # an exception while writing the message or exiting would print a traceback
         signal.signal(number, signal.SIG_DFL)
     if message:
         print(message, file=sys.stderr)
@@ -87,7 +87,7 @@ def run_script(main: Callable[[], int | None] | str) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Raise an exception, but not during an import: torch's native code aborts when one passes through it."""
+    """Raise an exception, except during an import: torch's native code aborts when one passes through it."""
     if postponed(number, frame):
         return
     if number == signal.SIGINT:
@@ -121,7 +121,7 @@ def _raise_again(number: int) -> None:
 
 
 class SteadyStream:
-    """A text stream whose writes never fail: after the first error all output is dropped."""
+    """A text stream whose writes never fail: after the first error, all output is discarded."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -140,7 +140,7 @@ class SteadyStream:
             self._discard()
 
     def _discard(self) -> None:
-        # The interpreter flushes the file once more when it exits, and would fail there.
+        # The interpreter flushes the file again at exit, which would fail.
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
@@ -151,10 +151,10 @@ class SteadyStream:
 
 
 def steady_streams() -> None:
-    """Let standard output and error take every character and never fail: a closed pipe must not cost work."""
+    """Make standard output and error accept any character and never fail: a closed pipe must not cost work."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed before the program began
+        if stream is None:  # closed before the program started
             stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 (open until the end)
         with suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")
@@ -162,27 +162,27 @@ def steady_streams() -> None:
 
 
 def processors() -> int:
-    """Processors that this process may use: those of its affinity, and no more than its container's quota."""
+    """Number of processors that this process may use: its CPU affinity, limited by its container's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *map(math.ceil, _cpu_quotas())]))
 
 
 def _cpu_quotas() -> list[float]:
-    """The processor time that control groups (Docker's --cpus, Kubernetes, systemd) grant this process per second."""
+    """CPU time per second that control groups grant this process, as set by Docker's --cpus, Kubernetes or systemd."""
     quotas = []
     with suppress(OSError, ValueError, IndexError):
         for line in OWN_CGROUPS.read_text().splitlines():
             _, controllers, group = line.split(":", 2)
             if controllers and "cpu" not in controllers.split(","):
                 continue
-            root = CGROUPS / controllers if controllers else CGROUPS  # version 1 has a tree per controller
+            root = CGROUPS / controllers if controllers else CGROUPS  # cgroup v1 has one tree per controller
             place = root / group.lstrip("/")
             for folder in (place, *place.parents):
                 with suppress(OSError, ValueError):
                     if controllers:
                         quota, period = (int((folder / f"cpu.cfs_{key}_us").read_text()) for key in ("quota", "period"))
                     else:
-                        quota, period = map(int, (folder / "cpu.max").read_text().split())  # "max" is no number
+                        quota, period = map(int, (folder / "cpu.max").read_text().split())  # "max" raises ValueError
                     if quota > 0:
                         quotas.append(quota / period)
                 if folder == root:
@@ -194,29 +194,29 @@ _chosen_threads: list[int] = []
 
 
 def use_threads(number: int) -> None:
-    """Compute with this many threads from now on, but not more than there are processors."""
+    """Compute with this many threads from now on, but at most one per processor."""
     _chosen_threads[:] = [min(number, processors())]  # more would only compete
 
 
 def threads() -> int:
-    """Threads to compute with: as chosen, else as the environment says, else one per processor."""
+    """Number of threads to compute with: by `use_threads`, else by OMP_NUM_THREADS, else one per processor."""
     configured = os.environ.get("OMP_NUM_THREADS", "")
     return _chosen_threads[0] if _chosen_threads else int(configured) if configured.isdigit() else processors()
 
 
 def prepare_torch() -> None:
-    """Set up torch's threads. Call it where torch is first used: its import takes seconds."""
+    """Set up torch's threads. Call this where torch is first used: importing it takes seconds."""
     import torch
 
-    # A fade-out into denormal numbers, below 1e-38, takes longer than music. torch 2.14 sets the flag of this thread
-    # alone, and its others inherit it when they start: after the first parallel operation they no longer do.
+    # A fade-out into denormals, below 1e-38, is slower to process than music. torch 2.14 sets the flag in this thread
+    # only; worker threads inherit it when they start, so after the first parallel operation it is too late.
     torch.set_flush_denormal(True)
     if _chosen_threads:
         torch.set_num_threads(_chosen_threads[0])
 
 
 def count(number: int, thing: str) -> str:
-    """A number of things.
+    """Format a number of things.
 
     >>> count(1, "song"), count(3, "song")
     ('1 song', '3 songs')
@@ -225,7 +225,7 @@ def count(number: int, thing: str) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A length of time as players show it.
+    """Format a duration as players show it.
 
     >>> clock(65.4), clock(3723)
     ('1:05', '1:02:03')
@@ -238,13 +238,13 @@ def clock(seconds: float) -> str:
 class Progress:
     """The progress of a batch of items, for use in a `with` block.
 
-    Call `done` with the size of an item that has ended, and `within` with how much of the running ones is done, in the
-    same unit, where that is known. The time left is estimated from the first `within` on, or else from the start.
+    Call `done` with the size of each item that has ended and, if known, `within` with the amount of the running items
+    that is done, in the same unit. The time left is estimated from the first `within` on, or else from the start.
 
     Args:
-        items: how many there are, each of size 1, or their sizes, such as the seconds of songs.
-        unit: what they are called, in the plural.
-        abreast: items that are worked on at a time.
+        items: number of items of size 1, or the sizes of all items, such as the lengths of songs in seconds.
+        unit: what the items are called, in the plural.
+        abreast: items processed at a time.
         file: where the bar or the lines go, by default standard error.
         now: a clock, in seconds.
     """
@@ -257,7 +257,7 @@ class Progress:
         file: TextIO | None = None,
         now: Callable[[], float] = time.monotonic,
     ):
-        from tqdm import tqdm  # takes a tenth of a second, which a script that fails at once need not wait for
+        from tqdm import tqdm  # takes 0.1 s to import, which a script that fails at once need not spend
 
         self.total: int = items if isinstance(items, int) else len(items)
         self.size: float = items if isinstance(items, int) else sum(items)
@@ -278,18 +278,18 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """How much of the batch is done, from 0 to 1."""
+        """Fraction of the batch that is done, from 0 to 1."""
         return min(1.0, (self.ended + self.running) / self.size) if self.size else 0.0
 
     def within(self, amount: float) -> None:
-        """So much of the running items is done."""
+        """Report how much of the running items is done."""
         self.running = amount
         if self._first is None:
             self._first = self._now(), self.share
         self._show()
 
     def done(self, size: float = 1.0) -> None:
-        """One more item has ended."""
+        """Report that one more item has ended."""
         self.finished, self.ended, self.running = self.finished + 1, self.ended + size, max(0.0, self.running - size)
         self._show()
 
@@ -298,7 +298,7 @@ class Progress:
         self._bar.write(line, file=file or sys.stdout)
 
     def left(self) -> float | None:
-        """Estimated seconds until the batch has ended; None while there is too little to go by."""
+        """Estimated seconds until the batch ends; None while there is too little to go by."""
         begun, share = self._first or (self._start, 0.0)
         known = self._first or self.finished > 2 * self.abreast or self.finished == self.total
         took = self._now() - begun

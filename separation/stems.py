@@ -1,4 +1,4 @@
-"""The names of the stems. A new stem is one more name in `STEMS`."""
+"""The names of the stems. To add a stem, add its name to `STEMS`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ FOUR = ("vocals", "drums", "bass", "other")
 
 STEMS = (
     *FOUR,
-    # A further stem, say "guitar": songs may have it, networks may have it as a target.
+    # Add further stems here, such as "guitar": songs may contain them, and networks may target them.
 )
 
 MIXTURE = "mixture"
 ACCOMPANIMENT = "accompaniment"
 
 KNOWN_AS = {"karaoke": ACCOMPANIMENT, "instrumental": ACCOMPANIMENT, "acapella": "vocals"}
-"""Other names of stems, which users may ask for."""
+"""Aliases of stems that users may ask for."""
 
 PARTS = (MIXTURE, *STEMS, ACCOMPANIMENT)
-"""Every signal a song can come with: what a file of a plain folder or of the store may be called."""
+"""Every signal a song can come with, and every name that a file in a plain folder or in the store may have."""
 
 
 def rest_name(targets: Sequence[str]) -> str | None:
-    """Name of what is left of a song without `targets`; None when nothing is left.
+    """Name of what remains of a song without `targets`; None if nothing remains.
 
     >>> rest_name(["vocals"]), rest_name(["drums"]), rest_name(FOUR)
     ('accompaniment', 'no_drums', None)
@@ -36,13 +36,13 @@ def rest_name(targets: Sequence[str]) -> str | None:
 
 
 def source_names(targets: Sequence[str]) -> tuple[str, ...]:
-    """The sources that a network for `targets` divides a song into: the targets, then the rest if there is one."""
+    """The sources that a network for `targets` divides a song into: the targets, then the rest, if any."""
     rest = rest_name(targets)
     return (*targets, rest) if rest else tuple(targets)
 
 
 def with_aliases(stems: Sequence[str]) -> str:
-    """Names of stems, with what else they are called.
+    """List the names of stems with their aliases.
 
     >>> with_aliases(["vocals", "drums", "accompaniment"])
     'vocals (or acapella), drums, accompaniment (or karaoke, instrumental)'
@@ -52,11 +52,11 @@ def with_aliases(stems: Sequence[str]) -> str:
 
 
 def rest_parts(parts: Collection[str], targets: Sequence[str]) -> dict[str, int] | None:
-    """The parts of a song, each with its sign, that sum to the song without `targets`; None when that is unknown.
+    """The parts of a song, each with its sign, that sum to the song without `targets`; None if that is unknown.
 
-    A lone part is no song. A stem missing beside a mixture is unknown and may sound in another, but vocals never sound
-    in drums, bass and other. Two parts or more without a mixture are a whole song, in which a missing stem is silent;
-    only a stem that is none of `FOUR` may then sound in `other`.
+    A single part is not a song. A stem missing beside a mixture is unknown and may be contained in another stem, but
+    drums, bass and other never contain vocals. Two or more parts without a mixture are a whole song, in which a missing
+    stem is silent; only a stem outside `FOUR` may then be contained in `other`.
 
     >>> rest_parts(["mixture", "vocals", "drums"], ["drums"])
     {'mixture': 1, 'drums': -1}
@@ -77,5 +77,5 @@ def rest_parts(parts: Collection[str], targets: Sequence[str]) -> dict[str, int]
 
 
 def is_whole(parts: Collection[str]) -> bool:
-    """Whether these parts, without a mixture among them, make up a whole song."""
+    """Whether these parts make up a whole song by themselves: two or more, and no mixture."""
     return len(parts) > 1 and MIXTURE not in parts

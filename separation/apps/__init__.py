@@ -1,1 +1,1 @@
-"""What is shipped around the songs: the app, the browser version and the ONNX export."""
+"""Applications of separation: the app, the browser version and the ONNX export."""

@@ -1,4 +1,4 @@
-"""What `python app.py` does: serve the page and its API, and open the page in a browser."""
+"""The command `python app.py`: serve the page and its API, and open the page in a browser."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from separation.inference.device import ENGINE_HELP, ENGINES, NETWORK_HELP
 from separation.runtime import DEVICE_HELP
 
 TOKEN = "SEPARATION_TOKEN"
-"""Environment variable with a token of the user's own. Where it is set, this machine needs the token as well."""
+"""Environment variable with the user's own token. If it is set, this machine needs the token as well."""
 
 PORTS = 20
-"""Ports that are tried from the chosen one on."""
+"""Number of ports to try, from the chosen one up."""
 
 EVERYWHERE = ("0.0.0.0", "::")
 
@@ -84,7 +84,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket at the port, or at the next free one. Raises `UserError` when there is none."""
+    """A socket listening on the port, or on the next free one. Raises `UserError` if there is none."""
     if not 0 <= port < 65536:
         raise UserError(f"--port must lie between 0 and 65535, not {port}.", "bad_port")
     try:
@@ -95,7 +95,7 @@ def listen(host: str, port: int) -> socket.socket:
     for candidate in range(port, min(port + (PORTS if port else 1), 65536)):
         for family, _, _, _, place in found:
             try:
-                # CPython 3.10 to 3.13: sets SO_REUSEADDR except on Windows, where it would share the port.
+                # In CPython 3.10 to 3.13 this sets SO_REUSEADDR, except on Windows, where it would share the port.
                 both = host == "::" and socket.has_dualstack_ipv6()
                 return socket.create_server((place[0], candidate, *place[2:]), family=family, dualstack_ipv6=both)
             except OSError as error:
@@ -104,11 +104,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(host: str, port: int) -> str:
-    """How a browser reaches the app: on every interface, by the address that others in the network see."""
+    """The URL of the app for browsers; on all interfaces, with the address that others in the network see."""
     if host in EVERYWHERE:
         try:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                probe.connect(("192.0.2.1", 9))  # nothing is sent: this only asks which way it would go
+                probe.connect(("192.0.2.1", 9))  # sends nothing: this only looks up the route
                 host = probe.getsockname()[0]
         except OSError:
             host = socket.gethostname()

@@ -1,4 +1,4 @@
-"""The folder that separates songs in a browser: page, networks as ONNX, and what the page needs of npm's packages."""
+"""Build the folder that separates songs in a browser: page, ONNX networks, and the npm files that the page needs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from separation.songs.page import fill_page
 
 STATIC = Path(__file__).with_name("browser_page")
 PACKAGES: list[dict[str, Any]] = json.loads((STATIC / "packages.json").read_text(encoding="utf-8"))
-"""Packages of npm: each with its version, the hash of that version, and the files that are taken out of it."""
+"""npm packages: each with its version, the hash of that version, and the files to extract."""
 
 NETWORKS = ("vocals", "all")
 """The shipped weights that the page offers."""
 
 
 def build(folder: Path) -> int:
-    """Make `folder` what any static server can serve, and give its bytes. What is there already of npm's is kept.
+    """Fill `folder` for any static server, and return its size in bytes. npm files that already exist are kept.
 
-    Raises `UserError` when the folder is another's, a package cannot be had or is not the one it should be, or ONNX
-    cannot be written.
+    Raises `UserError` if the folder holds something else, if a package cannot be fetched or has the wrong hash, or if
+    ONNX cannot be written.
     """
     page, index = fill_page([], STATIC), folder / "index.html"
     if folder.exists() and not folder.is_dir():
@@ -42,7 +42,7 @@ def build(folder: Path) -> int:
         raise UserError(f"{folder} holds something else: name an empty folder.")
     folder.mkdir(parents=True, exist_ok=True)
     for script in STATIC.glob("*.js"):
-        if script.name != "more.js":  # that one is in the page
+        if script.name != "more.js":  # embedded in the page
             shutil.copyfile(script, folder / script.name)
     fill_vendor(folder / "vendor")
     for name in NETWORKS:
@@ -54,22 +54,22 @@ def build(folder: Path) -> int:
 
 
 def fill_vendor(vendor: Path) -> None:
-    """Put the packages' files into `vendor`, unless they are there. Raises `UserError` as `build` does."""
+    """Put the packages' files into `vendor`, unless they exist already. Raises `UserError` as `build` does."""
     wanted, record = json.dumps(PACKAGES, indent=2), vendor / "packages.json"
     names = [name for package in PACKAGES for name in package["files"]]
     if record.is_file() and record.read_text(encoding="utf-8") == wanted and all((vendor / n).is_file() for n in names):
         return
     vendor.mkdir(exist_ok=True)
-    record.unlink(missing_ok=True)  # so that after a failure everything is fetched again
+    record.unlink(missing_ok=True)  # so that everything is fetched again after a failure
     for package in PACKAGES:
         take(package, vendor)
     write(record, wanted)
 
 
 def take(package: Mapping[str, Any], vendor: Path) -> None:
-    """Fetch a package by npm, check it, and put its files into `vendor`. Raises `UserError` as `build` does."""
+    """Fetch a package with npm, verify it, and put its files into `vendor`. Raises `UserError` as `build` does."""
     name = f"{package['name']}@{package['version']}"
-    npm = shutil.which("npm")  # on Windows it is npm.cmd, which is found by its whole name only
+    npm = shutil.which("npm")  # on Windows this is npm.cmd, which is only found by its full name
     if npm is None:
         raise UserError(f"npm, which fetches {name}, is not installed: install Node.js.")
     with tempfile.TemporaryDirectory() as place:
@@ -85,23 +85,23 @@ def take(package: Mapping[str, Any], vendor: Path) -> None:
         with tarfile.open(path) as archive:
             for target, source in package["files"].items():
                 member = archive.extractfile(source)
-                assert member is not None  # the package is, byte for byte, the one that has this file
+                assert member is not None  # the hash guarantees that the package has this file
                 text = member.read()
-                if target == "fft.js":  # of the older kind of modules
+                if target == "fft.js":  # a CommonJS module
                     text = b"const module = {};\n" + text + b"\nexport default module.exports;\n"
                 with replacing(vendor / target) as partial:
                     partial.write_bytes(text)
 
 
 def check(content: bytes, package: Mapping[str, Any]) -> None:
-    """Raise `UserError` unless this is the package that was chosen, byte for byte."""
+    """Raise `UserError` unless this is the pinned package, byte for byte."""
     found = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
     if found != package["integrity"]:
         raise UserError(f"what npm gives for {package['name']}@{package['version']} is another file than it was.")
 
 
 def states_of(path: Path) -> dict[str, list[int]]:
-    """The names and shapes of the states that a step of a network takes."""
+    """The names and shapes of the states that one step of a network takes."""
     import onnx
 
     inputs = onnx.load(str(path)).graph.input[1:]
@@ -114,7 +114,7 @@ def write(path: Path, text: str) -> None:
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Isolates its pages, as browsers ask of those that use several threads."""
+    """Serves pages cross-origin isolated, as browsers require for pages that use several threads."""
 
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {".mjs": "text/javascript", ".wasm": "application/wasm"}
 
@@ -124,11 +124,11 @@ class Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Single requests are not logged."""
+        """Do not log requests."""
 
 
 def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """A server of `folder` for this machine alone; port 0 stands for a free one. Raises `UserError`."""
+    """A server of `folder` for this machine only; port 0 selects a free one. Raises `UserError` if it is unusable."""
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=str(folder)))
     except (OSError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""`python -m separation`: weights for other hosts than torch."""
+"""`python -m separation`: write weights for hosts other than torch."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""A network becomes an ONNX file, for hosts without torch: one step of its stream, with its states outside.
+"""Export a network to ONNX, for hosts without torch: one step of its stream, with its states as inputs and outputs.
 
-Beside the states, the file has the input `mixture`, float32 `[2 channels, frames, bins, 2]` (real and imaginary part),
-a piece of the song's STFT, whose frames are a multiple of `stride`. It gives `targets`, `[targets, 2 channels, frames,
-bins, 2]`, `lag` frames late, and of each state a `next_...`, which goes with the next piece. States begin as zeros, and
-`context` frames come before the song: its mirror image, or silence, which loses a little where the song sets in. What
-the targets leave of the song is the rest. The metadata says what a host must know, each entry JSON:
+Apart from the states, the input is `mixture`, a piece of the song's STFT: float32 `[2 channels, frames, bins, 2]`, the
+last axis real and imaginary part, with a multiple of `stride` frames. The outputs are `targets`, `[targets, 2 channels,
+frames, bins, 2]`, `lag` frames late, and for each state a `next_...` to pass with the next piece. States start at zero;
+feed `context` frames before the song: its mirror image, or silence, which costs some quality where the song starts. The
+rest is the song minus the targets. The metadata states what a host must know; every entry is JSON:
 
     format    "separation onnx 1"
     targets   names of the stems in `targets`
-    sources   the same and, where there is one, the name of the rest
+    sources   the same and, if there is a rest, its name
     spectral  sample_rate, n_fft, hop, and the window: frame t covers the samples from t * hop - (n_fft - hop), times a
-              periodic Hann window, and the spectrum is times `scale`, 1 / sqrt(n_fft); the inverse is an overlap-add
-              of frames times the window and `synthesis_gain`, hop / sum(window ** 2)
+              periodic Hann window, and the spectrum is multiplied by `scale`, 1 / sqrt(n_fft); the inverse divides by
+              `scale` and overlap-adds frames times the window and `synthesis_gain`, hop / sum(window ** 2)
     stride, context, lag    in frames
     latency   in seconds, with pieces of one stride
     licence   of the weights
@@ -42,18 +42,18 @@ from separation.models.unet import UNet, compress_powers
 from separation.models.unet_stream import Memory, UNetStream
 
 OPSET = 17
-"""Of ONNX; every runtime since 2022 has it."""
+"""ONNX opset version; every runtime since 2022 supports it."""
 
 TOLERANCE = 1e-2
-"""By how much ONNX Runtime, with constants in half precision, may differ from torch on noise of unit power."""
+"""Maximum difference between ONNX Runtime, with half-precision constants, and torch, on noise of unit power."""
 
 
 def export(weights: str | Path, path: str | Path, network: str | None = None) -> dict[str, str]:
-    """Write the network of a weights file as ONNX, all or nothing, and return its metadata.
+    """Write the network of a weights file as ONNX, atomically, and return its metadata.
 
-    `network` names the class of a network that is not part of this package. Raises `UserError` when the weights are
-    missing, damaged or foreign, the network does something that ONNX cannot, the file cannot be written, or the
-    packages onnx and onnxruntime are not installed.
+    `network` names the class of a network that is not part of this package. Raises `UserError` if the weights are
+    missing, damaged or foreign, if the network does something that ONNX does not support, if the file cannot be
+    written, or if the packages onnx and onnxruntime are not installed.
     """
     try:
         import onnx
@@ -64,13 +64,13 @@ def export(weights: str | Path, path: str | Path, network: str | None = None) ->
     try:
         step = Step(loaded.network)
         model = onnx.load_from_string(trace(step))
-    except Exception as error:  # a network's own, or one of the tracer's
+    except Exception as error:  # raised by the network or by the tracer
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{weights} cannot become ONNX: {reason[0].rstrip('.')}.", "no_export") from error
     facts = metadata(loaded, step)
     onnx.helper.set_model_props(model, facts)
     for state, following in zip(model.graph.input[1:], model.graph.output[1:], strict=True):
-        following.type.CopyFrom(state.type)  # the tracer lost the shapes of these
+        following.type.CopyFrom(state.type)  # the tracer loses the shapes of these
     halve(model.graph)
     model.producer_name, model.producer_version = "separation", separation.__version__
     onnx.checker.check_model(model)
@@ -82,7 +82,7 @@ def export(weights: str | Path, path: str | Path, network: str | None = None) ->
 
 
 def halve(graph: Any) -> None:
-    """Store large constants in half precision, as weights files do, each with a cast: half the bytes of the file."""
+    """Store large constants in half precision, as in weights files, each with a cast: this halves the file size."""
     from onnx import TensorProto, helper, numpy_helper
 
     nodes = []
@@ -102,7 +102,7 @@ def halve(graph: Any) -> None:
 
 
 class Complex:
-    """A mixture as two real tensors, for ONNX knows no complex ones: its parts, its magnitude, slices and reshapes."""
+    """A mixture as two real tensors, as ONNX has no complex ones: its parts, its magnitude, slices and reshapes."""
 
     def __init__(self, real: Tensor, imag: Tensor):
         self.real, self.imag = real, imag
@@ -141,7 +141,7 @@ class UNetMasks:
 
 
 class ChunkedMasks:
-    """The same of any network whose context has an end: each piece is computed with the context on both sides."""
+    """The same for any network with finite context: each piece is computed with its context on both sides."""
 
     def __init__(self, network: MaskingNetwork):
         self.generator, self.lag = network.generator, network.context
@@ -154,7 +154,7 @@ class ChunkedMasks:
 
 
 class Step(nn.Module):
-    """A step of a network within a song, with its states as arguments and results; see above."""
+    """One step of a network through a song, with its states as arguments and results; see the module docstring."""
 
     @torch.no_grad()
     def __init__(self, network: MaskingNetwork):
@@ -175,13 +175,13 @@ class Step(nn.Module):
         for memory, state in zip(self.memories.values(), states, strict=False):  # without states they start at zero
             memory.frames = state
         masks = self.masks(mixture)[..., None]
-        # ONNX Runtime 1.32 takes six times as long where the last axis of a product is broadcast.
+        # ONNX Runtime 1.32 takes six times as long if the last axis of a product is broadcast.
         targets = torch.cat([masks, masks], dim=-1) * self.mixture.delay(mixture)
         return (targets, *(cast(Tensor, memory.frames) for memory in self.memories.values()))
 
 
 def memories(holder: Any, name: str) -> dict[str, Memory]:
-    """The states that something holds, by where they are in it."""
+    """The states that an object holds, by their path in it."""
     if isinstance(holder, Memory):
         return {name: holder} if holder.length else {}
     if isinstance(holder, nn.Module) or not (isinstance(holder, list) or hasattr(holder, "__dict__")):
@@ -191,17 +191,17 @@ def memories(holder: Any, name: str) -> dict[str, Memory]:
 
 
 def trace(step: Step) -> bytes:
-    """The ONNX file of a step, without metadata."""
+    """Trace a step to an ONNX file, without metadata."""
     example = torch.rand(2, 2 * step.stride, step.bins, 2)
     names = list(step.memories)
     buffer = BytesIO()
-    # The tracer warns of what it takes for constant, such as the number of bands, and of being the older one.
+    # The tracer warns about values that it treats as constant, such as the number of bands, and that it is legacy.
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             step,
             (example, *step.initial),
-            cast(Any, buffer),  # torch 2.14 takes it, without saying so
+            cast(Any, buffer),  # torch 2.14 accepts it, contrary to its annotations
             dynamo=False,
             opset_version=OPSET,
             input_names=["mixture", *names],
@@ -213,7 +213,7 @@ def trace(step: Step) -> bytes:
 
 @torch.no_grad()
 def check(step: Step, session: Any) -> None:
-    """Raise `UserError` unless the file gives the same as torch, for a piece of another length as well."""
+    """Raise `UserError` unless the file gives the same output as torch, also for a piece of another length."""
     piece = torch.randn(2, 3 * step.stride, step.bins, 2)
     inputs = [state.name for state in session.get_inputs()]
     found, *_ = session.run(None, dict(zip(inputs, [piece.numpy(), *(s.numpy() for s in step.initial)], strict=False)))
@@ -223,7 +223,7 @@ def check(step: Step, session: Any) -> None:
 
 
 def metadata(weights: Weights, step: Step) -> dict[str, str]:
-    """What the file says about itself."""
+    """The metadata of the file, as in the module docstring."""
     network = weights.network
     settings, stride, lag = network.settings, network.stride, step.lag
     facts = {

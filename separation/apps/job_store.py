@@ -1,4 +1,4 @@
-"""The app's jobs: songs that were sent to it, one after the other. They are kept on disk and survive a restart."""
+"""The app's queue of jobs: uploaded songs, one after the other. Jobs are kept on disk and survive a restart."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ else:
     import fcntl
 
 JOBS, RECORD, LOCK = ".jobs", "job.json", "lock"
-"""The folder of all jobs, the record in that of a job, and the file that a running app holds a lock on."""
+"""The folder of all jobs, the record in the folder of each job, and the file that a running app holds locked."""
 
 CLOSING_SECONDS = 5.0
-"""How long the end of the app waits for a block of a song to be separated."""
+"""How long the app, when it closes, waits for the current block of a song."""
 
 PENDING, PENDING_BYTES = 500, 64 << 30
-"""Jobs that may wait at a time, and the size of their songs."""
+"""Maximum number of pending jobs, and total size of their songs in bytes."""
 
 ENDED, KEPT_FILES = 1000, 4
-"""Jobs that are remembered when they have ended, and how many of these may hold a stem file."""
+"""Number of ended jobs that are remembered, and how many of them may hold a stem file."""
 
 QUALITIES = ("fast", "best")
 KINDS = ("stems", "stem_file")
@@ -51,30 +51,30 @@ OPEN_STATES = STATES[:3]
 
 
 class CancelledError(Exception):
-    """A client has deleted the job."""
+    """A client has deleted the job, or the app is closing."""
 
 
 @dataclass
 class StoredJob:
-    """A song to separate (`kind` "stems"), or a stem file to write of one that is separated ("stem_file")."""
+    """A song to separate, of `kind` "stems", or a stem file to write from a separated song, of `kind` "stem_file"."""
 
     folder: Path
     name: str
     kind: str = "stems"
     options: Mapping[str, str] = field(default_factory=dict)
-    """The `stems`, `format` and `quality` that were asked for."""
+    """The requested `stems`, `format` and `quality`."""
     file: str = ""
-    """Name of the song's or the stem file in `folder`."""
+    """Name of the song or the stem file in `folder`."""
     state: str = "uploading"
     """One of `STATES`, or `cancelled`."""
     progress: float | None = 0.0
-    """Share that is done; None where the song does not tell its length."""
+    """Fraction that is done; None if the length of the song is unknown."""
     size: int = 0
-    """Bytes that have been received."""
+    """Bytes received."""
     song: str = ""
-    """Name of the song on the page, when it is there."""
+    """Name of the song on the page, once it is listed."""
     already_there: bool = False
-    """Whether the stems were there before."""
+    """Whether the stems existed before."""
     error: Mapping[str, str] | None = None
     """`code` and `message` of what went wrong."""
 
@@ -88,9 +88,9 @@ class StoredJob:
 
     @classmethod
     def load(cls, record: Path, folder: Path) -> StoredJob:
-        """The job of a record, which waits again if it had not ended. Raises ValueError or TypeError.
+        """Load the job of a record; it waits again if it had not ended. Raises ValueError or TypeError if invalid.
 
-        A folder may come from somebody else, and its records must not lead out of it.
+        The folder may come from someone else, so its records must not lead out of it.
         """
         job = cls(**{**json.loads(record.read_text(encoding="utf-8")), "folder": folder})
         plain = all(name and name == Path(name).name != ".." for name in (job.name, job.file))
@@ -111,14 +111,14 @@ class Choices:
     """What a client may choose: the values of `stems`, `format` and `quality`, defaults first."""
 
     command: Mapping[str, Any]
-    """What the command line decides: `weights`, `device`, `engine` and `network`, as `separate` has them."""
+    """What the command line decides: `weights`, `device`, `engine` and `network`, as in `separate`."""
     values: Mapping[str, tuple[str, ...]]
     licence: str = ""
     """Of the weights, in words."""
 
     @classmethod
     def find(cls, command: Mapping[str, Any], default: Mapping[str, str]) -> Choices:
-        """All choices that the weights allow. Raises `UserError` when `default` is not one of them."""
+        """All choices that the weights allow. Raises `UserError` if `default` is not one of them."""
         separator = load_settings(command, **default).separator()
         shipped = [name for target in STEMS for name in source_names([target])]
         names = dict.fromkeys(available_stems(separator.network) if command["weights"] else shipped)
@@ -129,7 +129,7 @@ class Choices:
         return cls(command, found, separator.licence)
 
     def settings(self, options: Mapping[str, str]) -> Settings:
-        """What a song is separated with; what is not in `options` is the default. Raises `UserError`."""
+        """How a song is separated, with defaults for missing `options`. Raises `UserError` for unknown values."""
         chosen = {key: options.get(key) or values[0] for key, values in self.values.items()}
         for key, known in self.values.items():
             if chosen[key] not in known:
@@ -138,7 +138,7 @@ class Choices:
 
 
 def load_settings(command: Mapping[str, Any], stems: str, format: str, quality: str) -> Settings:
-    """As the command `separate` makes them, with stems in one string. Raises `UserError` as `choose_settings` does."""
+    """Settings as of the command `separate`; `stems` is one string. Raises `UserError` as `choose_settings` does."""
     names, others = sort_out(stems.split())
     if others:
         raise UserError(f"there is no stem called {others[0]}.", "unknown_stems")
@@ -148,10 +148,10 @@ def load_settings(command: Mapping[str, Any], stems: str, format: str, quality: 
 
 
 class JobStore:
-    """Works on jobs, one of each kind at a time, and lists what is separated on the page of a folder.
+    """Processes jobs, one of each kind at a time, and lists the separated songs on the page of a folder.
 
-    Jobs that a stopped app left behind are taken over. Raises `UserError` when the folder cannot be written, or its
-    page was not written by this program.
+    Takes over jobs that a stopped app left behind. Raises `UserError` if the folder cannot be written, or if its page
+    was not written by this program.
     """
 
     def __init__(self, folder: Path, choices: Choices):
@@ -174,9 +174,9 @@ class JobStore:
             thread.start()
 
     def close(self) -> None:
-        """End the threads at their next block; the app that starts next takes their jobs over.
+        """End the threads at their next block; the next app to start takes over their jobs.
 
-        A thread inside native code when the interpreter ends would abort the process.
+        A thread inside native code at interpreter exit would abort the process.
         """
         with self.changed:
             self.closing = True
@@ -185,7 +185,7 @@ class JobStore:
             thread.join(CLOSING_SECONDS)
 
     def _take_over(self, other: Path) -> None:
-        """Take over the jobs of an app that has ended: the system has released its lock."""
+        """Take over the jobs of an app that has ended, whose lock the system has released."""
         is_other = other != self.own and not other.is_symlink() and (other / LOCK).is_file()
         held = lock(other / LOCK) if is_other else None
         if held is None:
@@ -199,9 +199,9 @@ class JobStore:
         shutil.rmtree(other, ignore_errors=True)
 
     def receive(self, name: str, options: Mapping[str, str], size: int = 0) -> StoredJob:
-        """A job for a song of this file name that is about to arrive; its content is to be written to `job.path`.
+        """Create a job for an upload with this file name; the caller writes its content to `job.path`.
 
-        Raises `UserError` when there are no such options, or too many jobs wait.
+        Raises `UserError` if an option is invalid, or too many jobs are pending.
         """
         path = PurePosixPath(name.replace("\\", "/"))
         title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_SUFFIXES) else path.stem
@@ -213,7 +213,7 @@ class JobStore:
         )
 
     def write_stem_file(self, song: str) -> StoredJob:
-        """A job for the stem file of a song on the page. Raises `UserError` when too many jobs wait."""
+        """Create a job for the stem file of a song on the page. Raises `UserError` if too many jobs are pending."""
         file = f"{shortened(portable_name(song))}.{EXTENSIONS[STEM_FILE]}"
         job = self._add(StoredJob(self.own / secrets.token_hex(8), song, "stem_file", {}, file, song=song))
         self.start(job)
@@ -232,12 +232,12 @@ class JobStore:
         return job
 
     def check(self, job: StoredJob) -> None:
-        """Raise `UserError` when the song that has arrived is to become a video, and is none."""
+        """Raise `UserError` if the uploaded song is to become a video but has no picture."""
         if self.choices.settings(job.options).form.format == VIDEO:
             check_picture(job.path, f"“{job.name}”")
 
     def start(self, job: StoredJob) -> None:
-        """The job has all that it needs."""
+        """Queue a job that has everything it needs."""
         with self.changed:
             if job.state == "uploading":
                 job.state, job.progress = "waiting", 0.0
@@ -245,16 +245,16 @@ class JobStore:
                 self.changed.notify_all()
 
     def fail(self, job: StoredJob, error: UserError) -> None:
-        """The job cannot be done."""
+        """End a job with an error."""
         message = str(error).replace(str(job.path), f"“{job.name}”")
         self._end(job, state="failed", error={"code": error.code, "message": message})
 
     def delete(self, id: str) -> None:
-        """Cancel a job, or forget it when it has ended. Raises `KeyError` when there is no such job."""
+        """Cancel a job, or forget it if it has ended. Raises `KeyError` if there is no such job."""
         with self.changed:
             job = self.jobs.pop(id)
             running, job.state = job.state == "running", "cancelled"
-        if not running:  # else its thread does
+        if not running:  # else its thread does this
             shutil.rmtree(job.folder, ignore_errors=True)
 
     def _end(self, job: StoredJob, **facts: Any) -> None:
@@ -298,7 +298,7 @@ class JobStore:
         if not work.is_done:
             separate(work, settings, lambda share: self._report(job, share))
         entry = self.page.describe(work.song.name, work.paths, not work.is_done, job.path)
-        with self.changed:  # a song that is deleted before this is not listed, one that is deleted after it is
+        with self.changed:  # a job deleted before this point is not listed; one deleted later is
             if job.state == "cancelled":
                 if not work.kept:
                     remove_stems(work, self.folder)
@@ -307,7 +307,7 @@ class JobStore:
             self._end(job, state="done", progress=1.0, song=work.song.name, already_there=work.is_done)
 
     def _plan(self, job: StoredJob, settings: Settings) -> Job:
-        """Where the stems go: another song of the same name gets a number."""
+        """Plan where the stems go: another song of the same name gets a number."""
         naming = Naming(self.folder, settings.form.format)
         for number in itertools.count(1):
             name = job.name if number == 1 else f"{job.name} ({number})"
@@ -328,29 +328,29 @@ class JobStore:
         self._end(job, state="done", progress=1.0)
 
     def _report(self, job: StoredJob, share: float) -> None:
-        """Note which share of a job is done, 0 if unknown. Raises `CancelledError` when it or the app is to end."""
+        """Record the fraction of a job that is done, 0 if unknown. Raises `CancelledError` if it or the app ends."""
         if job.state == "cancelled" or self.closing:
             raise CancelledError
         job.progress = share or None
 
 
 def remove_stems(work: Job, folder: Path) -> None:
-    """Remove the stems of a song, their pictures and what is remembered of them."""
+    """Remove the stems of a song, their pictures, and their record."""
     for path in work.paths.values():
         for file in (path, path.with_suffix(".png"), path.with_suffix(".cover.jpg"), work.record):
             file.unlink(missing_ok=True)
-        with suppress(OSError):  # it holds something else
+        with suppress(OSError):  # the folder holds something else
             if path.parent != folder:
                 path.parent.rmdir()
 
 
 def song_id(name: str) -> str:
-    """What addresses call a song."""
+    """The identifier of a song in URLs."""
     return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def lock(path: Path) -> BinaryIO | None:
-    """The file, locked for as long as it is open in this process, or None when another process holds it."""
+    """The file, locked as long as it is open in this process, or None if another process holds the lock."""
     file = path.open("ab")
     try:
         if sys.platform == "win32":

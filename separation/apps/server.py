@@ -35,16 +35,16 @@ from separation.songs.outputs import check_stem_file
 from separation.songs.page import fill_page
 
 SONG_BYTES = 2 << 30
-"""Maximum size of a song."""
+"""Maximum size of a song in bytes."""
 
 BLOCK = 1 << 20
-"""Bytes of a file that are held at a time."""
+"""Bytes of a file held in memory at a time."""
 
 PAGE = Path(__file__).with_name("app_page")
 
 STATUS = {"queue_full": 429, "too_large": 413, "no_room": 507, "file_gone": 404}
 STATUS |= dict.fromkeys(("deleted", "wrong_stems", "bad_page", "foreign_page"), 409)
-"""Status of a `UserError`, by its code; 400 for the others."""
+"""HTTP status of a `UserError`, by its code; 400 for the others."""
 
 MEDIA_TYPES = {".wav": "audio/wav", ".flac": "audio/flac", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
 MEDIA_TYPES |= {".m4a": "audio/mp4", ".png": "image/png", ".jpg": "image/jpeg"}
@@ -55,7 +55,7 @@ POLICY = (
     "img-src 'self' data: blob:; media-src 'self' data: blob:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-"""Content-Security-Policy of the page, which runs no script but the one of this hash."""
+"""Content-Security-Policy of the page, which allows only the script with this hash."""
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -64,11 +64,11 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-cache",
 }
-"""Headers of every answer that does not set them itself."""
+"""Headers of every response that does not set them itself."""
 
 
 def make_app(store: JobStore, token: str | None = None) -> Starlette:
-    """The web application of a job store. With a `token` it serves any machine that has it, else this one alone."""
+    """The web application of a job store. With a `token` it serves any machine that has it, else only this one."""
 
     def asked_job(request: Request) -> StoredJob:
         job = store.jobs.get(request.path_params["job"])
@@ -99,7 +99,7 @@ def make_app(store: JobStore, token: str | None = None) -> Starlette:
             return answer([public_job(job) for job in store.jobs.values() if job.state in states])
 
     async def create_job(request: Request) -> Response:
-        size = int(request.headers.get("content-length", 0))  # the server checks that it is a number
+        size = int(request.headers.get("content-length", 0))  # the server has checked that it is a number
         options = {key: value for key in store.choices.values if (value := request.query_params.get(key))}
         job = None
         try:
@@ -113,7 +113,7 @@ def make_app(store: JobStore, token: str | None = None) -> Starlette:
                 with suppress(KeyError):
                     store.delete(job.id)
             elif isinstance(error, UserError) and size <= SONG_BYTES:
-                async for _ in request.stream():  # a client that is cut off while it sends never sees the answer
+                async for _ in request.stream():  # a client that is cut off while sending never sees the response
                     pass
             raise
         store.start(job)
@@ -184,7 +184,7 @@ def make_app(store: JobStore, token: str | None = None) -> Starlette:
 
 
 def route(path: str, **handlers: Callable[[Request], Awaitable[Response]]) -> Route:
-    """One route for all methods of a path, so that a refusal names all of them."""
+    """One route for all methods of a path, so that a 405 response lists all of them."""
 
     async def dispatch(request: Request) -> Response:
         return await handlers["GET" if request.method == "HEAD" else request.method](request)
@@ -193,7 +193,7 @@ def route(path: str, **handlers: Callable[[Request], Awaitable[Response]]) -> Ro
 
 
 async def receive_song(request: Request, job: StoredJob, size: int) -> None:
-    """Write the body of a request to the file of a job. Raises `UserError` when it is too large or cannot be stored."""
+    """Write a request body to the file of a job. Raises `UserError` if it is empty, too large or cannot be stored."""
     pending = bytearray()
     try:
         with job.path.open("xb") as file:
@@ -218,7 +218,7 @@ async def receive_song(request: Request, job: StoredJob, size: int) -> None:
 
 
 async def refuse(request: Request, error: Exception) -> Response:
-    """The answer to a request that cannot be served: a code for programs, a sentence for people."""
+    """The response to a request that cannot be served: a code for programs, a sentence for people."""
     if isinstance(error, UserError):
         status, message, code = STATUS.get(error.code, 400), str(error), error.code
         headers = {"retry-after": "10"} if status == 429 else {}
@@ -232,19 +232,19 @@ async def refuse(request: Request, error: Exception) -> Response:
 
 
 def answer(value: Any, status: int = 200, **headers: str) -> Response:
-    """JSON in ASCII: names of files may hold what UTF-8 cannot encode."""
+    """A JSON response in ASCII: file names may contain what UTF-8 cannot encode."""
     return Response(json.dumps(value), status, {"cache-control": "no-store", **headers}, "application/json")
 
 
 def public_job(job: StoredJob) -> dict[str, Any]:
-    """What a client is told about a job."""
+    """A job as clients see it."""
     facts = {name: getattr(job, name) for name in ("id", "kind", "name", "state", "progress", "already_there", "error")}
     file = f"api/jobs/{job.id}/file" if (job.kind, job.state) == ("stem_file", "done") else None
     return {**facts, "song": song_id(job.song) if job.song else None, "file": file}
 
 
 def public_song(song: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry of the page whose links lead into the API, not to files beside the page."""
+    """An entry of the page whose links point into the API, not to files beside the page."""
     place = f"api/songs/{song_id(song['name'])}"
     stems = [
         {"name": stem["name"]}
@@ -257,7 +257,7 @@ def public_song(song: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_name(stem: Mapping[str, str], kind: str) -> str:
-    """What clients call the audio or the picture of a stem."""
+    """File name of a stem's audio or picture, as clients see it."""
     return stem["name"] + PurePosixPath(stem[kind]).suffix
 
 
@@ -267,12 +267,12 @@ def file_response(path: Path, name: str) -> Response:
 
 
 def attachment(name: str) -> str:
-    """The header that makes a browser save a file under this name."""
+    """The Content-Disposition header that makes a browser save a file under this name."""
     return f"attachment; filename*=UTF-8''{quote(portable_name(name).encode(errors='replace'), safe='')}"
 
 
 class Pieces(io.RawIOBase):
-    """A file that keeps what is written until it is taken."""
+    """A file that buffers what is written until it is taken."""
 
     def __init__(self) -> None:
         self._waiting = bytearray()
@@ -313,10 +313,10 @@ def describe_api(store: JobStore, token: str | None) -> dict[str, Any]:
 
 
 class Guard:
-    """Refuses requests under another host's name, from other sites' pages, and, where there is a token, without it.
+    """Refuses requests under another host's name, from other sites' pages and, if there is a token, without it.
 
-    Otherwise a page elsewhere could let a visitor's browser post to this machine (cross-site request forgery), or give
-    its own name this machine's address (DNS rebinding).
+    Otherwise a page elsewhere could make a visitor's browser post to this machine (cross-site request forgery), or
+    point its own domain at this machine's address (DNS rebinding).
     """
 
     def __init__(self, app: ASGIApp, token: str | None):
@@ -332,7 +332,7 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        if scope["type"] != "http":  # the server starts or stops
+        if scope["type"] != "http":  # server start-up or shutdown
             return await self.app(scope, receive, send)
         request = Request(scope)
         try:
@@ -342,13 +342,13 @@ class Guard:
         await reply(scope, receive, send_with_headers)
 
     def _check(self, request: Request) -> Response | None:
-        """The answer to a request that is not passed on, or None. Raises HTTPException for one that is refused."""
+        """The response to a request that is not passed on, or None. Raises HTTPException to refuse a request."""
         path, headers, host = request.url.path, request.headers, request.headers.get("host", "")
         sender = headers.get("x-forwarded-for", "localhost").split(",")
         if self.token is None and not all(map(is_loopback, (host_name(host), *sender))):
             raise HTTPException(403, "This app is for this machine alone: open it as http://127.0.0.1.")
-        # Browsers say where a request comes from: over https and on this machine in the first header, else in the
-        # second. A proxy that ends https changes the scheme, and perhaps the host.
+        # Browsers state where a request comes from: over HTTPS and on this machine in the first header, else in the
+        # second. A proxy that terminates HTTPS changes the scheme, and perhaps the host.
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
         own = (host, headers.get("x-forwarded-host"))
         foreign = site not in ("same-origin", "none") if site else origin and origin.partition("//")[2] not in own
@@ -360,7 +360,7 @@ class Guard:
             return None
         if path == "/" and self._matches(request.query_params.get("token", "")):
             reply, secure = responses.RedirectResponse("./", 303), headers.get("x-forwarded-proto") == "https"
-            # Lax: a strict cookie would stay behind when the link was clicked on another site, such as web mail.
+            # Lax: a strict cookie would not be sent when the link is clicked on another site, such as webmail.
             reply.set_cookie(self.cookie, self.token, httponly=True, samesite="lax", secure=secure)
             return reply
         text = "Open the address that the app printed: it has a token in it."
@@ -371,14 +371,14 @@ class Guard:
 
 
 def host_name(host: str) -> str:
-    """The name or address in a Host header, without its port."""
+    """The name or address in a Host header, without the port."""
     with suppress(ValueError):
         return urlsplit(f"//{host}").hostname or ""
     return ""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address is this machine's own."""
+    """Whether a name or an address refers to this machine."""
     with suppress(ValueError):
         return ip_address(host.strip(" []")).is_loopback
     return host.strip() == "localhost"

@@ -1,1 +1,1 @@
-"""Audio in and out: decoding, writing, resampling, and the project's one STFT."""
+"""Audio input and output: decoding, encoding, resampling, and the project's only STFT."""

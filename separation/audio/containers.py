@@ -1,6 +1,6 @@
-"""What surrounds the sound in a file: wav chunks that do not add up, chained Ogg, and the boxes of mp4.
+"""Containers around audio data: wav chunks with wrong sizes, chained Ogg streams, and the boxes of mp4.
 
-An mp4 is boxes within boxes (ISO 14496-12): encryption and stems are found there, and one is put into its user data.
+An mp4 is a tree of boxes (ISO 14496-12). They reveal encryption and stems, and one can be added to the user data.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, BinaryIO
 from separation.audio.formats import STEM_SUFFIXES
 
 HEADER_BYTES = 1 << 20
-"""Where the format and the samples of a wav are looked for."""
+"""Bytes at the start of a wav in which its format and samples are located."""
 
 
 class Section(io.RawIOBase):
-    """A stretch of a file as a file of its own, behind a header that may be made up."""
+    """A byte range of a file as a file of its own, optionally behind a synthetic header."""
 
     def __init__(self, path: Path, start: int, end: int, header: bytes = b""):
         self.file = path.open("rb")
@@ -56,9 +56,9 @@ class Section(io.RawIOBase):
 
 
 def repaired_wav(path: Path) -> Section | None:
-    """A wav whose chunks do not add up, behind a header that does; None where there is none to be made.
+    """A wav with inconsistent chunk sizes, behind a consistent header; None if none can be made.
 
-    Some programs forget the byte that follows a chunk of odd size, and everything after it is shifted.
+    Some programs omit the pad byte after a chunk of odd size, which shifts everything after it.
     """
     with path.open("rb") as file:
         start = file.read(HEADER_BYTES)
@@ -78,16 +78,16 @@ def repaired_wav(path: Path) -> Section | None:
 
 @dataclass(frozen=True)
 class Chain:
-    """The streams that follow each other in an Ogg file, as byte ranges, and whether its last page is whole."""
+    """The consecutive streams of an Ogg file, as byte ranges, and whether its last page is complete."""
 
     links: tuple[tuple[int, int], ...]
     is_whole: bool
 
 
 def ogg_chain(path: Path) -> Chain | None:
-    """How an Ogg file is put together (RFC 3533); None when it is no Ogg file.
+    """Find the consecutive streams of an Ogg file (RFC 3533); None if it is not an Ogg file.
 
-    A radio recording, or files that were joined, hold one stream after the other.
+    Radio recordings and concatenated files hold several.
     """
     with path.open("rb") as file:
         if file.read(4) != b"OggS":
@@ -109,14 +109,14 @@ def ogg_chain(path: Path) -> Chain | None:
 
 
 ENCRYPTED = (b"enca", b"drms", b"aavd")
-"""Sample entries of encrypted sound: common encryption, iTunes, Audible."""
+"""Sample entries of encrypted audio: common encryption, iTunes, Audible."""
 
 SAMPLE_ENTRIES = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd")
-"""Where in an mp4 the kinds of its tracks stand."""
+"""Path in an mp4 to the boxes that name the codec of each track."""
 
 
 def boxes(file: BinaryIO, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """The boxes from `position` to `end` of a file: the type of each, and where its content begins and ends."""
+    """Yield the boxes from `position` to `end` of a file: the type of each, and where its content begins and ends."""
     while position + 8 <= end:
         file.seek(position)
         size, kind = struct.unpack(">I4s", file.read(8))
@@ -131,9 +131,9 @@ def boxes(file: BinaryIO, position: int, end: int) -> Iterator[tuple[bytes, int,
 
 
 def find_boxes(path: Path, names: tuple[bytes, ...], skip: int = 0) -> list[bytes]:
-    """The types of all boxes in the mp4 `path` that lie within boxes of these names, in that order; none in others.
+    """Types of all boxes in the mp4 `path` that are nested in boxes of these names, in this order; empty if not an mp4.
 
-    `skip` is the number of bytes before them in the innermost one.
+    `skip` is the number of bytes that precede them in the innermost box.
     """
     with path.open("rb") as file:
         if file.read(8)[4:] not in (b"ftyp", b"moov", b"free", b"wide", b"mdat", b"skip"):
@@ -145,24 +145,24 @@ def find_boxes(path: Path, names: tuple[bytes, ...], skip: int = 0) -> list[byte
 
 
 def is_encrypted(path: Path) -> bool:
-    """Whether a file is an mp4 whose sound is encrypted. FFmpeg 8.1 opens it, and then calls its packets invalid."""
+    """Whether a file is an mp4 with encrypted audio. FFmpeg 8.1 opens it, but then reports invalid packets."""
     return bool(set(find_boxes(path, SAMPLE_ENTRIES, skip=8)).intersection(ENCRYPTED))
 
 
 def is_stem_file(path: Path) -> bool:
-    """Whether a file holds a song as its first track, and its stems as the others."""
+    """Whether a file holds a song as its first track and its stems as the others."""
     return path.name.lower().endswith(STEM_SUFFIXES) or b"stem" in find_boxes(path, (b"moov", b"udta"))
 
 
 def make_box(kind: bytes, content: bytes) -> bytes:
-    """A box of that type."""
+    """Serialise a box."""
     return struct.pack(">I4s", 8 + len(content), kind) + content
 
 
 def add_user_data(path: Path, kind: bytes, content: bytes) -> None:
-    """Put a box into `moov/udta` of the file `path`, in which `moov` comes last, as FFmpeg writes it: nothing moves.
+    """Add a box to `moov/udta` of the file `path`. `moov` must come last, as FFmpeg writes it, so no other data moves.
 
-    Raises `ValueError` when another box is the last.
+    Raises `ValueError` if another box is last.
     """
     with path.open("r+b") as file:
         *_, (last, begin, end) = boxes(file, 0, file.seek(0, 2))

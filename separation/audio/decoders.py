@@ -1,9 +1,9 @@
-"""How audio files are decoded: wav, flac, ogg and the like by libsndfile; mp3, m4a, mp4 and the rest by PyAV's FFmpeg.
+"""Audio decoding: libsndfile reads wav, flac, ogg and the like; PyAV's FFmpeg reads mp3, m4a, mp4 and the rest.
 
-A decoder has `info`, `blocks()` (float32 arrays `[1 or 2 channels, n]`), `remarks` (what is odd about the file, in
-words), `starts` (where the first sample lies on each clock of the file so far, in seconds) and `close()`. What plays is
-decoded.
-One rule keeps it in step: frames lie where their time stamps say, and silence lies between them.
+A decoder has `info`; `blocks()`, which yields float32 arrays `[1 or 2 channels, n]`; `remarks`, which describe anything
+odd about the file; `starts`, the times in seconds of the first sample on each clock of the file so far; and `close()`.
+Any file that plays is decoded. One rule keeps audio in sync: frames are placed at their time stamps, and gaps between
+them are filled with silence.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from separation.audio.containers import Section, is_encrypted, is_stem_file, ogg
 from separation.errors import UserError
 
 BLOCK = 1 << 16
-"""Samples that are decoded or encoded at a time."""
+"""Samples decoded or encoded at a time."""
 
 TOLERANCE = 0.25
-"""Seconds by which a file may be shorter than it says: encoders do not agree on how to count their padding."""
+"""Seconds by which a file may be shorter than stated: encoders disagree on how to count their padding."""
 
 LEAST_HOLE = 0.008
-"""Seconds by which a frame must be late to have silence before it: Matroska and flv round times to milliseconds."""
+"""Seconds by which a frame must be late to be preceded by silence: Matroska and flv round times to milliseconds."""
 
 LONGEST_HOLE = 3600.0
-"""Seconds beyond which a jump of the clock is no hole but another clock, as in transport streams that were joined."""
+"""Seconds beyond which a jump of the clock is not a gap but a new clock, as in concatenated transport streams."""
 
 CLOCK_RESET = 0.5
-"""Seconds by which the clock must go back to be another clock; by less, time stamps are merely imprecise."""
+"""Seconds by which the clock must go back to count as a new clock; smaller steps are imprecise time stamps."""
 
 FEW = 10
-"""Damaged frames that are tolerated in any file; in long ones it is one in so many."""
+"""Damaged frames tolerated in any file; longer files may have one for every `FEW` good frames."""
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What the header of an audio file says, after mixing down to at most two channels.
+    """Properties of an audio file according to its header, after downmixing to at most two channels.
 
-    `samples` is the length per channel: a lossy file may hold a codec frame more, one that does not say its length is
-    estimated, and 0 stands for no idea.
+    `samples` is the length per channel. A lossy file may hold one codec frame more; if the file does not state its
+    length, this is an estimate, or 0 if unknown.
     """
 
     sample_rate: int
@@ -56,16 +56,16 @@ class AudioInfo:
 
 
 def open_container(source: Path | Section) -> Any:
-    """PyAV's container of a file, by path or as an object. Tags that are not UTF-8 are no reason to refuse it."""
+    """Open a file, by path or as an object, as a PyAV container. Tags that are not UTF-8 are tolerated."""
     import av
 
     return av.open(source, metadata_errors="replace")
 
 
 def open_decoder(path: Path, track: int | None = None) -> SoundFileDecoder | FFmpegDecoder:
-    """The decoder for a track of a file, counted from 0; None: the one that players choose.
+    """The decoder for a track of a file, counted from 0; None selects the track that players choose.
 
-    Raises `UserError` when the file is missing, empty, encrypted or no audio, or has no such track.
+    Raises `UserError` if the file is missing, empty, encrypted, cut short or not audio, or has no such track.
     """
     check_readable(path)
     chain = ogg_chain(path)
@@ -73,7 +73,7 @@ def open_decoder(path: Path, track: int | None = None) -> SoundFileDecoder | FFm
         raise UserError(f"{path} is cut short: its last page is incomplete; copy it again.", code="cut_short")
     if chain and len(chain.links) > 1:
         return FFmpegDecoder(path, track, [Section(path, *link) for link in chain.links])
-    # libsndfile 1.2 cuts an mp3 off where it guesses its end, and fails at a flac without a length (from a pipe).
+    # libsndfile 1.2 cuts an mp3 off at an estimated end, and fails on a flac without a length, as written to a pipe.
     if path.suffix.lower() != ".mp3" and not track:
         for source in (path, repaired_wav(path)):
             with suppress(soundfile.LibsndfileError, TypeError):
@@ -86,7 +86,7 @@ def open_decoder(path: Path, track: int | None = None) -> SoundFileDecoder | FFm
 
 
 def check_readable(path: Path) -> None:
-    """Raise `UserError` unless `path` is a file that may be read and has something in it."""
+    """Raise `UserError` unless `path` is a readable, non-empty file."""
     with suppress(OSError):
         if path.is_dir():
             raise UserError(f"{path} is a folder, not an audio file.", code="not_a_file")
@@ -107,12 +107,12 @@ def check_readable(path: Path) -> None:
 
 
 def pictures(container: Any) -> list[Any]:
-    """The tracks of PyAV's container that are moving pictures: covers are none."""
+    """The video tracks of a PyAV container, without covers."""
     return [stream for stream in container.streams.video if not has_flag(stream, "attached_pic")]
 
 
 def check_picture(path: Path, name: str = "") -> None:
-    """Raise `UserError`, which calls the file by its `name`, if FFmpeg opens it and finds no moving picture in it."""
+    """Raise `UserError`, which calls the file `name`, if FFmpeg opens the file and finds no video track in it."""
     import av
 
     with suppress(av.FFmpegError, OSError), open_container(path) as container:
@@ -121,7 +121,7 @@ def check_picture(path: Path, name: str = "") -> None:
 
 
 class SoundFileDecoder:
-    """A file that libsndfile has opened; where it meets damage, FFmpeg goes on."""
+    """A file opened by libsndfile; from the first damage on, FFmpeg takes over."""
 
     def __init__(self, path: Path, file: soundfile.SoundFile):
         self.path, self.file, self.starts = path, file, [0.0]
@@ -129,10 +129,10 @@ class SoundFileDecoder:
         self.info = AudioInfo(file.samplerate, file.channels, file.frames)
 
     def _stated_samples(self) -> int:
-        """The samples that the header of a wav or aiff claims.
+        """Number of samples per channel that the header of a wav or aiff states.
 
-        libsndfile notes both numbers of bytes in its log where the file ends before them. A wav that was written into
-        a pipe claims 2 GB or more.
+        If the file ends early, libsndfile logs both the stated and the actual number of bytes. A wav that was written
+        to a pipe states 2 GB or more.
         """
         found = re.search(r"(?:data|SSND) *: (\d+) \(should be (\d+)\)", self.file.extra_info)
         if not found or int(found[1]) >= 0x7FFFF000:
@@ -166,10 +166,10 @@ class SoundFileDecoder:
 
 
 class FFmpegDecoder:
-    """One audio track of a file, through PyAV: delay and padding of the codec are removed as FFmpeg removes them.
+    """One audio track of a file, through PyAV; FFmpeg removes codec delay and padding.
 
-    `sections` are the files that follow each other in one. More than two channels are mixed down to stereo. Raises
-    `UserError` as `open_decoder` does, and when the file is damaged beyond a few frames or cut short.
+    `sections` are the files that are concatenated in this one. More than two channels are downmixed to stereo. Raises
+    `UserError` as `open_decoder` does, and if the file is damaged beyond a few frames or cut short.
     """
 
     def __init__(self, path: Path, track: int | None = None, sections: Sequence[Section] = ()):
@@ -194,7 +194,7 @@ class FFmpegDecoder:
             raise
 
     def _choose(self, track: int | None) -> int:
-        """The number of the track to decode; as players do, the first one flagged default where none is named."""
+        """Index of the track to decode: by default, as in players, the first one flagged default."""
         streams = self.container.streams.audio
         if not streams:
             raise UserError(f"{self.path} has no audio track.", code="no_audio")
@@ -217,7 +217,7 @@ class FFmpegDecoder:
             message = f"{self.path} is damaged, or in a format that cannot be decoded: export it again."
             raise UserError(message, code="damaged")
         if format == "caf" and codec.name == "alac":
-            # FFmpeg 8.1 (PyAV 18.1) cuts the padding of the last frame off although ALAC decodes without it.
+            # FFmpeg 8.1 (PyAV 18.1) trims padding from the last frame although ALAC decodes without padding.
             codec.flags2 |= SKIP_MANUAL
         self.layout = codec.layout.name if codec.channels <= 2 else "stereo"
         if codec.channels > 2:
@@ -227,15 +227,15 @@ class FFmpegDecoder:
         begins = [float(start * base) for start, base in times if start is not None]
         self.picture_start = min(begins, default=None)
         if "mp4" in format and not stream.frames:
-            length -= first  # FFmpeg 5 to 8 state when a fragmented mp4 ends; the clock of a live recording starts late
-        # An mp4 is as long as it says. An mp3 that says how long it is has its delay noted too, but may have been cut
-        # out of a longer one. Matroska notes where each track ends. Other durations may be guesses from the bit rate.
+            length -= first  # FFmpeg 5 to 8 give the end of a fragmented mp4, and a live recording's clock starts late
+        # An mp4 is as long as it states. An mp3 that states its length also states its delay, but may be an excerpt of
+        # a longer one. Matroska states where each track ends. Other durations may be estimates from the bit rate.
         self.is_exact, self.stated_end = "mp4" in format, 0.0
         if self.is_exact or (format == "mp3" and first):
             self.stated_end = first + length
         elif "matroska" in format and (time := re.match(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))):
             self.stated_end = 3600 * int(time[1]) + 60 * int(time[2]) + float(time[3])
-        if not stream.duration:  # as in Matroska and flv: a container's duration is in microseconds
+        if not stream.duration:  # as in Matroska and flv; a container's duration is in microseconds
             length = (self.stated_end or (container.duration or 0) / 1e6) - first
         lead = max(0.0, first - min(begins, default=first))
         samples = round((lead + length) * codec.sample_rate) if length > 0 else 0
@@ -256,7 +256,7 @@ class FFmpegDecoder:
             yield np.concatenate(pieces, axis=1)
 
     def _pieces(self) -> Iterator[np.ndarray]:
-        """The decoded frames, float32 `[channels, n]`, at their places, and silence where there are none."""
+        """The decoded frames, float32 `[channels, n]`, placed in time, with silence in the gaps."""
         clock, conform = Clock(self.info.sample_rate, float(self.stream.time_base)), Conformer(self)
         good = lost = holes = 0
         missing, first_lost, first_hole, remarks = 0, 0.0, 0.0, list(self.remarks)
@@ -265,7 +265,7 @@ class FFmpegDecoder:
                 lost, first_lost = lost + 1, first_lost if lost else clock.samples / clock.rate
                 continue
             good += 1
-            if lost > max(FEW, good // FEW):  # only what is followed by sound counts: bytes after the end are no frame
+            if lost > max(FEW, good // FEW):  # counts only before a good frame: bytes after the end are not a frame
                 raise UserError(f"{self.path} is damaged from {first_lost:.1f} s on: copy it again.", code="damaged")
             is_first = clock.origin is None
             if is_first:
@@ -308,7 +308,7 @@ class FFmpegDecoder:
             self.remarks.append(f"it ends at {clock.end:.1f} s; its header says {self.stated_end:.1f} s")
 
     def _frames(self) -> Iterator[Any]:
-        """FFmpeg's frames of one section after the other, and None where a packet cannot be decoded."""
+        """FFmpeg's frames of all sections in order, and None for each packet that cannot be decoded."""
         yield from self._frames_of(self.container, self.stream)
         for section in self.sections[1:]:
             with open_container(section) as container:
@@ -331,7 +331,7 @@ class FFmpegDecoder:
             try:
                 for frame in packet.decode():
                     if is_paged and frame.pts is not None and packet.duration:
-                        # FFmpeg 8.1 may take the first frame of a page for a short one: its end alone is right.
+                        # FFmpeg 8.1 may treat the first frame of a page as a short one: only its end is right.
                         frame.pts += min(0, packet.duration - frame.samples)
                     yield frame
             except av.DecoderNotFoundError as error:
@@ -347,26 +347,26 @@ class FFmpegDecoder:
 
 
 SKIP_MANUAL = 1 << 29
-"""FFmpeg's AV_CODEC_FLAG2_SKIP_MANUAL: padding is left to the program."""
+"""FFmpeg's AV_CODEC_FLAG2_SKIP_MANUAL: trimming is left to the application."""
 
 
 def has_flag(stream: Any, name: str) -> bool:
-    """Whether a stream has a disposition of FFmpeg, such as `default`."""
+    """Whether a stream has an FFmpeg disposition, such as `default`."""
     from av.stream import Disposition
 
     return bool(stream.disposition & getattr(Disposition, name))
 
 
 def cut_short(path: Path, end: float, stated: float) -> UserError:
-    """The error for a file that ends too early, in seconds."""
+    """The error for a file that ends at `end` instead of `stated`, both in seconds."""
     return UserError(f"{path} is cut short: {end:.1f} s of {stated:.1f} s are there; copy it again.", code="cut_short")
 
 
 class Clock:
-    """Where frames lie: the time stamps of a file, in seconds, against the samples that came out, at `rate` hertz.
+    """Places frames in time: compares time stamps, in seconds, with the samples output so far, at `rate` hertz.
 
-    `tick` is the unit of the time stamps in seconds. A codec's frames follow each other without a gap, so only a frame
-    that is late both against the one before it and against all samples so far has a hole before it.
+    `tick` is the unit of the time stamps, in seconds. A codec's frames are contiguous, so a gap precedes only a frame
+    that is late relative both to the frame before it and to all samples so far.
     """
 
     def __init__(self, rate: int, tick: float):
@@ -374,11 +374,11 @@ class Clock:
         self.origin: float | None = None
 
     def begin(self, frame: Any, picture_start: float | None) -> None:
-        """Begin at the first frame, or at the picture where that is earlier."""
+        """Start at the first frame, or at the picture if that is earlier."""
         self.origin = self.end = min(frame.time or 0.0, math.inf if picture_start is None else picture_start)
 
     def is_late(self, frame: Any) -> bool:
-        """Whether there is a hole before a frame. A clock that is another one from here on is followed."""
+        """Whether a gap precedes a frame. If a new clock starts with this frame, switch to it."""
         if frame.time is None:
             return False
         late, jump = frame.time - self.origin - self.samples / self.rate, frame.time - self.end
@@ -388,21 +388,21 @@ class Clock:
         return min(late, jump) > (LEAST_HOLE if self.samples else 0)
 
     def silence(self, frame: Any) -> int:
-        """Samples of silence that belong before a frame; whole frames where time stamps are too coarse to tell."""
+        """Samples of silence to insert before a frame; whole frames if time stamps are too coarse to tell."""
         samples = round((frame.time - self.origin) * self.rate) - self.samples
         whole = round(samples / frame.samples) * frame.samples
         return whole if self.samples and abs(whole - samples) <= 1.5 * self.tick * self.rate else samples
 
     def advance(self, frame: Any) -> None:
-        """Go on to the end of a frame."""
+        """Advance to the end of a frame."""
         self.end = (self.end if frame.time is None else frame.time) + frame.samples / frame.sample_rate
 
 
 class Conformer:
-    """Frames of any rate and layout become float32 arrays of a decoder's; FFmpeg mixes and resamples.
+    """Converts frames of any rate and layout to float32 arrays in those of the decoder; FFmpeg mixes and resamples.
 
-    Mixing down keeps FFmpeg's coefficients as they are, for floats are not normalised: left and right stay as loud,
-    centre and surround come 3 dB quieter, and the low-frequency channel is left out.
+    Downmixing keeps FFmpeg's coefficients, which are not normalised for floats: left and right keep their level,
+    centre and surround are 3 dB quieter, and the low-frequency channel is omitted.
     """
 
     def __init__(self, decoder: FFmpegDecoder):
@@ -411,7 +411,7 @@ class Conformer:
         self.resampler: Any = None
 
     def __call__(self, frame: Any) -> Iterator[np.ndarray]:
-        """What comes out for a frame, or for the end (None)."""
+        """The output for a frame, or for the end of the stream (None)."""
         import av
 
         kind = frame and (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -421,5 +421,5 @@ class Conformer:
             self.kind = kind
             self.resampler = kind and av.AudioResampler(format="fltp", layout=self.layout, rate=self.rate)
         if frame:
-            frame.pts = None  # its place is the clock's business
+            frame.pts = None  # timing is left to `Clock`
             yield from (part.to_ndarray() for part in self.resampler.resample(frame))

@@ -1,7 +1,7 @@
-"""How audio files are encoded: wav and ogg by libsndfile; mp3, flac, m4a and the like by PyAV's FFmpeg.
+"""Audio encoding: libsndfile writes wav and ogg; PyAV's FFmpeg writes mp3, flac, m4a and the like.
 
-An encoder takes blocks by `write`, a numpy array `[channels, n]` for each of its tracks, and is closed by `close`.
-Samples are whole numbers where the coding has a full scale, else float32 with full scale at 1.
+An encoder's `write` takes one block per track, a numpy array `[channels, n]`; `close` completes the file. Samples are
+integers if the coding has a full scale, else float32 with full scale at 1.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from separation.audio.decoders import CLOCK_RESET, LONGEST_HOLE, open_container
 from separation.audio.formats import Coding
 
 WAV_LIMIT = (1 << 32) - (1 << 16)
-"""Bytes that a plain wav can hold; a longer one is written as RF64, its successor under the same name."""
+"""Bytes that a plain wav can hold; a longer file is written as RF64, its successor, with the same suffix."""
 
 SAMPLES = {"flac": ("s16", "s32"), "alac": ("s16p", "s32p"), "libopus": ("flt", "flt")}
-"""FFmpeg's name of 16 and of 24 bits in a codec; 24 bits are the upper ones of 32. Other codecs take planar floats."""
+"""FFmpeg's sample formats for 16 and 24 bits; 24 bits are the upper ones of 32. Other codecs take planar floats."""
 
 BIT_RATE = {"libmp3lame": 160_000, "aac": 128_000, "libopus": 96_000}
-"""Bits a second and channel: the most that mp3 has, and what aac and opus need not to be told from the song.
+"""Bits per second and channel: the maximum of mp3, and what aac and opus need to be transparent.
 
-It is constant for mp3, because browsers jump to a moment of it by its place in the file: stems then stay in step.
+The bit rate of mp3 is constant because browsers seek in it by file position: stems then stay in sync.
 """
 
 CONTAINERS = {"m4a": "mp4", "mka": "matroska", "mkv": "matroska"}
-"""FFmpeg's name of a format, where it is another."""
+"""FFmpeg's name of a format, if it differs."""
 
 OPUS_RATE = 48_000
 """The sample rate of Opus, in hertz."""
 
 SYSTEM_ERROR = 2
-"""libsndfile's number of whatever the system refuses; it does not tell the system's own."""
+"""libsndfile's error number for any system error; it does not pass on `errno`."""
 
 
 class EncodingError(Exception):
-    """The file cannot be written on; the cause says why, as far as the library tells."""
+    """The file cannot be written any further; the cause says why, as far as the library reports it."""
 
 
 class SoundFileEncoder:
-    """A wav or ogg, of one track. Raises `ValueError` when the format cannot hold such audio."""
+    """A wav or ogg file with one track. Raises `ValueError` if the format does not support such audio."""
 
     is_broken = False
 
@@ -68,14 +68,14 @@ class SoundFileEncoder:
             )
         except soundfile.LibsndfileError as error:
             raise (EncodingError if error.code == SYSTEM_ERROR else ValueError)(error.error_string) from error
-        if format == "wav":  # as INFO, which Windows shows; mutagen adds ID3, which has a place for all of them
+        if format == "wav":  # as INFO, which Windows shows; mutagen adds ID3, which can hold all of them
             for tag, text in tags.items():
                 with suppress(soundfile.LibsndfileError):
                     setattr(self._file, tag, text)
 
     def write(self, block: np.ndarray) -> None:
         samples = np.empty(block.shape[::-1], block.dtype)
-        for number, channel in enumerate(block):  # many times faster than a copy of the transpose
+        for number, channel in enumerate(block):  # many times faster than copying the transpose
             samples[:, number] = channel
         try:
             self._file.write(samples)
@@ -90,10 +90,10 @@ class SoundFileEncoder:
 
 
 class FFmpegEncoder:
-    """An mp3, flac, m4a or mka, of one track or, for the last two, of several, the first of which is the default.
+    """An mp3, flac, m4a or mka file. The last two may have several tracks, the first of which is the default.
 
-    `names` are those of the tracks; `tags` and `cover` go into Matroska, which mutagen does not know. Raises
-    `ValueError` when the format cannot hold such audio.
+    `names` are the titles of the tracks; `tags` and `cover` go into Matroska, which mutagen does not support. Raises
+    `ValueError` if the format does not support such audio.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class FFmpegEncoder:
         self.resampler = None
         if coding.codec == "libopus":
             self.resampler = av.AudioResampler(self.samples, self.layout, OPUS_RATE)
-        # Lengths in an mp4 are told in ticks of this clock, by default of a millisecond.
+        # An mp4 stores lengths in ticks of this clock, by default of a millisecond.
         options = {"movie_timescale": str(sample_rate)} if format in ("m4a", "mp4", "mov") else {}
         try:
             self.container = av.open(path, "w", format=CONTAINERS.get(format, format), options=options)
@@ -134,7 +134,7 @@ class FFmpegEncoder:
         self.written = [0] * len(self.tracks)
 
     def _add_others(self) -> None:
-        """Add what comes before the sound."""
+        """Add the streams that precede the audio."""
 
     def _add_track(self, codec: str, channels: int, name: str) -> Any:
         from av.stream import Disposition
@@ -146,7 +146,7 @@ class FFmpegEncoder:
             track.bit_rate = BIT_RATE[codec] * channels
         if name:
             track.metadata["title"] = name
-        # PyAV 18.1 flags nothing in Matroska by itself. Players start with the default track.
+        # PyAV 18.1 does not flag tracks in Matroska by itself. Players start with the default track.
         track.disposition = Disposition.default if is_first else Disposition(0)
         return track
 
@@ -164,7 +164,7 @@ class FFmpegEncoder:
 
     def close(self) -> None:
         try:
-            with closing(self.container):  # also after an error: an open file keeps its place on the disk
+            with closing(self.container):  # also after an error: an open file keeps its disk space
                 for track in self.tracks:
                     for part in self.resampler.resample(None) if self.resampler else []:
                         self._mux(track.encode(part))
@@ -173,7 +173,7 @@ class FFmpegEncoder:
             raise EncodingError from error
 
     def _mux(self, packets: Sequence[Any]) -> None:
-        if self.is_broken:  # FFmpeg 8.1 (PyAV 18.1) crashes when it goes on after a header that did not fit
+        if self.is_broken:  # FFmpeg 8.1 (PyAV 18.1) crashes if it continues after a header that did not fit
             return
         try:
             self.container.mux(packets)
@@ -183,24 +183,24 @@ class FFmpegEncoder:
 
 
 KEPT = ("video", "subtitle", "attachment")
-"""The kinds of tracks that are copied from a video."""
+"""Kinds of tracks copied from a video."""
 
 BRAND = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration")
-"""What of a file's metadata tells about the file alone."""
+"""Metadata that describes only the file itself."""
 
 TRACK_TAGS = ("title", "language", "filename", "mimetype", "handler_name", "timecode")
-"""What is kept of the tags of a copied track: others state its length and its bit rate as they were."""
+"""Tags kept on a copied track: others state its former length and bit rate."""
 
 
 class VideoEncoder(FFmpegEncoder):
-    """A video whose sound is `name`: picture, subtitles, chapters and attachments are copied from a song, bit for bit.
+    """A video whose audio is `name`: picture, subtitles, chapters and attachments are copied from a song, bit for bit.
 
     Args:
-        source: the song, as an `AudioReader` that has begun to be read by the first `write`: its first sample lies at
-            `source.starts` on the song's clocks, and that is time 0 of the new file.
-        keep_original: add the sound of the song itself as the second track, copied as well.
+        source: the song, as an `AudioReader` whose reading has started by the first `write`: its first sample is at
+            `source.starts` on the song's clocks, which is time 0 of the new file.
+        keep_original: also copy the song's own audio, as the second track.
 
-    Raises `ValueError` when the format cannot hold what there is.
+    Raises `ValueError` if the format cannot hold these streams.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class VideoEncoder(FFmpegEncoder):
             raise
 
     def _add_others(self) -> None:
-        """Add what is copied, the picture first, before the sound."""
+        """Add the copied streams, the picture first, before the audio."""
         for stream in sorted(self.video.streams, key=lambda stream: stream.type != "video"):
             try:
                 if stream.type in KEPT:
@@ -239,23 +239,23 @@ class VideoEncoder(FFmpegEncoder):
                 remark = "subtitles of a kind that cannot be copied are left out"
                 if stream.type != "subtitle":
                     raise
-                if remark not in self.source.remarks:  # by the video of another stem
+                if remark not in self.source.remarks:  # added by the video of another stem
                     self.source.remarks.append(remark)
         names = {name: text for name, text in self.video.metadata.items() if name.lower() not in BRAND}
         self.container.metadata.update(names)
 
     def _copy(self, stream: Any) -> Any:
-        # Without `opaque`, PyAV 18.1 refuses pictures that it has no encoder for, such as Theora.
+        # Without `opaque`, PyAV 18.1 refuses video codecs that it has no encoder for, such as Theora.
         copy = self.copies[stream.index] = self.container.add_stream_from_template(stream, opaque=True)
         if stream.type == "video" and "mp4" in self.video.format.name and self.format in ("mp4", "mov"):
-            # PyAV 18.1 drops the tag: Apple's players want hvc1, not hev1, and ProRes 4444 is told by it alone.
+            # PyAV 18.1 drops the tag: Apple's players require hvc1, not hev1, and only the tag identifies ProRes 4444.
             copy.codec_context.codec_tag = stream.codec_context.codec_tag
-            copy.rate = stream.average_rate or 0  # there is no timecode without it
+            copy.rate = stream.average_rate or 0  # the timecode requires it
         copy.metadata.update({key: stream.metadata[key] for key in TRACK_TAGS if key in stream.metadata})
         return copy
 
     def write(self, *blocks: np.ndarray) -> None:
-        if not self.written[0]:  # the header is yet to be written
+        if not self.written[0]:  # the header has not been written yet
             chapters = self.video.chapters()
             for chapter in chapters:
                 shift = round(self.source.starts[0] / chapter["time_base"])
@@ -265,12 +265,12 @@ class VideoEncoder(FFmpegEncoder):
         self._copy_packets(self.written[0] / self.rate)
 
     def _copy_packets(self, until: float) -> None:
-        """Copy what lies before a time, in seconds: a muxer holds what one track has and another has not yet."""
+        """Copy packets up to a time in seconds: a muxer buffers one track until the others catch up."""
         for packet in chain(self.waiting, self.packets):
             self.waiting = []
             if self.is_broken:
                 return
-            # The last packet of a track is an empty one. Key frames in Matroska may come without dts (PyAV 18.1).
+            # The last packet of a track is empty. Key frames in Matroska may have no dts (PyAV 18.1).
             if not packet.size:
                 continue
             number = self._clock(packet)
@@ -286,7 +286,7 @@ class VideoEncoder(FFmpegEncoder):
             self._mux([packet])
 
     def _clock(self, packet: Any) -> int:
-        """Which of the song's clocks a packet's time is of, counted from 0. Subtitles go by that of the picture."""
+        """Index of the song's clock that a packet's time refers to, counted from 0. Subtitles follow the picture's."""
         index = next(iter(self.copies)) if packet.stream.type == "subtitle" else packet.stream.index
         number, last = self.clocks.get(index, (0, None))
         if index == packet.stream.index and packet.dts is not None:

@@ -1,4 +1,4 @@
-"""File formats: which names are audio, and what is written in which coding. Needs no other package."""
+"""File formats: which suffixes are audio, and how each format is encoded. Requires no third-party package."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ AUDIO_SUFFIXES = (
     ".spx", ".m4b", ".m4r", ".3ga", ".adts", ".mp2", ".mpa", ".mp+", ".mpc", ".ac3", ".eac3", ".ec3", ".dts", ".dtshd",
     ".mlp", ".thd", ".amr", ".ra", ".oma", ".aa3", ".xwma", ".voc", ".qoa",
 )  # fmt: skip
-"""What the names of audio files end with, as far as FFmpeg or libsndfile decode them; earlier ones take precedence."""
+"""Suffixes of audio files that FFmpeg or libsndfile can decode; earlier ones take precedence."""
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg",
     ".vob", ".3gp", ".3g2", ".flv", ".f4v", ".wmv", ".asf", ".wtv", ".ogv", ".ogm", ".rm", ".rmvb", ".mxf", ".nut",
     ".dv",
 )  # fmt: skip
-"""What the names of videos end with."""
+"""Suffixes of videos."""
 
 SONG_SUFFIXES = (*AUDIO_SUFFIXES, *VIDEO_SUFFIXES)
-"""What the name of a file in a folder ends with if it counts as a song."""
+"""Suffixes of the files in a folder that count as songs."""
 
 STEM_SUFFIXES = (".stem.mp4", ".stem.m4a")
-"""What the names of files end with that hold a song and its stems, the song first."""
+"""Suffixes of files that hold a song and its stems, the song first."""
 
 
 @dataclass(frozen=True)
 class AudioFile:
-    """Where one signal lies: a file, and its audio track, counted from 0; None: the one that players choose."""
+    """Location of a signal: a file, and its audio track, counted from 0; None selects the one that players choose."""
 
     path: Path
     track: int | None = None
@@ -39,7 +39,7 @@ class AudioFile:
 
 @dataclass(frozen=True)
 class Coding:
-    """One way to encode samples: libsndfile's subtype or FFmpeg's codec, and its steps from silence to full scale."""
+    """A sample encoding: libsndfile's subtype or FFmpeg's codec, and its steps from silence to full scale."""
 
     codec: str
     full_scale: int | None = None
@@ -52,7 +52,7 @@ FORMATS = {
     "mp3": {"": Coding("libmp3lame")},
     "m4a": {"": Coding("aac"), "16": Coding("alac", 1 << 15), "24": Coding("alac", 1 << 23)},
 }
-"""The formats of stems in files of their own, and the bits of a sample in each: the first is the default."""
+"""Formats of files that hold one stem each, with the codings by bits per sample: the first is the default."""
 
 SHARED = {
     "mka": FORMATS["flac"],
@@ -61,11 +61,11 @@ SHARED = {
     "mov": FORMATS["m4a"],
     "webm": {"": Coding("libopus")},
 }
-"""The formats of files that hold several tracks or a picture as well, in the same form."""
+"""Formats of files that hold several tracks, or a picture as well, in the same form."""
 
 
 def find_format(path: Path, bits: str | None = None) -> tuple[str, Coding]:
-    """The format and the coding for a file name and a number of bits. Raises `UserError` when there is none."""
+    """The format and the coding for a file name and bits per sample. Raises `UserError` if there is none."""
     format, known = path.suffix[1:].lower(), FORMATS | SHARED
     if format not in known:
         message = f"{path} can't be written: its name should end with one of .{', .'.join(known)}."
@@ -79,6 +79,6 @@ def find_format(path: Path, bits: str | None = None) -> tuple[str, Coding]:
 
 
 def video_suffix(path: Path) -> str:
-    """What the name of a video ends with that takes its picture from the video `path`: the same kind, else Matroska."""
+    """Suffix of a video that takes its picture from the video `path`: the same format if supported, else Matroska."""
     suffix = {".m4v": ".mp4", ".qt": ".mov"}.get(path.suffix.lower(), path.suffix.lower())
     return suffix if suffix[1:] in SHARED and suffix != ".mka" else ".mkv"

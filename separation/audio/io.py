@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LIBSNDFILE = ("wav", "ogg")
-"""The formats that libsndfile writes; FFmpeg writes the others."""
+"""Formats written by libsndfile; FFmpeg writes the others."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Numbers of errors that a file has become too large for its disk."""
+"""Error numbers of a file that has become too large for its disk."""
 
 
 def probe(path: str | Path, track: int | None = None) -> AudioInfo:
@@ -38,7 +38,7 @@ def probe(path: str | Path, track: int | None = None) -> AudioInfo:
 
 
 def read(path: str | Path, sample_rate: int | None = None, track: int | None = None) -> tuple[Tensor, int]:
-    """A whole file as `[channels, samples]` and its sample rate; resampled to `sample_rate` if that is given.
+    """Read a whole file as `[channels, samples]`, with its sample rate; resampled to `sample_rate`, if given.
 
     Raises `UserError` as `AudioReader` does.
     """
@@ -50,23 +50,23 @@ def read(path: str | Path, sample_rate: int | None = None, track: int | None = N
 
 
 def write(path: str | Path, waveform: Tensor | np.ndarray, sample_rate: int, bits: str | None = None) -> None:
-    """Write `[channels, samples]` to `path`, all of it or nothing. Raises `UserError` as `AudioWriter` does."""
+    """Write `[channels, samples]` to `path` atomically. Raises `UserError` as `AudioWriter` does."""
     channels, samples = waveform.shape
     with AudioWriter(path, sample_rate, channels, samples, bits) as writer:
         writer.write(waveform)
 
 
 class AudioReader:
-    """An audio file, opened: iterate over it, inside `with`, for float32 blocks `[1 or 2 channels, n]` at its own rate.
+    """An open audio file: iterate over it, inside `with`, for float32 blocks `[1 or 2 channels, n]` at its own rate.
 
-    `track` counts the audio tracks of a file with several from 0 (MUSDB18's stem.mp4: mixture, drums, bass, other,
-    vocals); None stands for the one that players choose. More than two channels are mixed down to stereo. Sound stays
-    in step: where it starts after the picture or has a hole, there is silence.
+    `track` selects an audio track, counted from 0; in MUSDB18's stem.mp4 these are mixture, drums, bass, other and
+    vocals. None selects the one that players choose. More than two channels are downmixed to stereo. Audio stays in
+    sync: silence fills gaps, and the start if the audio begins after the picture.
 
-    `info` is what the header says, `remarks` what is odd about the file, so far, in words.
+    `info` is what the header states; `remarks` describe anything odd found in the file so far.
 
-    Raises `UserError` when the file is missing, unreadable, empty, no audio, encrypted, damaged or cut short, or has
-    samples that are not numbers: when it is opened if its header tells, else when it is read.
+    Raises `UserError` if the file is missing, unreadable, empty, not audio, encrypted, damaged or cut short, or has
+    samples that are not finite: on opening if the header shows it, else while reading.
     """
 
     def __init__(self, path: str | Path, track: int | None = None):
@@ -81,25 +81,25 @@ class AudioReader:
 
     @property
     def track(self) -> int:
-        """The number of the track that is read."""
+        """Index of the track that is read."""
         return getattr(self._decoder, "track", 0)
 
     @property
     def starts(self) -> Sequence[float]:
-        """When the first sample would be heard by each clock of the file, in seconds: as many as were read so far.
+        """Time of the first sample on each clock of the file read so far, in seconds.
 
-        Files that were joined have one clock after the other.
+        Concatenated files have one clock after the other.
         """
         return self._decoder.starts
 
     @cached_property
     def tags(self) -> dict[str, str]:
-        """Title, artist and the like, by the names in `separation.audio.tags.TAGS`."""
+        """Title, artist and the like, under the names in `separation.audio.tags.TAGS`."""
         return read_tags(self.path)
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:
-        """Whatever a decoder raises concerns this file alone, and is one sentence about it."""
+        """Turn anything that a decoder raises into a `UserError` of one sentence about this file."""
         try:
             yield
         except UserError:
@@ -121,7 +121,7 @@ class AudioReader:
         return map(torch.from_numpy, self.arrays())
 
     def arrays(self) -> Iterator[np.ndarray]:
-        """The same blocks as arrays, without torch."""
+        """The same blocks as numpy arrays, without torch."""
         samples, blocks = 0, self._decoder.blocks()
         while True:
             with self._blamed():
@@ -139,27 +139,27 @@ class AudioReader:
 
 
 class AudioWriter:
-    """An audio file that is being written: inside `with`, `write` it block by block.
+    """An audio file being written: inside `with`, `write` it block by block.
 
-    What is written goes to a temporary file beside `path`, which takes its place when the block ends without an error;
-    after an error there is no file. In 16 and 24 bits, samples are rounded, and those beyond full scale are clipped.
-    Tags that the format cannot hold are left out, and so is the picture.
+    Output goes to a temporary file beside `path`, which replaces `path` when the block ends without an error; after an
+    error it is discarded. In 16 and 24 bits, samples are rounded, and those beyond full scale are clipped. Tags and
+    covers that the format cannot hold are omitted.
 
     Args:
         path: the file; its suffix is one of `FORMATS` or `SHARED` in `separation.audio.formats`.
         sample_rate: in hertz.
         channels: of each track.
-        samples: the expected length.
+        samples: the expected length per channel.
         bits: per sample; one of the choices of the format.
-        tags: title, artist and the like, as `AudioReader` has them.
-        cover: a picture, as the bytes of a jpeg or png.
-        names: of the tracks, one for each; several in m4a, mp4 and mka only. The first is the default track.
-        user_data: boxes that go into `moov/udta` of an m4a, by their type.
-        compression: of an ogg, from 0 (largest) to 1 (smallest); libsndfile's own by default.
-        video: the song that is read, a video: its picture, subtitles and chapters are copied, in step with the sound.
-        keep_original: copy the song's own sound into the video as well, as its second track.
+        tags: title, artist and the like, as in `AudioReader.tags`.
+        cover: a picture, as the bytes of a JPEG or PNG.
+        names: titles of the tracks, one for each; several in m4a, mp4 and mka only. The first is the default track.
+        user_data: boxes to add to `moov/udta` of an m4a, by type.
+        compression: of an ogg, from 0 (largest) to 1 (smallest); libsndfile's default if None.
+        video: the song being read, a video: its picture, subtitles and chapters are copied, in sync with the audio.
+        keep_original: also copy the song's own audio into the video, as its second track.
 
-    Raises `UserError` when the folder, the disk or the format cannot take the file, or `video` has no picture.
+    Raises `UserError` if the folder, the disk or the format cannot take the file, or `video` has no picture.
     """
 
     def __init__(
@@ -217,7 +217,7 @@ class AudioWriter:
                 raise self._cut_off(error) from error
 
     def _cut_off(self, error: Exception) -> UserError:
-        """The sentence for a file that could not be written to its end, which says what the library said."""
+        """The error for a file that could not be completed, with the reason that the library gave."""
         cause = error.__context__ or error
         if isinstance(cause, OSError) and cause.errno in FULL:
             return cannot_write(self.path, cause)
@@ -227,11 +227,11 @@ class AudioWriter:
         return UserError(f"{self.path} can't be written to its end ({reason}).", code="cannot_write")
 
     def _encode(self, block: np.ndarray) -> np.ndarray:
-        # libsndfile would scale by one step less than it reads with, and a copy would not be the same.
+        # libsndfile scales by one step less in writing than in reading, so a copy would not be identical.
         full_scale = self.coding.full_scale
         if full_scale is None:
             return block
-        # A power of two costs no bit, so float32 stays as it is.
+        # Scaling by a power of two is exact, so float32 is enough.
         steps = np.multiply(block, full_scale, dtype=np.result_type(block, np.float32))
         np.clip(np.rint(steps, out=steps), -full_scale, full_scale - 1, out=steps)
         if full_scale == 1 << 15:
@@ -243,10 +243,10 @@ class AudioWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
-            self._encoder.is_broken |= kind is not None  # the rest of a film is not copied to be removed
+            self._encoder.is_broken |= kind is not None  # do not copy the rest of a film only to discard it
             self._encoder.close()
             if kind is None:
-                if self._encoder.format != "rf64":  # mutagen 1.48 knows no RF64
+                if self._encoder.format != "rf64":  # mutagen 1.48 does not support RF64
                     write_tags(self.partial, self.format, self.tags, self.cover)
                 for box, content in self.user_data.items():
                     add_user_data(self.partial, box, content)

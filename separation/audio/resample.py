@@ -1,4 +1,4 @@
-"""A waveform changes its sample rate, whole or block by block: the same samples either way, none early or late."""
+"""Resample a waveform, whole or block by block: the samples are the same either way, and none is early or late."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
-    """`[channels, samples]` at `source_rate` hertz as `[channels, round(samples * target_rate / source_rate)]`."""
+    """Resample `[channels, samples]` to `[channels, round(samples * target_rate / source_rate)]`; rates in hertz."""
     import torch
 
     if source_rate == target_rate:
@@ -21,9 +21,9 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
 
 
 class Resampler:
-    """Resamples a float32 array that is pushed in by blocks: `[channels, n]` at `source_rate` hertz, to `target_rate`.
+    """Resamples float32 blocks `[channels, n]` from `source_rate` to `target_rate`, in hertz.
 
-    The blocks that come out are not as long as those that went in.
+    Output blocks do not correspond to input blocks in length.
     """
 
     def __init__(self, source_rate: int, target_rate: int, channels: int):
@@ -34,17 +34,17 @@ class Resampler:
             self._stream = soxr.ResampleStream(source_rate, target_rate, channels)
 
     def push(self, block: np.ndarray, last: bool = False) -> np.ndarray:
-        """What a block lets out, `[channels, m]`."""
+        """Take a block and return the output that is ready, `[channels, m]`."""
         if not self._stream:
             return block
         return self._stream.resample_chunk(np.ascontiguousarray(block.T), last=last).T
 
     def flush(self) -> np.ndarray:
-        """What is left at the end of the stream, `[channels, m]`."""
+        """Return the rest of the output at the end of the stream, `[channels, m]`."""
         return self.push(np.zeros((self.channels, 0), np.float32), last=True)
 
     def delay(self) -> float:
-        """By how many seconds what comes out is behind what went in, at most: measured, on a second of silence."""
+        """Maximum delay of the output behind the input in seconds, measured on one second of silence."""
         if not self._stream:
             return 0.0
         source, target = self.rates

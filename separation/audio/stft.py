@@ -1,4 +1,4 @@
-"""The project's one STFT and its exact inverse, of numpy arrays and of torch tensors; numpy alone does for arrays."""
+"""The project's only STFT and its exact inverse, for numpy arrays and torch tensors; arrays do not require torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SpectralSettings:
-    """What defines the STFT: saved beside every store and inside every weights file, and compared when they meet."""
+    """Parameters of the STFT: saved with every store and weights file, and compared when the two are combined."""
 
     sample_rate: int = 44100
     n_fft: int = 4096
@@ -28,29 +28,29 @@ class SpectralSettings:
 
     @property
     def bins(self) -> int:
-        """Frequency bins of a spectrogram."""
+        """Number of frequency bins of a spectrogram."""
         return self.n_fft // 2 + 1
 
     @property
     def padding(self) -> int:
-        """Samples of silence before a song, so that every sample lies under the same number of windows."""
+        """Samples of silence before a song, so that every sample is covered by the same number of windows."""
         return self.n_fft - self.hop
 
     def frames(self, samples: int) -> int:
-        """Frames of the spectrogram of a waveform of `samples` samples."""
+        """Number of frames in the spectrogram of a waveform of `samples` samples."""
         return -(-(samples + self.padding) // self.hop)
 
     def bin_of(self, frequency: float) -> int:
-        """The first bin at or above `frequency` in hertz, at most `bins`."""
+        """Index of the first bin at or above `frequency` in hertz, at most `bins`."""
         return min(self.bins, -int(-frequency * self.n_fft // self.sample_rate))
 
 
 class Spectral:
-    """The STFT and its inverse, as a pair. Give it torch tensors or float32 numpy arrays, and it returns the same kind.
+    """The STFT and its inverse, as a pair. Takes torch tensors or float32 numpy arrays and returns the same kind.
 
     Frame t covers the samples from `t * hop - padding`, under a periodic Hann window, scaled by 1 / sqrt(n_fft). Every
-    sample lies under n_fft / hop windows whose squares sum to a constant, so the inverse is a plain overlap-add: it
-    holds frame by frame, and a song may be transformed in pieces.
+    sample is covered by n_fft / hop windows whose squares sum to a constant, so the inverse is a plain overlap-add: it
+    works frame by frame, and a song may be transformed in pieces.
     """
 
     def __init__(self, settings: SpectralSettings):
@@ -77,7 +77,7 @@ class Spectral:
         return self.synthesise(spectrogram)[..., start : start + samples]
 
     def analyse(self, waveform: Any) -> Any:
-        """Spectrogram of the frames wholly inside a piece: `[..., samples]` to complex `[..., bins, frames]`."""
+        """Spectrogram of the frames entirely inside a piece: `[..., samples]` to complex `[..., bins, frames]`."""
         window = self._windows(waveform)[0]
         if isinstance(waveform, np.ndarray):
             framed = np.lib.stride_tricks.sliding_window_view(waveform, self.settings.n_fft, axis=-1)
@@ -98,7 +98,7 @@ class Spectral:
     def synthesise(self, spectrogram: Any) -> Any:
         """Overlap-add of a piece: complex `[..., bins, frames]` to `[..., (frames - 1) * hop + n_fft]`.
 
-        Only the samples under n_fft / hop of the frames are complete; neighbouring pieces add up at their joints.
+        Only samples covered by n_fft / hop of the frames are complete; neighbouring pieces add up where they overlap.
         """
         window, hop = self._windows(spectrogram)[1], self.settings.hop
         if isinstance(spectrogram, np.ndarray):
@@ -117,7 +117,7 @@ class Spectral:
         return waveform.reshape(*axes, -1)
 
     def _windows(self, signal: Any) -> Any:
-        """The windows of analysis and of synthesis, as `signal` has them; the scale is taken together with them."""
+        """Analysis and synthesis windows, scale included, as arrays or as tensors on the device of `signal`."""
         if isinstance(signal, np.ndarray):
             return self.windows[None]
         if signal.device not in self.windows:

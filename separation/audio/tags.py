@@ -1,8 +1,8 @@
-"""Tags and covers: read from every format, and written, under one name each.
+"""Read and write tags and covers in every format, under one name each.
 
-mutagen reads and writes them. Read by FFmpeg 8.1 alone, a second artist is lost in ID3v2.4, MP4, ASF and APE, and the
-tempo in MP4; mutagen 1.48 reads neither Matroska nor RIFF's INFO, which FFmpeg fills in.
-Loudness, gapless data, identifiers and the encoder belong to the song's own file: they are not among the names.
+mutagen reads and writes them. FFmpeg 8.1 alone would lose a second artist in ID3v2.4, MP4, ASF and APE, and the tempo
+in MP4; mutagen 1.48 reads neither Matroska nor RIFF's INFO, so FFmpeg reads these. Loudness, gapless data, identifiers
+and the encoder describe the song's own file and are not kept.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ TAGS = {
     "bpm": ("TBPM", "tmpo", "WM/BeatsPerMinute"),
     "initialkey": ("TKEY", "----:com.apple.iTunes:initialkey", "initial_key", "key", "WM/InitialKey"),
 }
-"""The tags that are kept, by their names in Vorbis comments: ID3's frame, MP4's atom, and other names that are read."""
+"""Tags that are kept, by their names in Vorbis comments: the ID3 frame, the MP4 atom, and other names that are read."""
 
 NAMES = {name.casefold(): tag for tag, names in TAGS.items() for name in (tag, *names)}
 
 FRONT_COVER = 3
-"""The type of picture in ID3 and FLAC."""
+"""Picture type of the front cover in ID3 and FLAC."""
 
 
 def read_tags(path: Path) -> dict[str, str]:
-    """The tags of a file as `TAGS` names them; several values, such as two artists, are joined by semicolons."""
+    """The tags of a file, named as in `TAGS`; several values, such as two artists, are joined by semicolons."""
     import mutagen
     from mutagen.apev2 import APEv2
 
@@ -43,21 +43,21 @@ def read_tags(path: Path) -> dict[str, str]:
 
     found: dict[str, str] = {}
     pairs: list[tuple[str, Any]] = []
-    with suppress(Exception):  # whatever is wrong with tags, the sound can be separated
+    with suppress(Exception):  # bad tags must not prevent separation
         pairs += mutagen.File(path).tags.items()
     with suppress(Exception):
         pairs += APEv2(path).items()
     with suppress(Exception), open_container(path) as container:
         pairs += container.metadata.items()
     for key, value in pairs:
-        key = "COMM" if key.startswith("COMM::") else key  # other comments have a purpose, such as iTunNORM
+        key = "COMM" if key.startswith("COMM::") else key  # other comments hold technical data, such as iTunNORM
         if (tag := NAMES.get(key.casefold())) and (text := _text(value)):
             found.setdefault(tag, text)
     return found
 
 
 def _text(value: Any) -> str:
-    """The text of a value of any of mutagen's kinds: of frames, lists, numbers, pairs and bytes."""
+    """The text of a tag value, which mutagen gives as a frame, list, number, pair or bytes."""
     values = getattr(value, "genres", None) or getattr(value, "text", value)
     texts = []
     for part in values if isinstance(values, list) else [values]:
@@ -68,7 +68,7 @@ def _text(value: Any) -> str:
 
 
 def read_cover(path: Path) -> bytes | None:
-    """The front cover in an audio file, else its first picture, as the bytes of a jpeg or png; None without one."""
+    """The front cover of an audio file, else its first picture, as the bytes of a JPEG or PNG; None if it has none."""
     import av
 
     from separation.audio.decoders import has_flag, open_container
@@ -86,9 +86,9 @@ def read_cover(path: Path) -> bytes | None:
 
 
 def write_tags(path: Path, format: str, tags: Mapping[str, str], cover: bytes | None = None) -> None:
-    """Write tags, named as in `TAGS`, and a cover, a jpeg or png, into a file of this format, if mutagen knows it.
+    """Write tags, named as in `TAGS`, and a JPEG or PNG cover to a file of this format, if mutagen supports it.
 
-    Raises `mutagen.MutagenError` when the file cannot be written.
+    Raises `mutagen.MutagenError` if the file cannot be written.
     """
     from mutagen.flac import FLAC, Picture
     from mutagen.id3 import APIC, Frames
@@ -111,7 +111,7 @@ def write_tags(path: Path, format: str, tags: Mapping[str, str], cover: bytes | 
             song.tags.add(APIC(encoding=3, mime=mime, type=FRONT_COVER, data=cover))
     elif format in ("m4a", "mp4"):
         for tag, text in tags.items():
-            with suppress(ValueError):  # numbers that are none have no place there
+            with suppress(ValueError):  # such an atom cannot hold an invalid number
                 song.tags[TAGS[tag][1]] = [_atom(TAGS[tag][1], text)]
         if cover:
             kind = MP4Cover.FORMAT_PNG if mime == "image/png" else MP4Cover.FORMAT_JPEG
@@ -129,7 +129,7 @@ def write_tags(path: Path, format: str, tags: Mapping[str, str], cover: bytes | 
 
 
 def _atom(name: str, text: str) -> Any:
-    """A tag's text as the value that the MP4 atom `name` has. Raises `ValueError` when it is no such number."""
+    """Convert a tag's text to the value of the MP4 atom `name`. Raises `ValueError` if it is not a valid number."""
     if name == "tmpo":
         return round(float(text))
     if name == "trkn":

@@ -1,1 +1,1 @@
-"""The masking network as users meet it: its settings, its weights file, and the `Separator`."""
+"""Inference: network settings, weights files, and the `Separator`."""

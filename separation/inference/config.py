@@ -1,7 +1,7 @@
-"""What a network is: its targets, its STFT, its class and the arguments of that; and how settings are read and checked.
+"""Network settings: targets, STFT, class and its arguments; and how settings are parsed and validated.
 
-A mapping, from YAML or from a weights file, becomes a dataclass. An unknown key, a value of another type or one out of
-range is an error that names the key.
+A mapping, from YAML or from a weights file, becomes a dataclass. An unknown key, or a value of the wrong type or out of
+range, is an error that names the key.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 NETWORKS = {"unet": "UNet", "open_unmix": "OpenUnmix"}
-"""The networks of `separation.models`, by the names that configs give them."""
+"""The networks of `separation.models`, by their names in configs."""
 
 OLDER_ARGUMENTS = {"unet": {"zones": "band_layout"}}
-"""What arguments were called by earlier versions of this program."""
+"""Argument names of earlier versions of this program, with the current ones."""
 
 
 def require(condition: bool, complaint: str) -> None:
@@ -41,7 +41,7 @@ def one_of(value: str, choices: Sequence[str], key: str) -> None:
 
 
 def between(values: Iterable[float], least: float, most: float, complaint: str) -> None:
-    """Raises ValueError unless all values lie between `least` and `most`, which is for what nobody means."""
+    """Raise ValueError unless all values lie between `least` and `most`, which only catches absurd values."""
     values = list(values)
     require(all(value >= least for value in values), complaint)
     require(all(value <= most for value in values), f"{complaint}, and at most {most:,}")
@@ -49,15 +49,15 @@ def between(values: Iterable[float], least: float, most: float, complaint: str) 
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """All that a network is built from, and all that a weights file must say about it."""
+    """Everything that a network is built from, and that a weights file must state about it."""
 
     targets: tuple[str, ...] = ("vocals",)
-    """The stems to take out of a song: one, or several."""
+    """The stems to separate: one or several."""
     spectral: SpectralSettings = field(default_factory=SpectralSettings)
     network: str = "unet"
-    """`unet`, `open_unmix`, or a class of your own as `package.module:Class`."""
+    """`unet`, `open_unmix`, or your own class as `package.module:Class`."""
     generator: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the network's class, beside those that follow from the settings above."""
+    """Arguments of the network's class, apart from those that follow from the settings above."""
 
     def __post_init__(self):
         require(bool(self.targets), f"targets must name at least one of {', '.join(STEMS)}")
@@ -84,16 +84,16 @@ class NetworkSettings:
 
     @cached_property
     def used_bins(self) -> int:
-        """Lowest bins that the network looks at: fewer than all where a network of this package says so."""
+        """Number of bins, from the lowest, that the network uses: all, unless a network of this package uses fewer."""
         if self.network not in NETWORKS:
             return self.spectral.bins  # its code is imported when it is built, not before
         return getattr(on_meta(self), "used_bins", self.spectral.bins)
 
 
 def network_class(name: str) -> type[nn.Module]:
-    """The class of a network by the name that a config gives it. Imports code: of others, too, if the name says so.
+    """The class of a network by its name in a config. Imports code, also third-party code if the name refers to it.
 
-    Raises `UserError` when there is no such class, with the code `no_network`.
+    Raises `UserError` with the code `no_network` if there is no such class.
     """
     module, _, attribute = name.partition(":")
     if name in NETWORKS:
@@ -109,7 +109,7 @@ def network_class(name: str) -> type[nn.Module]:
 
 
 def complete_arguments(network: type[nn.Module], arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments that a config gives a network's class, checked against its signature, and its defaults.
+    """Check a config's arguments for a network against the signature of its class, and fill in the defaults.
 
     Raises ValueError naming the key.
     """
@@ -133,9 +133,9 @@ def complete_arguments(network: type[nn.Module], arguments: dict[str, Any]) -> d
 
 
 def build(settings: NetworkSettings) -> nn.Module:
-    """The untrained network that settings describe. Imports its code; see `network_class`.
+    """Build the untrained network that the settings describe. Imports its code; see `network_class`.
 
-    Raises ValueError when the arguments do not fit its class.
+    Raises ValueError if the arguments do not fit its class.
     """
     network = network_class(settings.network)
     arguments = complete_arguments(network, settings.generator)
@@ -143,12 +143,12 @@ def build(settings: NetworkSettings) -> nn.Module:
 
 
 def on_meta(settings: NetworkSettings) -> nn.Module:
-    """The same without memory for its tensors: to see what it is, before anything of its size is built."""
+    """Build the network on the meta device, without memory for its tensors, to inspect it at no cost."""
     import torch
     from torch.overrides import TorchFunctionMode
 
     class Uninitialised(TorchFunctionMode):
-        # Random numbers without memory would have torch load its compiler, for a second.
+        # Random initialisation on the meta device would make torch load its compiler, which takes a second.
         def __torch_function__(self, function, types, args=(), kwargs=None):
             kwargs = kwargs or {}
             if getattr(function, "__module__", "") == "torch.nn.init":
@@ -160,7 +160,7 @@ def on_meta(settings: NetworkSettings) -> nn.Module:
 
 
 def parse(kind: Any, value: Any, key: str) -> Any:
-    """`value` as the type `kind`; `key` is its dotted name. Raises ValueError."""
+    """Convert `value` to the type `kind`; `key` is its dotted name. Raises ValueError."""
     if is_dataclass(kind):
         require(isinstance(value, dict), f"{key or 'the file'} must hold keys and values")
         known = get_type_hints(kind)
@@ -183,14 +183,14 @@ def parse(kind: Any, value: Any, key: str) -> Any:
         item, *others = arguments
         length = None if others == [Ellipsis] else len(arguments)
         if length is None and not isinstance(value, list | tuple):
-            value = [] if value is None else [value]  # nothing is a list of none, a lone value a list of one
+            value = [] if value is None else [value]  # null is an empty list, a single value a list of one
         require(isinstance(value, list | tuple), f"{key} must be a list, not {reprlib.repr(value)}")
         require(length in (None, len(value)), f"{key} must have {length} values, not {len(value)}")
         return tuple(parse(item, entry, key) for entry in value)
     if origin is dict:
         require(isinstance(value, dict), f"{key} must hold keys and values, not {reprlib.repr(value)}")
         return {str(name): parse(arguments[1], entry, f"{key}.{name}") for name, entry in value.items()}
-    if kind not in NAMES:  # of a network's own class
+    if kind not in NAMES:  # a type specific to the network's class
         return value
     if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
         with suppress(ValueError, OverflowError):

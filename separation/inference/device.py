@@ -1,4 +1,4 @@
-"""What networks run on: which engine, which device, and in which precision. Importing this needs no torch."""
+"""Engine, device and precision of networks. Importing this module does not require torch."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     import torch
 
 ENGINES = {"torch": "torch", "onnx": "onnxruntime"}
-"""What computes networks, with its package: ONNX Runtime takes a fifth of the memory and of the time to start."""
+"""Engines that run networks, with their packages: ONNX Runtime takes a fifth of the memory and of the start-up time."""
 
 ENGINE_HELP = "what computes the network: torch or onnx (default: torch where a GPU or bfloat16 makes it faster)"
 
 NETWORK_HELP = "the class of a network of your own, which weights need: its code is run only if you name it here"
 
 NOISE = -30.0
-"""In dB: bfloat16 that differs from float32 by more than this has not been rounded, but is wrong."""
+"""In dB: a larger difference between bfloat16 and float32 is not due to rounding but to wrong results."""
 
 
 def choose_engine(name: str = "auto", device: object = "auto") -> str:
-    """`torch` or `onnx`; `auto` is torch where it is installed and faster: on a GPU, and with bfloat16 in hardware.
+    """`torch` or `onnx`; `auto` is torch if it is installed and faster: on a GPU, or with bfloat16 in hardware.
 
-    Without that, ONNX Runtime is as fast, starts sooner and needs less memory. Raises `UserError` when what is asked
-    for is not installed, or no engine is.
+    Otherwise ONNX Runtime is as fast, starts sooner and needs less memory. Raises `UserError` if the requested engine
+    is not installed, or no engine is.
     """
     installed = [engine for engine, package in ENGINES.items() if find_spec(package)]
     if name == "auto":
@@ -49,7 +49,7 @@ def choose_engine(name: str = "auto", device: object = "auto") -> str:
 
 @cache
 def has_gpu() -> bool:
-    """Whether the driver of an NVIDIA GPU finds one, told in milliseconds: torch would take seconds to load."""
+    """Whether the NVIDIA driver finds a GPU. Takes milliseconds; loading torch would take seconds."""
     with suppress(OSError, AttributeError):
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
         count = ctypes.c_int()
@@ -59,7 +59,7 @@ def has_gpu() -> bool:
 
 @cache
 def has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 itself, as Linux tells: there torch takes half the time."""
+    """Whether Linux reports hardware bfloat16 multiplication, which halves the time that torch takes."""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         flags = next((line.split() for line in lines if line.startswith("flags")), [])
@@ -68,9 +68,9 @@ def has_bf16() -> bool:
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """`auto` (CUDA if it is there, else the CPU), or the device of that name: `cpu`, `cuda`, `cuda:1`, `mps`.
+    """The device called `cpu`, `cuda`, `cuda:1` or `mps`; `auto` is CUDA if available, else the CPU.
 
-    Raises `UserError` when there is no such device here.
+    Raises `UserError` if there is no such device.
     """
     import torch
 
@@ -99,9 +99,9 @@ def choose_device(name: str | torch.device) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """What networks compute in: `fp32`, `bf16`, or `auto` for bf16 where the device computes in it itself.
+    """The dtype that networks compute in: `fp32`, `bf16`, or `auto` for bf16 if the device supports it natively.
 
-    Others only imitate it: a step of training on a CPU without it takes ten times as long as in fp32.
+    Elsewhere it is emulated: a training step on a CPU then takes ten times as long. Raises `UserError` for other names.
     """
     import torch
 
@@ -122,7 +122,7 @@ def is_bf16_native(device: torch.device) -> bool:
         return False
     if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.6
         return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # or ATEN_CPU_CAPABILITY allows no more
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):  # or limited by ATEN_CPU_CAPABILITY
         return False
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
@@ -131,12 +131,12 @@ def is_bf16_native(device: torch.device) -> bool:
 def trusted_precision(
     dtype: torch.dtype, device: torch.device, compute: Callable[[torch.dtype], Iterable[torch.Tensor]]
 ) -> torch.dtype:
-    """`dtype`, or float32 where this processor's bfloat16 turns out to be noise, of which a line is logged.
+    """`dtype`, or float32 with a logged warning if this processor's bfloat16 results are noise.
 
-    oneDNN computes some convolutions wrong with AMX: those of few channels whose kernel width times input channels is
-    64 or more, such as `Conv2d(24, 32, 4, 4)` (torch 2.13.0 and 2.14.1; right with
-    `ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16`). `compute(dtype)` gives tensors of a network's results, in training its
-    gradients too, as one vector; each is compared on its own.
+    With AMX, oneDNN computes some convolutions wrongly: those of few channels whose kernel width times input channels
+    is 64 or more, such as `Conv2d(24, 32, 4, 4)`, in torch 2.13.0 and 2.14.1. They are correct with
+    `ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16`. `compute(dtype)` returns tensors of a network's results, in training also its
+    gradients as one vector; each tensor is compared separately.
     """
     import torch
 
@@ -146,7 +146,7 @@ def trusted_precision(
     with torch.no_grad():
         powers = [((rounded - exact).abs().square().sum(), exact.abs().square().sum()) for exact, rounded in pairs]
         errors = [float(10 * torch.log10(error / power.clamp_min(1e-30))) for error, power in powers]
-    if all(error < NOISE for error in errors):  # which NaN is not
+    if all(error < NOISE for error in errors):  # false for NaN
         return dtype
     logging.getLogger("separation").warning(
         "bfloat16 gives noise on this processor (%.0f dB of what float32 gives): computing in float32 instead.",
@@ -157,10 +157,10 @@ def trusted_precision(
 
 @contextmanager
 def report_out_of_memory(advice: str) -> Iterator[None]:
-    """Report too little memory as a `UserError` of one sentence with this advice."""
+    """Report running out of memory as a `UserError` of one sentence with this advice."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch has an error of its own for CUDA, and none for the CPU
+    except (MemoryError, RuntimeError) as error:  # torch has an exception class for CUDA, but none for the CPU
         torch = sys.modules.get("torch")
         kinds = (MemoryError, torch.cuda.OutOfMemoryError) if torch else (MemoryError,)
         if not (isinstance(error, kinds) or "can't allocate memory" in str(error)):

@@ -1,4 +1,4 @@
-"""A network with its STFT: a mixture's spectrogram becomes those of its targets, at once or as a stream."""
+"""A network with its STFT, which turns a mixture's spectrogram into those of its targets, at once or as a stream."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from separation.runtime import count
 from separation.stems import source_names
 
 CHUNK = 64
-"""Frames separated at a time, where a network has no need of more."""
+"""Frames separated at a time, unless a network needs more."""
 
 
 class MaskingNetwork(nn.Module):
-    """A network of `separation.models`, or of your own, with all it needs to be used: its targets and its STFT.
+    """A network of `separation.models`, or your own, with what it needs for separation: its targets and its STFT.
 
-    Its masks multiply complex spectrograms. What the targets leave of the mixture is the rest: it needs no mask, and
-    the sources always sum to the mixture.
+    Its masks multiply complex spectrograms. The rest is the mixture minus the targets: it needs no mask, and the
+    sources always sum to the mixture.
     """
 
     def __init__(self, targets: Sequence[str], settings: SpectralSettings, generator: nn.Module):
@@ -35,8 +35,8 @@ class MaskingNetwork(nn.Module):
         self.settings = settings
         self.spectral = Spectral(settings)
         self.generator = generator
-        self.licence = ""  # of its weights, as their file states it
-        self.trusted: torch.dtype | None = None  # until bfloat16 is first used
+        self.licence = ""  # of the weights, as stated in their file
+        self.trusted: torch.dtype | None = None  # None until bfloat16 is first used
 
     @property
     def device(self) -> torch.device:
@@ -50,28 +50,28 @@ class MaskingNetwork(nn.Module):
 
     @property
     def stride(self) -> int:
-        """Frames that inputs of the network are a multiple of."""
+        """The number of frames in an input of the network must be a multiple of this."""
         return getattr(self.generator, "stride", 1)
 
     @property
     def segment(self) -> int | None:
-        """Frames of the segments that the network is used on; None where its context has an end."""
+        """Frames per segment that the network is used on; None if its context is finite."""
         segment = getattr(self.generator, "segment", None)
         return segment and max(segment // self.stride, 4) * self.stride
 
     @property
     def context(self) -> int:
-        """Frames on either side that a frame depends on, or, of a network with segments, that these overlap by."""
+        """Frames on either side that a frame depends on or, in a network with segments, by which segments overlap."""
         if self.segment:
             return whole_strides(self.segment // 4, self.stride)
-        return whole_strides(int(getattr(self.generator, "context")), self.stride)  # noqa: B009 (a module has any)
+        return whole_strides(int(getattr(self.generator, "context")), self.stride)  # noqa: B009 (for the type checker)
 
     def chunk(self, frames: int | None) -> int:
-        """How many frames to separate at a time: about as many as asked for, or as many as suit the network."""
+        """How many frames to separate at a time: about as many as requested, or as many as suit the network."""
         if self.segment:
             return min(whole_strides(frames or self.segment, self.stride), self.segment - self.context)
         if frames is None and not hasattr(self.generator, "stream"):
-            frames = max(CHUNK, 2 * self.context)  # the context is computed again for every chunk
+            frames = max(CHUNK, 2 * self.context)  # the context is recomputed for every chunk
         return whole_strides(frames or CHUNK, self.stride)
 
     def forward(self, mixture: Tensor) -> Tensor:
@@ -81,21 +81,21 @@ class MaskingNetwork(nn.Module):
         return masks * mixture[:, None]
 
     def begin(self, targets: Sequence[str], precision: str) -> TorchStep:
-        """The network at the beginning of a song, for some of its targets; `precision` as of `choose_precision`."""
+        """Start a song, for some of the targets; `precision` is as in `choose_precision`."""
         dtype = choose_precision(precision, self.device)
         if self.trusted is None and dtype == torch.bfloat16:
             self.trusted = trusted_precision(dtype, self.device, self._noise)
         return TorchStep(self, targets, self.trusted if dtype == torch.bfloat16 and self.trusted else dtype)
 
     def masks(self, dtype: torch.dtype) -> Masks:
-        """The masks of a song in pieces, computed in `dtype`."""
+        """Masks of a song that arrives in pieces, computed in `dtype`."""
         if stream := getattr(self.generator, "stream", None):
             return stream(dtype)
         return SegmentedMasks(self, dtype) if self.segment else ChunkedMasks(self, dtype)
 
     @torch.no_grad()
     def _noise(self, dtype: torch.dtype) -> list[Tensor]:
-        """The masks of a short piece of pink noise."""
+        """Masks of a short piece of pink noise."""
         frames = whole_strides(16, self.stride)
         noise = torch.randn(2, frames, self.settings.bins, 2, generator=torch.Generator().manual_seed(0))
         slope = 1 + torch.arange(self.settings.bins)[:, None] / 50
@@ -103,7 +103,7 @@ class MaskingNetwork(nn.Module):
 
 
 class Masks(Protocol):
-    """The masks of a song that comes in pieces of whole strides, `lag` frames late."""
+    """Masks of a song that arrives in pieces of whole strides; they are `lag` frames late."""
 
     lag: int
 
@@ -112,7 +112,7 @@ class Masks(Protocol):
 
 
 class TorchStep:
-    """A network within a song; see `separation.inference.stream.Step`."""
+    """A network at work on one song; see `separation.inference.stream.Step`."""
 
     def __init__(self, network: MaskingNetwork, targets: Sequence[str], dtype: torch.dtype):
         self.spectral, self.device = network.spectral, network.device
@@ -124,20 +124,20 @@ class TorchStep:
     @torch.no_grad()
     def __call__(self, piece: np.ndarray) -> np.ndarray:
         spectrogram = self.spectral.analyse(torch.from_numpy(piece).to(self.device))
-        masks = self.masks(spectrogram).transpose(-1, -2)  # frames before bins, as they lie in memory
+        masks = self.masks(spectrogram).transpose(-1, -2)  # frames before bins, as in memory
         mixture = self.mixture.delay(spectrogram.transpose(-1, -2))
         targets = mixture.new_empty(len(self.masked), *mixture.shape)
         for target, number in zip(targets, self.masked, strict=True):
             if masks.is_complex():
                 torch.mul(mixture, masks[number], out=target)
-            else:  # as a complex product, it would make a complex copy of the mask first
+            else:  # a complex product would first make a complex copy of the mask
                 torch.mul(mixture.real, masks[number], out=target.real)
                 torch.mul(mixture.imag, masks[number], out=target.imag)
         return self.spectral.synthesise(targets.transpose(-1, -2)).cpu().numpy()
 
 
 class ChunkedMasks:
-    """Masks by a network whose context has an end: every piece is computed with the context on both sides of it."""
+    """Masks by a network with finite context: every piece is computed with its context on both sides."""
 
     def __init__(self, network: MaskingNetwork, dtype: torch.dtype):
         self.generator, self.dtype, self.device = network.generator, dtype, network.device
@@ -150,10 +150,10 @@ class ChunkedMasks:
 
 
 class SegmentedMasks:
-    """Masks by a network whose context has no end: segments overlap, and are crossfaded with weights that sum to one.
+    """Masks by a network with infinite context: segments overlap and are crossfaded with weights that sum to one.
 
-    Each piece completes a segment, which ends where the piece does. Masks leave when no later segment has a part in
-    them, `lag` frames late: as many as segments overlap by, for pieces of at most a segment without these.
+    Each piece completes a segment, which ends where the piece does. Masks are output once no later segment contributes
+    to them, `lag` frames late. The lag is the overlap of segments; a piece is at most a segment minus the overlap.
     """
 
     def __init__(self, network: MaskingNetwork, dtype: torch.dtype):
@@ -167,7 +167,7 @@ class SegmentedMasks:
         before = mixture[..., :0] if self.mixture is None else self.mixture
         self.mixture = torch.cat([before, mixture], dim=-1)[..., -self.segment :]
         masks = run(self.generator, self.mixture, self.dtype)
-        if self.waiting is None:  # before the song there is nothing to fade from
+        if self.waiting is None:  # nothing precedes the song to fade from
             self.waiting = torch.zeros_like(masks[..., :1]).expand(*masks.shape[:-1], self.lag)
         overlap = min(self.lag, masks.shape[-1] - frames)
         rising = (torch.arange(1, overlap + 1, device=masks.device) / (overlap + 1)).to(masks.real.dtype)
@@ -179,7 +179,7 @@ class SegmentedMasks:
 
 
 def run(generator: nn.Module, mixture: Tensor, dtype: torch.dtype) -> Tensor:
-    """The masks of one piece, complex `[2 channels, bins, frames]`, by a network that computes in `dtype`."""
+    """Masks of one piece, complex `[2 channels, bins, frames]`, by a network that computes in `dtype`."""
     with torch.autocast(mixture.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         masks = generator(mixture[None])[0]
     return masks if masks.is_complex() else masks.float()

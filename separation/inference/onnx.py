@@ -1,4 +1,4 @@
-"""Songs become stems where torch is not installed: by an ONNX file that `separation.apps.export` wrote."""
+"""Separation without torch, by an ONNX file that `separation.apps.export` wrote."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from separation.inference.stream import whole_strides
 from separation.runtime import count, threads
 
 FORMAT = "separation onnx 1"
-"""What the metadata of our files begins with; see `separation.apps.export`."""
+"""The `format` entry in the metadata of our files; see `separation.apps.export`."""
 
 CHUNK = 32
 """Frames separated at a time."""
 
 
 class OnnxNetwork:
-    """A network that ONNX Runtime computes; see `separation.inference.stream.Network`.
+    """A network run by ONNX Runtime; see `separation.inference.stream.Network`.
 
     Args:
         path: the ONNX file.
@@ -61,7 +61,7 @@ class OnnxNetwork:
 
 
 class OnnxStep:
-    """A network within a song; see `separation.inference.stream.Step`."""
+    """A network at work on one song; see `separation.inference.stream.Step`."""
 
     def __init__(self, network: OnnxNetwork, targets: Sequence[str]):
         self.session, self.spectral, self.lag = network.session, network.spectral, network.lag
@@ -81,13 +81,13 @@ class OnnxStep:
 
 @cache
 def share_memory(onnxruntime: Any) -> None:
-    """Let all sessions of this process share one arena: the passes of the best quality take 40 MB less."""
+    """Let all sessions of this process share one memory arena: the passes of `best` quality take 40 MB less."""
     kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", *kind), None)
 
 
 def open_session(path: Path) -> Any:
-    """An ONNX Runtime session of one of our files. Raises `UserError` as `OnnxNetwork` does."""
+    """An ONNX Runtime session for one of our files. Raises `UserError` as `OnnxNetwork` does."""
     if not path.is_file():
         raise UserError(
             f"there are no weights at {path}: where torch is installed, `python -m separation export WEIGHTS {path}` "
@@ -99,13 +99,13 @@ def open_session(path: Path) -> Any:
         raise UserError(f"{path} needs ONNX Runtime: pip install onnxruntime.") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
-    # On a busy machine spinning threads take 1.4 times the processor time (ONNX Runtime 1.32).
+    # On a busy machine, spinning threads take 1.4 times the CPU time (ONNX Runtime 1.32).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     share_memory(onnxruntime)
     options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # it has a class of its own for each trouble
+    except Exception as error:  # each kind of failure has its own class
         raise UserError(f"{path} is no ONNX file, or is damaged: export it again.") from error
     if session.get_modelmeta().custom_metadata_map.get("format") != json.dumps(FORMAT):
         raise UserError(f"{path} is an ONNX file of another program: name one that `separation export` wrote.")

@@ -1,7 +1,7 @@
-"""Passes of networks over one song, side by side: test-time augmentation, of which one pass is the plain case.
+"""Passes of networks over one song, in lockstep: test-time augmentation, of which a single pass is the plain case.
 
-A network errs differently when a song is played faster, and higher, so the mean of several passes errs less than each:
-even one network alone gains from it.
+A network makes different errors when a song is played faster and thus higher, so the mean of several passes has a
+smaller error than each: even a single network gains from it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from separation.audio.resample import Resampler
 from separation.inference.stream import HIGHEST_RATE, SILENCE, Network, Queue, TargetsStream
 
 SPEEDS = (1.0, 1.12, 1.06, 0.94, 0.89)
-"""How fast the song is played to the networks, in turn: faster first, which takes less time."""
+"""Speeds at which the song is played to the networks, in turn: faster ones first, as they take less time."""
 
 
 class Pass:
@@ -22,10 +22,10 @@ class Pass:
 
     Args:
         network: the trained network.
-        targets: the targets to give.
+        targets: the targets to output.
         sample_rate: of the song, in hertz.
-        speed: how fast it is played to the network.
-        chunk_frames: frames separated at a time, or what suits the network.
+        speed: speed at which the song is played to the network.
+        chunk_frames: frames separated at a time; None for what suits the network.
         precision: of the network.
     """
 
@@ -48,10 +48,10 @@ class Pass:
         )
         self._stream = TargetsStream(network, network.begin(targets, precision), network.chunk(chunk_frames))
         self.delay = self._stream.delay / own_rate + self._inward.delay() + self._outward.delay()
-        self.waiting = Queue()  # what is ready, all targets one after the other
+        self.waiting = Queue()  # output that is ready, all targets one after the other
 
     def push(self, block: np.ndarray | None, channels: int, missing: int) -> None:
-        """Take a block, or None for the end of the song, of which `missing` samples have not been given yet."""
+        """Take a block, or None at the end of the song, of which `missing` samples have not been output yet."""
         if block is None:
             audible = self._inward.flush()
         else:
@@ -61,7 +61,7 @@ class Pass:
             self._put(self._outward.push(piece.reshape(2 * len(piece), -1)), channels)
         if block is None:
             self._put(self._outward.flush(), channels)
-            # Resampled back, a song can have lost a sample at its end.
+            # Resampling there and back can lose a sample at the end.
             self._put(np.zeros((2 * len(self.targets), max(0, missing - len(self.waiting))), np.float32), channels)
 
     def _put(self, targets: np.ndarray, channels: int) -> None:
@@ -71,18 +71,18 @@ class Pass:
 
 
 class Passes:
-    """Passes over one song. Each gets every block when it comes, so none runs ahead, and what waits is bounded."""
+    """Passes over one song. Each gets every block as it arrives, so none runs ahead and buffers stay bounded."""
 
     def __init__(self, passes: Sequence[Pass], sample_rate: int):
         self.passes, self.sample_rate = passes, sample_rate
 
     @property
     def latency(self) -> float:
-        """Seconds of sound that the targets are behind the song, at most."""
+        """Maximum delay of the targets behind the song, in seconds."""
         return max(one.delay * one.rate for one in self.passes) / self.sample_rate
 
     def push(self, block: np.ndarray | None, channels: int, missing: int) -> Iterator[dict[str, np.ndarray]]:
-        """The means `[channels, n]` of each target that a block lets out; see `Pass.push`."""
+        """Take a block as in `Pass.push`; yield the mean `[channels, n]` of each target, if any are ready."""
         for one in self.passes:
             one.push(block, channels, missing)
         ready = min(len(one.waiting) for one in self.passes)

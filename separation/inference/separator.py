@@ -1,4 +1,4 @@
-"""A waveform of any length becomes stems, in constant memory. Importing this needs no torch."""
+"""Separate waveforms of any length into stems, in constant memory. Importing this module does not require torch."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ Stems = dict[str, Any]
 """A piece of a song: `[channels, n]` for each stem, by name; tensors if the song came as tensors, else arrays."""
 
 BLOCK = 1 << 16
-"""Samples that go in at a time."""
+"""Samples processed at a time."""
 
 
 class Separator:
-    """Takes songs apart with a network, or with several.
+    """Separates songs into stems, with one network or several.
 
         separator = Separator.load()
         stems = separator(waveform, sample_rate)
 
-    A song goes through the network in chunks, each with all that its frames depend on, so the stems do not depend on
-    where the chunks begin. The last source of the network, like the rest of a target, is not computed but what the
-    others leave of the song: the sources sum to the song, at any sample rate.
+    A song goes through the network in chunks, each with the full context of its frames, so the stems do not depend on
+    where the chunks begin. The last source of the network, like the rest of a target, is not computed but is the song
+    minus the others: the sources sum to the song, at any sample rate.
 
-    Several networks, or one several times, make passes at different speeds (test-time augmentation): stems are their
-    means. A network counts for the targets that it has; those that none of the stems needs are left out. What is played
-    at another speed does not begin at the same samples everywhere, so a part of a song then gives nearly what it is
-    within the whole.
+    Several networks, or one used several times, make passes at different speeds (test-time augmentation); the stems are
+    their means. A network contributes to the targets that it has; targets that none of the stems needs are skipped. At
+    other speeds, frames start at different samples, so the stems of an excerpt then only nearly match those of the
+    whole song.
 
     Args:
-        networks: the trained network, used where it is, a `MaskingNetwork` or an `OnnxNetwork`; or several.
-        stems: name or names of the stems to give, of `available_stems`; by default the sources of the network.
-        chunk_frames: frames separated at a time: more take more memory. By default what suits the network.
+        networks: one or several trained networks, each a `MaskingNetwork` or an `OnnxNetwork`, used on its own device.
+        stems: name or names of the stems to return, from `available_stems`; by default the sources of the network.
+        chunk_frames: frames separated at a time; more take more memory. By default what suits the network.
         precision: of the network: `fp32`, `bf16`, or `auto` for whichever is fastest on its device.
-        speeds: how fast the song is played to the networks, in turn.
+        speeds: speeds at which the song is played to the networks, in turn.
 
     Raises:
         UserError: the network has no such stem, or there is no such precision.
@@ -81,16 +81,16 @@ class Separator:
         engine: str = "auto",
         network: str | None = None,
     ) -> Separator:
-        """The separator of a weights file, or of several, whose estimates are averaged; see `choose_device`.
+        """Load a weights file, or several, whose estimates are averaged; `device` is as in `choose_device`.
 
         `fast`, the default, stands for the shipped weights for these stems, `best` for three passes of all shipped
-        ones that help them. A file that is named several times is used as often, each time at another speed. Where no
-        stems are named, both give vocals and accompaniment, and files what they have. `engine` is as of
-        `choose_engine`. `network` names the class of a network that is not part of this package, as
-        `package.module:Class`; see `load_weights`.
+        weights that help them; see `find_weights` for others. A file that is named several times makes as many passes,
+        each at another speed. If no stems are named, `fast` and `best` return vocals and accompaniment, and files the
+        sources of their networks. `engine` is as in `choose_engine`. `network` names the class of a network that is not
+        part of this package, as `package.module:Class`; see `load_weights`.
 
-        Raises `UserError` when the weights are missing, damaged or foreign, or do not separate these stems, and when
-        there is no such device or engine.
+        Raises `UserError` if the weights are missing, damaged or foreign, or do not separate these stems, or if there
+        is no such device or engine.
         """
         wanted = stems_of(weights, names(stems))
         paths = find_weights(weights, wanted, engine, device)
@@ -99,23 +99,23 @@ class Separator:
 
     @property
     def licence(self) -> str:
-        """Licences of the weights in use, in words, each once."""
+        """Licences of the weights in use, in words, without duplicates."""
         return " ".join(dict.fromkeys(network.licence for network, _, _ in self.passes))
 
     @property
     def place(self) -> str:
-        """What computes the networks, and where, in words."""
+        """Engine and device of the network, in words."""
         return self.network.place
 
     @property
     def grid(self) -> Fraction:
-        """Seconds after which a song may begin later and have the very same frames, for all networks."""
+        """Seconds: an excerpt that starts at a multiple of this has exactly the song's frames, in all networks."""
         grids = [Fraction(one.stride * one.settings.hop, one.settings.sample_rate) for one, _, _ in self.passes]
         return Fraction(lcm(*(grid.numerator for grid in grids)), gcd(*(grid.denominator for grid in grids)))
 
     @property
     def surroundings(self) -> float:
-        """Seconds before and after a part of a song that its stems depend on."""
+        """Seconds of context before and after an excerpt that its stems depend on."""
 
         def seconds(network: Network) -> float:
             frames = whole_strides(network.context, network.stride) + network.stride
@@ -124,11 +124,11 @@ class Separator:
         return max(speed * seconds(network) for network, speed, _ in self.passes)
 
     def __call__(self, waveform: Any, sample_rate: int) -> Stems:
-        """The stems of a song by name, each float32 and of the song's shape, at its sample rate in hertz.
+        """Separate a song into stems, by name, each float32 and of the song's shape and sample rate, in hertz.
 
         A song is a tensor or a numpy array `[1 or 2 channels, samples]`, or `[samples]` for mono; full scale is 1 for
-        floats, and that of their type for whole numbers. `[batch, channels, samples]` are songs of one length. Stems
-        are tensors for a tensor, else arrays.
+        floats, and that of the type for integers. `[batch, channels, samples]` holds songs of equal length. Stems are
+        tensors if the song is a tensor, else arrays.
 
         Raises `UserError` as `stream` does.
         """
@@ -144,13 +144,13 @@ class Separator:
         return {stem: like(waveform, signal) for stem, signal in joined.items()}
 
     def stream(self, blocks: Iterable[Any], sample_rate: int | None = None) -> Iterator[Stems]:
-        """The stems of a song that comes in blocks `[1 or 2 channels, n]`, as blocks by name.
+        """Separate a song that arrives in blocks `[1 or 2 channels, n]`; yield its stems by name, in blocks as well.
 
-        The blocks that come out are as long together as those that went in, but not one by one. `sample_rate` is in
-        hertz, by default the network's. Samples may be of any kind that a whole song may have.
+        Output blocks have the total length of the input blocks, but not block for block. `sample_rate` is in hertz, by
+        default the network's. Samples may be of any type that a whole song may have.
 
-        Raises `UserError` when there are more than two channels, samples that are not numbers or have no full scale,
-        or no such sample rate.
+        Raises `UserError` if there are more than two channels, if samples are not finite or have no full scale, or if
+        the sample rate is invalid.
         """
         song = Song(self, self.settings.sample_rate if sample_rate is None else sample_rate, self.chunk_frames)
         for block in blocks:
@@ -158,25 +158,25 @@ class Separator:
         yield from song.rest()
 
     def live(self, sample_rate: int) -> Song:
-        """A song that is still being heard: `push(block)` gives the stems that are ready, `flush()` the rest.
+        """Start a song that is still playing: `push(block)` returns the stems that are ready, `flush()` the rest.
 
             live = separator.live(44100)
             for block in microphone:  # [1 or 2 channels, n], of any length
                 stems = live.push(block)  # {"vocals": [channels, m], ...}
             stems = live.flush()
 
-        The stems are `live.latency` seconds behind at most. They are those of the whole song: the same bits as of a
+        The stems are at most `live.latency` seconds late. They are bit-identical to those of the whole song, by a
         separator with `chunk_frames` of 1.
 
-        Raises `UserError` when there is no such sample rate.
+        Raises `UserError` if the sample rate is invalid.
         """
         return Song(self, sample_rate, 1)
 
 
 class Song:
-    """A song that comes in blocks `[1 or 2 channels, n]` of any length, and whose stems leave when they are ready.
+    """A song that arrives in blocks `[1 or 2 channels, n]` of any length; its stems are output when they are ready.
 
-    What all calls give, one after the other, is as long as the song.
+    The concatenated output of all calls is as long as the song.
     """
 
     def __init__(self, separator: Separator, sample_rate: int, chunk_frames: int | None):
@@ -184,27 +184,27 @@ class Song:
         made = [Pass(*one[::2], rate, one[1], chunk_frames, separator.precision) for one in separator.passes]
         self.passes = Passes(made, rate)
         self.latency = self.passes.latency
-        self.song, self.channels = Queue(), 0  # until the first block tells
-        self.given: Any = None  # a block as it came
+        self.song, self.channels = Queue(), 0  # until the first block arrives
+        self.given: Any = None  # the latest block as it was given
 
     @property
     def waiting(self) -> int:
-        """Samples that have come in and not gone out, of the song and of what has been separated of it."""
+        """Number of samples that are buffered, of the song and of its separated targets."""
         return len(self.song) + sum(len(one.waiting) for one in self.passes.passes)
 
     def push(self, block: Any) -> Stems:
-        """The stems of what can be told after the next block: none, a little or a lot.
+        """Take the next block and return the stems that are ready, of any length, possibly empty.
 
         Raises `UserError` as `Separator.stream` does.
         """
         return self._joined(self.pieces(block))
 
     def flush(self) -> Stems:
-        """The stems of the rest: the song has ended."""
+        """End the song and return the rest of its stems."""
         return self._joined(self.rest())
 
     def pieces(self, block: Any) -> Iterator[Stems]:
-        """What `push` gives, in pieces of the chunks."""
+        """The output of `push`, chunk by chunk."""
         self.given, waveform = block, as_waveform(block)
         check_waveform(waveform)
         self.channels = self.channels or len(waveform)
@@ -216,7 +216,7 @@ class Song:
             yield from self._ready(piece)
 
     def rest(self) -> Iterator[Stems]:
-        """What `flush` gives, in pieces of the chunks."""
+        """The output of `flush`, chunk by chunk."""
         if self.channels:
             yield from self._ready(None)
 
@@ -228,12 +228,12 @@ class Song:
                 yield {stem: like(self.given, stems[stem]) for stem in self.stems}
 
     def _joined(self, pieces: Iterable[Stems]) -> Stems:
-        ready = list(pieces)  # the first one tells how many channels there are
+        ready = list(pieces)  # this also sets `channels`
         return {stem: like(self.given, signal) for stem, signal in join(ready, self.stems, self.channels or 2).items()}
 
 
 def open_network(path: Path, device: Any = "auto", network: str | None = None) -> Network:
-    """The network of a weights file: an ONNX file by ONNX Runtime, without torch; any other by torch.
+    """Open the network of a weights file: an ONNX file in ONNX Runtime, without torch; any other in torch.
 
     Raises `UserError` as `load_weights`, `OnnxNetwork` and `choose_device` do.
     """
@@ -247,7 +247,7 @@ def open_network(path: Path, device: Any = "auto", network: str | None = None) -
 
 
 def join(pieces: Iterable[Stems], stems: Sequence[str], channels: int) -> Stems:
-    """Pieces of a song, one after the other, as arrays."""
+    """Concatenate pieces of a song, as arrays."""
     collected, nothing = list(pieces), np.zeros((channels, 0), np.float32)
     return {stem: np.concatenate([nothing, *(np.asarray(piece[stem]) for piece in collected)], 1) for stem in stems}
 
@@ -255,27 +255,27 @@ def join(pieces: Iterable[Stems], stems: Sequence[str], channels: int) -> Stems:
 def sdr(reference: Any, estimate: Any) -> float:
     """10 log10 of the energy of `reference` over that of the error, in dB, over whole signals of any shape.
 
-    Over a song it is the plain SDR of the Sony MDX challenges (usdr). A floor keeps it finite for silence.
+    Over a song, this is the plain SDR of the Sony MDX challenges (usdr). A floor keeps it finite for silence.
     """
     energy, error = (float((signal**2).sum()) + 1e-10 for signal in (reference, reference - estimate))
     return 10 * log10(energy / error)
 
 
 def names(stems: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Names of stems, each once; a lone name is one stem."""
+    """Names of stems, without duplicates; a single string is one stem."""
     return tuple(dict.fromkeys([stems] if isinstance(stems, str) else stems or ()))
 
 
 def available_stems(network: Network) -> tuple[str, ...]:
-    """The stems that a network can give: its sources, and for each target what is left without it."""
+    """The stems that a network can output: its sources, and the rest of each single target."""
     rests = (rest_name([target]) for target in network.targets)
     return tuple(dict.fromkeys((*network.sources, *(rest for rest in rests if rest))))
 
 
 def masked_targets(network: Network, stems: Sequence[str]) -> tuple[str, ...]:
-    """The targets whose masks are needed for some of the `available_stems`, in the order of the network.
+    """The targets whose masks are needed for `stems`, in the order of the network.
 
-    Raises `UserError` when a stem is not among these.
+    Raises `UserError` if a stem is not among the `available_stems`.
     """
     choices = available_stems(network)
     if missing := [stem for stem in stems if stem not in choices]:
@@ -291,7 +291,7 @@ def masked_targets(network: Network, stems: Sequence[str]) -> tuple[str, ...]:
 
 
 def with_rests(network: Network, stems: Mapping[str, np.ndarray], song: np.ndarray) -> dict[str, np.ndarray]:
-    """Masked targets of a song, and what follows from them: the network's last source, and the rest of each target."""
+    """Add to masked targets what follows from them: the network's last source, and the rest of each target."""
     *others, last = network.sources
     given = dict(stems)
     if tuple(given) == tuple(others):
@@ -302,7 +302,7 @@ def with_rests(network: Network, stems: Mapping[str, np.ndarray], song: np.ndarr
 
 
 def like(samples: Any, stem: np.ndarray) -> Any:
-    """A stem as the song's samples were given: a tensor for a tensor, else an array."""
+    """A stem in the form in which the song was given: a tensor for a tensor, else an array."""
     if not hasattr(samples, "detach"):
         return stem
     import torch

@@ -1,6 +1,6 @@
-"""A song as networks take it: any array of samples becomes float32, and blocks of any length become chunks of frames.
+"""Input to networks as a stream: samples of any type become float32, blocks of any length become chunks of frames.
 
-Nothing here needs torch, and nothing knows what computes the masks.
+Nothing here requires torch or depends on the engine that computes the masks.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from separation.audio.stft import SpectralSettings
 from separation.errors import UserError
 
 FULL_SCALE = {"int8": 1 << 7, "int16": 1 << 15, "int32": 1 << 31}
-"""Steps from silence to full scale of signed samples, as wav files and numpy hold them; uint8 has 128 for silence."""
+"""Steps from silence to full scale of signed samples, as in wav files and numpy; in uint8, silence is 128."""
 
 HIGHEST_RATE = 1_000_000
-"""In hertz: any rate above was mistyped."""
+"""In hertz: any higher rate is a typing error."""
 
 SILENCE = 10 ** (-150 / 20)
-"""Samples below -150 dBFS are silence to networks: a fade-out into subnormal numbers, on which processors are many
-times slower (1.4 to 2.2 times for a whole song), is further down."""
+"""Samples below -150 dBFS are set to zero for networks: fade-outs end in subnormal numbers, far below, on which
+processors are many times slower (1.4 to 2.2 times for a whole song)."""
 
 
 def as_waveform(samples: Any) -> np.ndarray:
-    """Samples of any kind of number, a tensor or what numpy takes for an array, as float32 with full scale at 1.
+    """Convert samples of any numeric type, in a tensor or anything array-like, to float32 with full scale at 1.
 
-    Raises `UserError` for numbers that samples are not made of: those without a full scale, truth values, complex ones.
+    Raises `UserError` for types that cannot be samples: booleans, complex numbers, and integers without a full scale.
     """
     if hasattr(samples, "detach"):  # a tensor, on any device
         samples = samples.detach().cpu()
@@ -51,7 +51,7 @@ def as_waveform(samples: Any) -> np.ndarray:
 
 
 def check_rate(sample_rate: Any) -> int:
-    """A sample rate in hertz as a whole number. Raises `UserError` when it cannot be one."""
+    """A sample rate in hertz as an integer. Raises `UserError` if it is not a valid one."""
     try:
         rate = math.nan if isinstance(sample_rate, bool) else float(sample_rate)
     except (TypeError, ValueError) as error:
@@ -72,61 +72,61 @@ def check_waveform(waveform: np.ndarray) -> None:
 
 
 def check_channels(channels: int) -> None:
-    """Raise `UserError` unless a song with so many channels can be separated."""
+    """Raise `UserError` unless a song with this many channels can be separated."""
     if channels not in (1, 2):
         hint = "put the channels first" if channels > 64 else "mix it down to stereo first"
         raise UserError(f"a song with {channels} channels cannot be separated: {hint}.", code="channels")
 
 
 def is_finite(waveform: np.ndarray) -> bool:
-    """Whether all samples are numbers: `isfinite().all()`, but many times faster."""
+    """Whether all samples are finite: `isfinite().all()`, but many times faster."""
     return math.isfinite(waveform.sum()) or bool(np.isfinite(waveform).all())  # a sum can overflow
 
 
 class Step(Protocol):
-    """A network within a song."""
+    """A network at work on one song."""
 
     lag: int
-    """Frames that what comes out is late."""
+    """Frames by which the output is late."""
 
     def __call__(self, piece: np.ndarray) -> np.ndarray:
-        """`[2, (frames - 1) * hop + n_fft]` to as many samples of each target, `[targets, 2, n]`, to be overlapped."""
+        """`[2, (frames - 1) * hop + n_fft]` to as many samples of each target, `[targets, 2, n]`, for overlap-add."""
 
 
 class Network(Protocol):
-    """What a `Separator` runs: `masking.MaskingNetwork` by torch, `onnx.OnnxNetwork` by ONNX Runtime."""
+    """What a `Separator` runs: `masking.MaskingNetwork` in torch, `onnx.OnnxNetwork` in ONNX Runtime."""
 
     settings: SpectralSettings
     targets: tuple[str, ...]
     sources: tuple[str, ...]
-    """The targets, and the rest if there is one."""
+    """The targets and the rest, if any."""
     licence: str
     """Of the weights, in words."""
 
     @property
     def stride(self) -> int:
-        """Frames that pieces are a multiple of."""
+        """The number of frames in a piece must be a multiple of this."""
 
     @property
     def context(self) -> int:
-        """Frames on either side that a frame depends on; of a network with segments, as many as these overlap."""
+        """Frames on either side that a frame depends on or, in a network with segments, by which segments overlap."""
 
     @property
     def place(self) -> str:
-        """Where it is computed, in words."""
+        """Engine and device, in words."""
 
     def chunk(self, frames: int | None) -> int:
-        """How many frames to separate at a time: about as many as asked for, or as many as suit the network."""
+        """How many frames to separate at a time: about as many as requested, or as many as suit the network."""
 
     def begin(self, targets: Sequence[str], precision: str) -> Step:
-        """The network at the beginning of a song, for some of its targets."""
+        """Start a song, for some of the targets."""
 
 
 class TargetsStream:
-    """A song at the network's rate becomes its masked targets: `[2, n]` to `[targets, 2, m]`, chunk by chunk.
+    """Separates a song at the network's rate into its masked targets: `[2, n]` to `[targets, 2, m]`, chunk by chunk.
 
-    The song stands in, mirrored, for what its first frames and its last ones depend on: a song that is cut out of
-    another goes on as music does, where silence would be no music that the network has ever heard.
+    The mirrored song is the context of its first and last frames: an excerpt then continues like music, whereas silence
+    would be nothing like the music that the network was trained on.
     """
 
     def __init__(self, network: Network, step: Step, chunk: int):
@@ -134,7 +134,7 @@ class TargetsStream:
         context = whole_strides(network.context, self.stride)
         self.missing = context + step.lag
         self.lead = context * self.settings.hop + self.settings.padding
-        # No more than has come anyway before anything can be told: a song that is being heard is not held up.
+        # No more than must arrive before the first output anyway, so that live audio is not delayed.
         self.mirrored = min(context, step.lag) * self.settings.hop + self.settings.padding
         self.reach = (context + self.stride) * self.settings.hop + self.settings.n_fft  # what the last frames depend on
         self.buffer, self.recent = Queue(2), np.zeros((2, 0), np.float32)
@@ -144,11 +144,11 @@ class TargetsStream:
 
     @property
     def delay(self) -> int:
-        """Samples that what comes out is behind what went in, at most."""
+        """Maximum delay of the output behind the input, in samples."""
         return (self.step.lag + self.chunk) * self.settings.hop + self.settings.padding
 
     def push(self, block: np.ndarray, last: bool = False) -> Iterator[np.ndarray]:
-        """What a block lets out. After the `last` one it goes on past the end, by less than a stride of frames."""
+        """Take a block; yield the output that is ready. After the `last`, it extends past the end by under a stride."""
         padding, chunk = self.settings.padding, self.chunk * self.settings.hop
         self.samples += block.shape[1]
         self.buffer.put(block)
@@ -185,12 +185,12 @@ class TargetsStream:
 
 
 def whole_strides(frames: int, stride: int) -> int:
-    """Frames of as few strides as hold `frames`, at least one."""
+    """Round `frames` up to whole strides, at least one."""
     return -(-max(frames, 1) // stride) * stride
 
 
 class Queue:
-    """Samples `[channels, n]` that wait, first in, first out. Blocks are joined when they are taken, not before."""
+    """A FIFO queue of samples `[channels, n]`. Blocks are concatenated when they are taken, not before."""
 
     def __init__(self, channels: int = 0):
         self._blocks: deque[np.ndarray] = deque([np.zeros((channels, 0), np.float32)] if channels else [])
@@ -204,7 +204,7 @@ class Queue:
         self._length += block.shape[1]
 
     def take(self, count: int, keep: int = 0) -> np.ndarray:
-        """The first `count` samples, or as many as there are, of which the last `keep` stay."""
+        """Take the first `count` samples, or as many as there are; the last `keep` of them stay in the queue."""
         taken, found = [self._blocks[0][:, :0]], 0
         while self._blocks and found < count:
             block = self._blocks.popleft()

@@ -1,15 +1,15 @@
-"""Weights are a safetensors file that says which network is inside: enough to separate with, and never unpickled.
+"""Weights files: safetensors that describe their network, which is all that separation needs. Nothing is unpickled.
 
-The metadata of the file is a contract, each entry JSON but for the first:
+The metadata of the file is a contract; every entry except the first is JSON:
 
     format      "separation weights 2"
-    network     what `NetworkSettings` holds: targets, spectral (the STFT), network (the name of its class; where it is
-                missing, unet) and generator (the arguments of the class)
-    version     of this program, that wrote the file
+    network     the fields of `NetworkSettings`: targets, spectral (the STFT), network (the name of its class; unet if
+                missing) and generator (the arguments of the class)
+    version     of the program that wrote the file
     licence     of the weights, in words
     provenance  what they were trained with and how they scored: for people, never needed to separate
 
-The weights that are shipped are at the end of this file. Importing it needs no torch.
+The end of this module lists the shipped weights. Importing it does not require torch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ UNKNOWN_LICENCE = "not stated: ask who made the weights"
 
 @dataclass(frozen=True)
 class Weights:
-    """What a weights file holds: a network ready to separate, and its metadata."""
+    """The content of a weights file: a network ready to separate, and its metadata."""
 
     network: MaskingNetwork
     settings: NetworkSettings
@@ -52,9 +52,9 @@ class Weights:
 
 
 def build_network(settings: NetworkSettings) -> MaskingNetwork:
-    """An untrained network of these settings, whose code is imported if it is of another package.
+    """Build an untrained network; its code is imported if it belongs to another package.
 
-    Raises `UserError` when the arguments do not fit together, or the network is beyond memory.
+    Raises `UserError` if the arguments do not fit together, or the network has more than `MOST_PARAMETERS`.
     """
     from separation.inference.masking import MaskingNetwork
 
@@ -67,7 +67,7 @@ def build_network(settings: NetworkSettings) -> MaskingNetwork:
 
 
 def expected_shapes(settings: NetworkSettings) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in a network of these settings, by name. Raises ValueError as `build` does."""
+    """The shape of every tensor in a network with these settings, by name. Raises ValueError as `build` does."""
     return {f"generator.{name}": tuple(tensor.shape) for name, tensor in on_meta(settings).state_dict().items()}
 
 
@@ -78,7 +78,7 @@ def save_weights(
     provenance: Mapping[str, Any] | None = None,
     licence: str = UNKNOWN_LICENCE,
 ) -> None:
-    """Write weights in half precision, all or nothing, with the `settings` that the network was built from."""
+    """Write weights atomically, in half precision, with the `settings` that the network was built from."""
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
@@ -88,18 +88,18 @@ def save_weights(
         "licence": licence,
         "provenance": provenance or {},
     }
-    # save_file would let nobody else read the file.
+    # save_file would make the file unreadable for other users.
     content = save(tensors, {"format": FORMAT, **{name: json.dumps(value) for name, value in metadata.items()}})
     with replacing(Path(path)) as partial:
         partial.write_bytes(content)
 
 
 def load_weights(path: str | Path, device: str | torch.device = "cpu", network: str | None = None) -> Weights:
-    """What a weights file holds, the network on `device` and in evaluation mode.
+    """Load a weights file, with the network on `device` and in evaluation mode.
 
-    A network whose code is not of this package is imported only when `network` names it, as the file does.
+    Code from outside this package is imported only if `network` names the same class as the file.
 
-    Raises `UserError` when the file is missing, damaged or foreign, or needs code that was not named.
+    Raises `UserError` if the file is missing, damaged or foreign, or needs code that was not named.
     """
     path = Path(path)
     metadata, tensors = _read(path)
@@ -108,7 +108,7 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu", network: 
         trusted = settings.network in NETWORKS or settings.network == network
         if trusted:
             found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-            _compare(found, expected_shapes(settings))  # before anything of the size that it says is built
+            _compare(found, expected_shapes(settings))  # before anything of the stated size is built
             built = build_network(settings)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
         if isinstance(error, UserError) and error.code == "no_network":
@@ -124,7 +124,7 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu", network: 
         )
     built.load_state_dict(tensors)
     about: dict[str, Any] = {"licence": UNKNOWN_LICENCE, "provenance": {}}
-    for name in about:  # for people alone: an entry that cannot be read refuses nothing
+    for name in about:  # informative only: an unreadable entry is not an error
         with suppress(KeyError, ValueError, RecursionError):
             about[name] = json.loads(metadata[name])
     provenance = about["provenance"] if isinstance(about["provenance"], dict) else {}
@@ -133,7 +133,7 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu", network: 
 
 
 def load_network(path: str | Path, device: str | torch.device = "cpu", network: str | None = None) -> MaskingNetwork:
-    """The network alone; see `load_weights`."""
+    """Load only the network; see `load_weights`."""
     return load_weights(path, device, network).network
 
 
@@ -166,7 +166,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
 
 
 def _compare(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]) -> None:
-    """Raises ValueError naming a tensor that is missing, unknown, or of another shape than the settings imply."""
+    """Raise ValueError naming a tensor that is missing, unknown, or of another shape than the settings imply."""
     for name in sorted({*found, *expected}):
         if found.get(name) != expected.get(name):
             wanted = f"should be {list(expected[name])}" if name in expected else "is not in such a network"
@@ -175,31 +175,31 @@ def _compare(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, .
 
 
 SUFFIXES = {"torch": ".safetensors", "onnx": ".onnx"}
-"""What the weights that an engine takes end with."""
+"""Suffixes of weights files, by engine."""
 
 SETS = ("fast", "best", "live", "free")
-"""What shipped weights are called: those that suffice, all that help, those that are least late, and those that any
-program may ship (see `Separator.licence`)."""
+"""Names of shipped weights: those that suffice, all that help, those with the least latency, and those that any
+program may ship; see `Separator.licence`."""
 
 PASSES = 3
-"""How many passes the best quality makes, each at another speed: see `Separator`."""
+"""Number of passes at `best` quality, each at another speed; see `Separator`."""
 
 HELPED = {"vocals", "accompaniment", "other"}
-"""The stems that gain when the network for vocals and the one for four stems are averaged."""
+"""The stems that improve when the vocals network and the four-stem network are averaged."""
 
 _PLACES = [Path(folder) / "pretrained" for folder in separation.__path__]
 PRETRAINED = next((folder for folder in _PLACES if folder.is_dir()), _PLACES[0])
 
 
 def pretrained(target: str, engine: str = "torch") -> Path:
-    """Where the shipped weights for a target are: a stem, or `all` four at once."""
+    """Path of the shipped weights for a target: a stem, or `all` four at once."""
     return PRETRAINED / f"{target}{SUFFIXES[engine]}"
 
 
 def default_weights(stems: Sequence[str], engine: str = "torch") -> Path:
-    """The shipped weights for these stems: those for one target where they suffice, else those for all.
+    """The shipped weights for these stems: those for one target if they suffice, else those for all.
 
-    Raises `UserError` when there is no such stem.
+    Raises `UserError` if there is no such stem.
     """
     known = {stem for target in STEMS for stem in source_names([target])}
     if unknown := [stem for stem in stems if stem not in known]:
@@ -214,14 +214,14 @@ def default_weights(stems: Sequence[str], engine: str = "torch") -> Path:
 def find_weights(
     weights: str | Path | Sequence[str | Path] | None, stems: Sequence[str], engine: str = "auto", device: Any = "auto"
 ) -> tuple[Path, ...]:
-    """The files that a choice of weights stands for: a path, several, or one of `SETS` (of the shipped ones).
+    """The files that a choice of weights stands for: a path, several, or one of `SETS` for shipped weights.
 
-    `best` is three times the networks that help, in turn: those for four stems and for vocals where both do, for four
-    stems, vocals or their accompaniment. `live` is the one for vocals that is least late, `free` the one for four stems
-    that learned from freely licensed music alone. Shipped weights are those of
-    the engine that `choose_engine` gives; files tell their engine.
+    `best` is `PASSES` files, in turn: those for four stems and for vocals if `stems` contain any of `HELPED` or are
+    empty, else those of `fast`. `live` is the vocals network with the least latency, `free` the four-stem network
+    trained only on freely licensed music. Shipped weights are for the engine that `choose_engine` chooses; other files
+    state their engine by their suffix.
 
-    Raises `UserError` when a file is for another engine than the one that is asked for.
+    Raises `UserError` if a file is for another engine than the one requested.
     """
     paths: list[Path] = []
     for name in _chosen(weights) or ["fast"]:
@@ -245,20 +245,20 @@ def find_weights(
 
 
 def stems_of(weights: str | Path | Sequence[str | Path] | None, stems: Sequence[str]) -> tuple[str, ...]:
-    """The stems to give: those that are named or, where `best` is chosen, those that `fast` gives; else none are named.
+    """The stems to output: those that are named or, for `best`, those of `fast`; otherwise empty.
 
-    So a better quality gives better stems, and no others.
+    So a better quality gives better stems, not other ones.
     """
     return tuple(stems) or (source_names(["vocals"]) if "best" in map(str, _chosen(weights)) else ())
 
 
 def _chosen(weights: str | Path | Sequence[str | Path] | None) -> list[str | Path]:
-    """One choice, several or none, as a list."""
+    """A choice of weights, one, several or none, as a list."""
     return [weights] if isinstance(weights, str | Path) else list(weights or [])
 
 
 def absolute(weights: Iterable[str | Path]) -> tuple[str, ...]:
-    """The same choice of weights, with the absolute paths of files: it holds in other processes, wherever they began.
+    """The same choice of weights with absolute paths, so that it holds in processes with another working directory.
 
     >>> absolute(["best", "/my.safetensors"])
     ('best', '/my.safetensors')

@@ -1,1 +1,1 @@
-"""Step 4: songs become stems, and a page to listen to them."""
+"""Step 4: separate songs into stems, and write a page to listen to them."""

@@ -1,8 +1,8 @@
-"""Many songs are separated, one by one or side by side; one that fails does not stop the others.
+"""Separate many songs, one by one or in parallel; a song that fails does not stop the others.
 
-A small file beside the stems, `.separation.json`, records which song, weights and settings they are of. It is written
-before the first stem and completed after the last one, so that a song that is done is skipped, a run that was killed
-goes on, and no file of the user's is replaced unasked.
+A small file beside the stems, `.separation.json`, records their song, weights and settings. It is written before the
+first stem and completed after the last one, so that finished songs are skipped, a killed run can resume, and no file of
+the user's is replaced unasked.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ RECORD = ".separation"
 
 @dataclass(frozen=True)
 class Settings:
-    """What songs are separated with: the weights, the device, the stems, how these are written, and how well.
+    """How songs are separated: weights, device, stems, output format and quality.
 
-    Stems may be named by their aliases (`KNOWN_AS`), which their files then go by.
+    Stems may be given by the aliases in `KNOWN_AS`; their files are then named after the aliases.
     """
 
     weights: tuple[Path, ...]
@@ -49,21 +49,21 @@ class Settings:
     best: bool = False
     segment: Segment | None = None
     network: str | None = None
-    """The class of a network of another package, which the command line names."""
+    """The class of a network from another package, as named on the command line."""
 
     def separator(self) -> Separator:
-        """The separator, loaded once a process. Raises `UserError` as `Separator.load` does."""
+        """The separator, loaded once per process. Raises `UserError` as `Separator.load` does."""
         stems = tuple(KNOWN_AS.get(stem, stem) for stem in self.stems)
         return load_separator(self.weights, self.device, stems, self.best, self.network)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the separator's stems are called, in its order."""
+        """The names that the stems go by, in the separator's order."""
         return self.stems or self.separator().stems
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What makes stems of one song differ."""
+        """Everything that affects the stems of a given song."""
         weights = [digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in self.weights]
         segment = self.segment and self.segment.name
         form = {name: value for name, value in asdict(self.form).items() if name != "keep_original" or value}
@@ -71,7 +71,7 @@ class Settings:
 
     @property
     def label(self) -> str:
-        """The settings as part of a folder's name, where the song's own name is taken: `karaoke, mp3`."""
+        """The settings as part of a folder name, used if the song's own name is taken: `karaoke, mp3`."""
         own = dict.fromkeys(path.stem for path in self.weights if path.parent != PRETRAINED)
         bits, default = f"{self.form.bits} bit" if self.form.bits else "", StemFormat(self.form.format, self.form.bits)
         words = (self.form.format, bits, self.form.clip)
@@ -82,13 +82,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """A song to separate: the path of each of its stems, by name, and the file that records what they are of."""
+    """A song to separate: the path of each of its stems, by name, and the file that records how they were made."""
 
     song: Song
     paths: Mapping[str, Path]
     record: Path
     kept: tuple[str, ...] = ()
-    """Stems that are there already."""
+    """Stems that already exist."""
 
     @property
     def is_done(self) -> bool:
@@ -98,9 +98,9 @@ class Job:
 def plan(
     songs: Sequence[Song], naming: Naming, settings: Settings, overwrite: bool = False
 ) -> tuple[list[Job], list[tuple[Song, UserError]]]:
-    """A job for each song, and the songs that can have none, each with the reason.
+    """A job for each song, and the songs that cannot have one, each with the reason.
 
-    A segment is part of the name of its song. Raises `UserError` when stems would overwrite each other or a song.
+    A segment becomes part of the song's name. Raises `UserError` if stems would overwrite each other or a song.
     """
     if settings.segment:
         songs = [replace(song, name=f"{song.name} ({settings.segment.name})") for song in songs]
@@ -115,10 +115,10 @@ def plan(
 
 
 def find_place(song: Song, naming: Naming, settings: Settings, overwrite: bool = False) -> Job:
-    """The job of a song, at the place of its name or, beside its stems of other settings, at "name (karaoke, mp3)".
+    """The job of a song, under its name or, if stems with other settings exist there, under "name (karaoke, mp3)".
 
-    Stems of the same song and settings are kept, and those that are missing come back. Raises `UserError` when other
-    files are in the place, unless they are to be overwritten.
+    Stems of the same song and settings are kept, and missing ones are written again. Raises `UserError` if other files
+    are in the way, unless `overwrite` is set.
     """
     names, is_own_song = (song.name, f"{song.name} ({settings.label})"), False
     for name in names:
@@ -136,20 +136,20 @@ def find_place(song: Song, naming: Naming, settings: Settings, overwrite: bool =
             return job
         if not is_own_song or paths == naming.paths(names[1], settings.names, song.file.path):
             break
-    what = "these settings" if is_own_song else "this song"
-    message = f"{former[0]} is there already, and not of {what}: --overwrite replaces it, another --output leaves it."
+    what = "with these settings" if is_own_song else "from this song"
+    message = f"{former[0]} exists and was not made {what}: --overwrite replaces it, another --output keeps it."
     raise UserError(message, "already_there")
 
 
 def record_path(naming: Naming, name: str, stems: Sequence[str]) -> Path:
-    """The file that records what a song's stems are of; one for each song where they share a folder."""
+    """The file that records how a song's stems were made; one for each song if songs share a folder."""
     folder, other = (naming.path(song, stems[0]).parent for song in (name, f"{name}-"))
     own = "" if folder != other else "-" + hashlib.blake2b(name.encode(errors="replace"), digest_size=6).hexdigest()
     return folder / f"{RECORD}{own}.json"
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What a record says; nothing where it cannot be understood."""
+    """The content of a record; empty if it cannot be read."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -158,7 +158,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def recorded(path: Path) -> list[Path]:
-    """The files that a record names, which lie beside it; up to version 0.2 it names them with their sizes."""
+    """The files that a record names, which lie beside it; up to version 0.2, records also hold their sizes."""
     files = read_record(path).get("files")
     names = [name for name in files if isinstance(name, str)] if isinstance(files, list | dict) else []
     return [path.parent / name for name in names if Path(name).name == name]
@@ -179,7 +179,7 @@ def is_of(record: Mapping[str, Any], song: Song) -> bool:
 
 @lru_cache(maxsize=1000)
 def digest(path: Path, size: int, changed: int) -> str:
-    """A number for the content of a file; `size` and `changed` say which content."""
+    """A hash of the content of a file; `size` and `changed` make the cache notice changes."""
     content = hashlib.blake2b()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -189,7 +189,7 @@ def digest(path: Path, size: int, changed: int) -> str:
 
 @contextmanager
 def recording(job: Job, made_with: Mapping[str, Any]) -> Iterator[None]:
-    """Record what a song's stems are of while they are written; after an error, everything is as before."""
+    """Record how a song's stems were made while they are written; an error restores the previous state."""
     path, status = job.song.file.path, job.song.file.path.stat()
     song = {"path": str(path.resolve()), "size": status.st_size, "changed": status.st_mtime_ns}
     song |= {"track": job.song.file.track, "digest": digest(path, status.st_size, status.st_mtime_ns)}
@@ -208,9 +208,9 @@ def recording(job: Job, made_with: Mapping[str, Any]) -> Iterator[None]:
             with suppress(OSError, UserError):
                 write_record(job.record, before) if before else job.record.unlink(missing_ok=True)
             for folder in folders:
-                sweep_partials(folder, own=True)  # an interruption may come at any moment
+                sweep_partials(folder, own=True)  # an interrupt may arrive at any moment
             raise
-    for path in {*former} - {*job.paths.values()}:  # stems of former settings: together they would not be the song
+    for path in {*former} - {*job.paths.values()}:  # stems of earlier settings do not sum to the song with new ones
         with suppress(OSError):
             path.unlink()
 
@@ -230,11 +230,11 @@ def separate_songs(
     sizes: Sequence[float] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Generator[tuple[Job, RenderReport | UserError], None, None]:
-    """Separate songs, yielding each with its report, or with the reason why it failed, in the order they end.
+    """Separate songs; yield each with its report, or with the error that stopped it, as songs end.
 
-    One worker is this process. Several are processes, each with weights of its own and a share of the `threads`. With
-    the address of a `cluster`, the workers there do it, which must see `folders`, and all paths are absolute. `sizes`
-    and `progress` are those of `run_jobs`.
+    A single worker is this process. Several are processes, each with its own copy of the weights and a share of the
+    `threads`. With the address of a `cluster`, its workers separate the songs: they must see `folders`, and all paths
+    must be absolute. `sizes` and `progress` are as in `run_jobs`.
     """
     for folder in folders if cluster else ():  # each worker checks that it sees them
         try:
@@ -245,10 +245,10 @@ def separate_songs(
 
 
 def separate(job: Job, settings: Settings, progress: Callable[[float], None] = report_share) -> RenderReport:
-    """Separate one song; `progress` gets the share that is done. Raises `UserError` as `render` does."""
+    """Separate one song; `progress` receives the fraction that is done. Raises `UserError` as `render` does."""
 
     def tell(done: int, samples: int) -> None:
-        progress(done / samples if samples else 0.0)  # also where the length is unknown: it may raise to stop
+        progress(done / samples if samples else 0.0)  # also if the length is unknown: `progress` may raise to stop
 
     check_readable(job.song.file.path)
     with recording(job, settings.made_with):
@@ -257,11 +257,11 @@ def separate(job: Job, settings: Settings, progress: Callable[[float], None] = r
         )
 
 
-@lru_cache(maxsize=2)  # the app may ask for one after the other
+@lru_cache(maxsize=2)  # the app may alternate between two
 def load_separator(
     weights: tuple[Path, ...], device: str, stems: tuple[str, ...], best: bool = False, network: str | None = None
 ) -> Separator:
-    """The separator of these weights, loaded once a process; that of an ONNX file needs no torch.
+    """The separator of these weights, loaded once per process; ONNX files do not require torch.
 
     Raises `UserError` as `Separator.load` does.
     """
@@ -272,29 +272,29 @@ def load_separator(
 
 
 class Manifest:
-    """A file that gets a line of JSON for each song; several runs, on several machines, may write to one.
+    """A file with one line of JSON per song; several runs, on several machines, may append to the same file.
 
-    A line has the `song`, its `stems` with their files, the `weights` and other `settings`, how many `seconds` the song
-    has and how many the work `took`, the `result`, which is `done` or `failed`, and of a song that failed the `reason`
-    and its `code`. Raises `UserError` when there can be no such file.
+    A line has the `time`, the `song`, its `stems` with their files, the `weights` and other `settings`, and the
+    `result`: `done` with the length of the song in `seconds` and the seconds that it `took`, or `failed` with the
+    `reason` and its `code`. Raises `UserError` if the file cannot be written.
     """
 
     def __init__(self, path: Path, settings: Settings):
         self.path, self.settings = path, settings
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # A line that is appended in one go is not torn apart by those of other processes.
+            # A line that is appended in a single write is not interleaved with those of other processes.
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         except OSError as error:
             raise cannot_write(path, error) from error
 
     def add(self, job: Job, report: RenderReport | UserError) -> None:
-        """Write the line of a song."""
+        """Append the line of a song."""
         line = json.dumps(self._facts(job, report), ensure_ascii=False) + "\n"
         try:
             os.write(self._file, line.encode(errors="surrogateescape"))
-        except OSError as error:  # this must not cost the songs that follow
-            print(f"{job.song.file.path} is missing in {self.path}: {error.strerror}.", file=sys.stderr)
+        except OSError as error:  # this must not stop the songs that follow
+            print(f"{job.song.file.path} could not be recorded in {self.path}: {error.strerror}.", file=sys.stderr)
 
     def close(self) -> None:
         os.close(self._file)

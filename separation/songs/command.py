@@ -1,4 +1,4 @@
-"""The command `separate`: what it understands, what it does, and what it says about its work."""
+"""The command `separate`: its options, its work, and its messages."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ examples:
 FORMAT_HELP = (
     "of the files (default: %(default)s); `stem` or `stem.mp4`: one .stem.m4a or .stem.mp4 per song, with the song, "
     "drums, bass, other and vocals, for Traktor, Mixxx and other DJ programs; `mka`: the same in Matroska, lossless; "
-    "`video`: the video of the song, untouched and whole, with the stem as its sound; takes no --segment and no --page"
+    "`video`: the whole video, untouched, with the stem as its sound; not with --segment or --page"
 )
 
 
@@ -81,7 +81,7 @@ def main() -> int:
     songs, others = find_songs(options.songs, options.track)
     for path in others:
         print(f"{path} is skipped: its name is not that of an audio file.", file=sys.stderr)
-    if not any(os.path.lexists(song.file.path) for song in songs):  # said at once, before torch is loaded
+    if not any(os.path.lexists(song.file.path) for song in songs):  # fail at once, before torch is loaded
         path = songs[0].file.path
         raise UserError(f"{path} does not exist: check how it is spelled, and in which folder it is.", "no_such_file")
     settings = choose_settings(options)
@@ -92,7 +92,7 @@ def main() -> int:
     done, waiting = ([job for job in jobs if job.is_done == there] for there in (True, False))
     if done:
         what = place(done[0].paths) if len(done) == 1 else count(len(done), "song")
-        print(f"{what}: the stems are there already. --overwrite separates again.")
+        print(f"{what}: the stems are there already. Use --overwrite to separate again.")
     failures += run_batch(done, waiting, settings, page, options)
     if page and page.path.exists():
         print(f"To listen, open {page.path.resolve().as_uri()}")
@@ -103,7 +103,7 @@ def main() -> int:
 
 
 def choose_settings(options: argparse.Namespace) -> Settings:
-    """What songs are separated with. Raises `UserError` when there are no such weights, stems or formats."""
+    """How songs are separated. Raises `UserError` if there are no such weights, stems or formats."""
     form = StemFormat(options.format, options.bits, options.clip, options.keep_original)
     best = options.quality == "best"
     weights, stems = choose_weights(options)
@@ -115,7 +115,7 @@ def choose_settings(options: argparse.Namespace) -> Settings:
 
 
 def choose_weights(options: argparse.Namespace) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The weights files, and the stems, by the names that networks know, if any are named or implied."""
+    """The weights files, and the stems under the names that networks use, if any are named or implied."""
     chosen, stems = options.weights or [options.quality], [KNOWN_AS.get(stem, stem) for stem in options.stems]
     return find_weights(chosen, stems, options.engine, options.device), stems_of(chosen, stems)
 
@@ -123,7 +123,7 @@ def choose_weights(options: argparse.Namespace) -> tuple[tuple[Path, ...], tuple
 def run_batch(
     done: Sequence[Job], waiting: Sequence[Job], settings: Settings, page: Page | None, options: argparse.Namespace
 ) -> list[tuple[Song, UserError]]:
-    """Separate the songs that wait, report on each, and list them on the page with those that are done; what failed."""
+    """Separate the waiting songs, report on each, list them on the page with the done ones, and return the failures."""
     failures, music, start = [], 0.0, perf_counter()
     if waiting:
         separator = settings.separator()
@@ -160,7 +160,7 @@ def run_batch(
 
 
 def length(song: Song) -> float:
-    """Seconds that a song has by its header; 0 where it cannot be read, or does not say."""
+    """Length of a song in seconds, by its header; 0 if it cannot be read or does not state it."""
     from separation.audio.io import probe
 
     try:
@@ -171,14 +171,14 @@ def length(song: Song) -> float:
 
 
 def open_page(folder: Path) -> Page:
-    """The page of a folder, whose code is loaded only when a page is asked for."""
+    """The page of a folder; its code is imported only if a page is requested."""
     from separation.songs.page import Page
 
     return Page(folder)
 
 
 def spell(seconds: float) -> str:
-    """How long something took.
+    """Format how long something took.
 
     >>> spell(0.42), spell(6.4), spell(150)
     ('0.4 s', '6 s', '2:30 min')
@@ -189,7 +189,7 @@ def spell(seconds: float) -> str:
 
 
 def opening(weights: Sequence[Path], place: str, songs: int, jobs: int = 1, cluster: str | None = None) -> str:
-    """What is done with what: the songs, the weights and where they are computed, here or by a cluster."""
+    """The first line of output: the songs, the weights, and where they are computed, here or by a cluster."""
     abreast = f", {min(jobs, songs)} at a time" if min(jobs, songs) > 1 else ""
     times = {1: "", 2: ", twice,"}
     passes = Counter(f"{path.name} (shipped)" if path.parent == PRETRAINED else str(path) for path in weights)
@@ -200,7 +200,7 @@ def opening(weights: Sequence[Path], place: str, songs: int, jobs: int = 1, clus
 
 
 def place(paths: Mapping[str, Path]) -> str:
-    """Where the stems of a song are: their folder and their names, or their files where others may lie among them.
+    """Where the stems of a song are: their folder and names, or their files if the folder may hold others.
 
     >>> place({"vocals": Path("outputs/lithium/vocals.wav"), "bass": Path("outputs/lithium/bass.wav")})
     'outputs/lithium/ (vocals, bass)'
@@ -213,7 +213,7 @@ def place(paths: Mapping[str, Path]) -> str:
 
 
 def result(report: RenderReport, paths: Mapping[str, Path]) -> str:
-    """The line of a song that is done: how long it is, how long it took, where its stems are, and what was cut off."""
+    """The line of a finished song: its length, the time it took, where its stems are, clipping, and remarks."""
     line = f"{clock(report.seconds)} of music in {spell(report.elapsed)} -> {place(paths)}"
     if report.gain < 1:
         line += f"; all stems {report.gain:.3f} times as loud as in the song, so that they do not clip"
@@ -223,17 +223,17 @@ def result(report: RenderReport, paths: Mapping[str, Path]) -> str:
 
 
 def levels(report: RenderReport) -> str:
-    """How loud each stem is: its root mean square, where a full-scale square wave has 0 dBFS."""
+    """The level of each stem: its root mean square, where a full-scale square wave has 0 dBFS."""
     return ", ".join(f"{stem} {tally.level:.1f} dBFS" for stem, tally in report.stems.items())
 
 
 def reason(song: Path, error: UserError) -> str:
-    """Why a song failed, with its name."""
+    """Why a song failed, with its path."""
     return str(error) if str(song) in str(error) else f"{song}: {error}"
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The options of the command, by default of the command line. Raises `UserError` when they are contradictory."""
+    """Parse the options, by default from the command line. Raises `UserError` if they contradict each other."""
     options = make_parser().parse_args(arguments)
     options.stems, strays = sort_out(options.stems)
     options.songs += strays + options.input
@@ -243,7 +243,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     if options.live is not None:
         stems, strays = sort_out([options.live])
         if options.songs or options.stems or strays or len(stems) != 1:
-            raise UserError("--live takes one stem, such as vocals, and reads standard input: name nothing else.")
+            raise UserError("--live takes one stem, such as vocals, and reads standard input: give no other arguments.")
         options.stems = stems
         return options
     if options.cluster:
@@ -257,16 +257,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         options.stems = options.stems or list(FOUR)
         check_stem_file(options.stems)
     if options.page and options.format in (*STEM_FORMATS, VIDEO):
-        raise UserError(f"--page plays sound files of one stem each: omit it, or --format {options.format}.")
+        raise UserError(f"--page needs one sound file per stem: omit it, or --format {options.format}.")
     if options.segment and options.format == VIDEO:
-        raise UserError("--format video is of the whole song: omit --segment.")
+        raise UserError("--format video needs the whole song: omit --segment.")
     return options
 
 
 def sort_out(words: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The stems named in `--stems`, each once, and the songs that followed them.
+    """Split the words after `--stems` into stems, without duplicates, and the songs that followed them.
 
-    Names are taken in any case, and several at a time with commas between them.
+    Names are not case-sensitive, and may be separated by commas.
 
     >>> sort_out(["Karaoke", "vocals,drums", "song.mp3"])
     (['karaoke', 'vocals', 'drums'], ['song.mp3'])
@@ -286,7 +286,7 @@ def sort_out(words: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def is_stem(name: str) -> bool:
-    """Whether this is the name of a stem, of a set of them, or of what is left without some of them."""
+    """Whether this is the name of a stem, of a set of stems, or of the rest without some stems."""
     if name in STEM_SETS or name in KNOWN_AS or name in PARTS:
         return True
     return name.startswith("no_") and all(target in PARTS for target in name.removeprefix("no_").split("_"))
@@ -305,11 +305,11 @@ def make_parser() -> argparse.ArgumentParser:
         nargs="*",
         metavar="SONG",
         help="files, folders, globs; `custom`: every song in ./input; `MUSDB18` or `DSD100`: the test songs in ./data "
-        "(default: a dataset that is there, else the short song that the stempeg package ships)",
+        "(default: an existing dataset, otherwise the short song that ships with the stempeg package)",
     )
-    songs.add_argument("--input", nargs="+", default=[], metavar="SONG", help="the same, as an option")
+    songs.add_argument("--input", nargs="+", default=[], metavar="SONG", help="the same as an option")
     songs.add_argument("--segment", metavar="FROM-TO", help="only this part: 0:30-1:10, or 0:30- to the end")
-    help_track = "of files with several audio tracks, counted from 0 (default: the one that players choose)"
+    help_track = "audio track to use, counted from 0, if there are several (default: the one that players choose)"
     songs.add_argument("--track", type=int, metavar="N", help=help_track)
     stems = parser.add_argument_group("stems")
     known = with_aliases(("vocals", "drums", "bass", "other", ACCOMPANIMENT))
@@ -321,42 +321,42 @@ def make_parser() -> argparse.ArgumentParser:
         "--bits",
         type=str.lower,
         choices=("16", "24", "32f"),
-        help="per sample, in wav and flac (default: 16), and in m4a for lossless ALAC (without it: AAC)",
+        help="bits per sample in wav and flac (default: 16); in m4a selects lossless ALAC instead of AAC",
     )
     stems.add_argument(
-        "--keep-original", action="store_true", help="with --format video: the song's own sound as the second track"
+        "--keep-original", action="store_true", help="with --format video: keep the song's own sound as a second track"
     )
     stems.add_argument(
         "--clip",
         choices=CLIPS,
-        help="samples beyond full scale: make all stems of the song quieter alike, cut them off, or leave them "
-        "(default: cut them off and say so; with --bits 32f leave them)",
+        help="samples beyond full scale: lower the gain of all stems of the song, clip them, or keep them "
+        "(default: clip and report them; with --bits 32f keep them)",
     )
-    files = parser.add_argument_group("where they go")
+    files = parser.add_argument_group("output")
     help_output = "folder of the stems (default: outputs)"
     files.add_argument("--output", type=user_path, default=Path("outputs"), metavar="FOLDER", help=help_output)
     files.add_argument(
         "--name",
         metavar="PATTERN",
-        help="what stems are called in that folder, with {song}, {stem} and {ext} "
+        help="path of a stem in that folder, with {song}, {stem} and {ext} "
         f"(default: {PATTERN}, and for --format stem {STEM_FILE_PATTERN})",
     )
-    files.add_argument("--page", action="store_true", help="write OUTPUT/index.html as well: a page to listen to them")
-    files.add_argument("--overwrite", action="store_true", help="replace stems that are there already")
-    work = parser.add_argument_group("how")
+    files.add_argument("--page", action="store_true", help="also write OUTPUT/index.html, a page for listening")
+    files.add_argument("--overwrite", action="store_true", help="replace existing stems")
+    work = parser.add_argument_group("processing")
     work.add_argument(
         "--weights",
         action="append",
         metavar="FILE",
-        help="shipped ones: `fast`, `best` (the mean of three passes) or `live` (vocals and accompaniment, 0.2 s "
-        "late); or a file that train.py wrote; given several times, the mean of all (default: fast)",
+        help="shipped weights `fast`, `best` (mean of three passes) or `live` (vocals and accompaniment, 0.2 s "
+        "latency), or a file written by train.py; averaged if given several times (default: fast)",
     )
     work.add_argument(
         "--quality",
         choices=("fast", "best"),
         default="fast",
-        help="best: the mean of three passes at different speeds, by both shipped networks where both help, or by "
-        "the one file that --weights names; 2 to 4 times the time (default: fast)",
+        help="best: average three passes at different speeds, with both shipped networks where both help, or with "
+        "the one file named by --weights; takes 2 to 4 times as long (default: fast)",
     )
     work.add_argument("--device", default="auto", help=DEVICE_HELP)
     work.add_argument("--engine", choices=("auto", *ENGINES), default="auto", help=ENGINE_HELP)
@@ -369,11 +369,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--manifest",
         type=user_path,
         metavar="FILE",
-        help="append a line of JSON for every song that ends (with --jobs and --cluster: OUTPUT/manifest.jsonl)",
+        help="append one JSON line per song, done or failed (with --jobs and --cluster: OUTPUT/manifest.jsonl)",
     )
-    work.add_argument("--verbose", action="store_true", help="say how loud each stem is")
+    work.add_argument("--verbose", action="store_true", help="print the level of each stem")
     live = parser.add_argument_group("live")
-    live.add_argument("--live", metavar="STEM", help="separate standard input into standard output, both f32le")
+    live.add_argument("--live", metavar="STEM", help="separate standard input to standard output, both f32le")
     live.add_argument("--rate", type=int, default=44100, metavar="HZ", help="of both (default: %(default)s)")
     live.add_argument("--channels", type=int, choices=(1, 2), default=2, help="of both (default: %(default)s)")
     return parser

@@ -1,4 +1,4 @@
-"""Which songs a user means: files, folders, globs, datasets, or nothing at all; and the name that each one goes by."""
+"""Find the songs that a user means, by files, folders, globs, datasets or nothing at all, and name each of them."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ DATASETS = {
     "MUSDB18": ("test/*.stem.mp4", "test/*/mixture.wav"),
     "DSD100": ("Mixtures/Test/*/mixture.wav",),
 }
-"""Where the test songs of a dataset lie in `data/<DATASET>`."""
+"""Where the test songs of a dataset are in `data/<DATASET>`."""
 
 LONGEST = 200
-"""Bytes that the name of a song may have: file systems take 255, and something is added."""
+"""Maximum bytes in the name of a song: file systems allow 255, and the program appends to names."""
 
 STEM_MP4 = ".stem.mp4"
 
 
 @dataclass(frozen=True)
 class Song:
-    """A song to separate: the name of its folder of stems, and where it lies."""
+    """A song to separate: the name of its folder of stems, and its file."""
 
     name: str
     file: AudioFile
 
 
 def find_songs(inputs: Sequence[str], track: int | None = None) -> tuple[list[Song], list[Path]]:
-    """The songs that `inputs` name, each once and with a name of its own; and the files in their folders that are none.
+    """The songs that `inputs` name, each once under a unique name, and the files in their folders that are not songs.
 
-    An input is a file, a folder, a glob, `custom` (the folder `input`), or a dataset (its test songs). Without any, it
-    is the first dataset that is there, or else the short song that the stempeg package ships. `track` is the audio
-    track of every file, counted from 0, by default the one that players choose. Hidden files and folders
-    are skipped. Whether a named file exists is not checked. Raises `UserError` when a folder or a glob has no songs.
+    An input is a file, a folder, a glob, `custom` for the folder `input`, or a dataset, which stands for its test
+    songs. Without inputs, it is the first dataset found, else the short song that the stempeg package ships. `track` is
+    the audio track of every file, counted from 0; by default the one that players choose. Hidden files and folders are
+    skipped. Named files may be missing. Raises `UserError` if a folder has no songs or a glob matches no files.
     """
     found: list[Path] = []
     others: list[Path] = []
@@ -50,7 +50,7 @@ def find_songs(inputs: Sequence[str], track: int | None = None) -> tuple[list[So
             found += _test_songs(name)
             continue
         for path in _expand(name):
-            if os.path.isdir(path):  # noqa: PTH112 (raises nothing where one may not look)
+            if os.path.isdir(path):  # noqa: PTH112 (does not raise without permission)
                 files = _files_in(path)
                 songs = [file for file in files if is_song(file)]
                 if not songs:
@@ -64,7 +64,7 @@ def find_songs(inputs: Sequence[str], track: int | None = None) -> tuple[list[So
 
 
 def default_input() -> str:
-    """What is separated when the user names nothing."""
+    """The input if the user names none."""
     for dataset, patterns in DATASETS.items():
         if any(any((Path("data") / dataset).glob(pattern)) for pattern in patterns):
             return dataset
@@ -91,7 +91,7 @@ def _expand(name: str) -> list[Path]:
     path = user_path(name)
     if os.path.lexists(path) or not glob.has_magic(name):
         return [path]
-    # Brackets may be of the pattern, or of a folder's name.
+    # Brackets may belong to the pattern or to a folder's name.
     patterns = (str(path), str(Path(glob.escape(str(path.parent))) / path.name))
     found = next(filter(None, (glob.glob(pattern, recursive=True) for pattern in patterns)), [])  # noqa: PTH207
     named = {*path.parts, ".."}
@@ -102,12 +102,12 @@ def _expand(name: str) -> list[Path]:
 
 
 def is_song(path: Path) -> bool:
-    """Whether a file counts as a song by its name."""
+    """Whether a file counts as a song, by its suffix."""
     return path.suffix.lower() in SONG_SUFFIXES
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """The files of a folder, and where it has no songs, those below it."""
+    """The files in a folder or, if none of them is a song, also those in its subfolders."""
     try:
         entries = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
     except OSError as error:
@@ -117,7 +117,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _title(path: Path) -> str:
-    """What a file is called or, where it is the `mixture` in a folder of stems, that folder."""
+    """The name of a file or, if it is the `mixture` in a folder of stems, of that folder."""
     if path.stem.lower() == MIXTURE and (folder := Path(os.path.abspath(path)).parent.name):  # noqa: PTH100 (no links)
         return shortened(folder)
     title = path.name[: -len(STEM_MP4)] if path.name.lower().endswith(STEM_SUFFIXES) else path.stem
@@ -125,13 +125,13 @@ def _title(path: Path) -> str:
 
 
 def shortened(title: str) -> str:
-    """A title as the name of a folder that every system takes, which something can be added to."""
+    """A title as a folder name that every system accepts, with room for more to be appended."""
     title = portable_name(title)
     return title if len(title.encode(errors="replace")) <= LONGEST else title[: LONGEST // 4].rstrip()
 
 
 def _name_apart(paths: Iterable[Path], track: int | None) -> Iterator[Song]:
-    """Each file once, by a name of its own: "title", "title (wma)" after its kind, "title (folder)" or "title (2)"."""
+    """Each file once, under a unique name: "title", "title (wma)" by its format, "title (folder)" or "title (2)"."""
     files: set[str] = set()
     taken: set[str] = set()
     for path in paths:

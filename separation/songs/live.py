@@ -1,4 +1,4 @@
-"""Sound that never ends: samples come in on standard input, and those of one stem go out on standard output."""
+"""Separate endless audio: samples are read from standard input, and those of one stem written to standard output."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from separation.errors import UserError
 from separation.inference.separator import Separator
 
 READ = 1 << 14
-"""Bytes that are read at most at a time: 50 ms of stereo."""
+"""Maximum number of bytes read at a time: about 50 ms of stereo."""
 
 SAMPLE = np.dtype("<f4")
 
 
 def live(separator: Separator, sample_rate: int, channels: int) -> int:
-    """Separate standard input, interleaved f32le, into standard output, which gets the separator's only stem.
+    """Separate standard input, interleaved f32le, and write the separator's only stem to standard output.
 
-    Whatever is ready goes out at once. Ends with the input, or when nobody reads the output any more. Raises
-    `UserError` when the input is a terminal, has samples that are not numbers, or ends inside a sample.
+    Output is written as soon as it is ready. Ends with the input, or when the output is no longer read. Raises
+    `UserError` if the input is a terminal, has samples that are not finite, or ends inside a sample.
     """
     if sys.stdin is None or sys.stdin.isatty():
         raise UserError("--live reads samples from standard input: `ffmpeg -i ... -f f32le - | separate --live ...`.")
@@ -46,6 +46,6 @@ def live(separator: Separator, sample_rate: int, channels: int) -> int:
 
 
 def emit(output: BinaryIO, samples: np.ndarray) -> None:
-    """Write `[n, channels]` as f32le, at once."""
+    """Write `[n, channels]` as f32le, and flush."""
     output.write(np.ascontiguousarray(samples, SAMPLE).tobytes())
     output.flush()

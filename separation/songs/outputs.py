@@ -1,6 +1,6 @@
-"""The files that the stems of a song go to: what they are called, and how they are written.
+"""Output files for the stems of a song: their names and formats.
 
-There is one file for each stem, or one with all of them, which DJ programs open.
+Each stem has its own file, or one file holds all of them, as DJ programs expect.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from separation.stems import FOUR
 
 STEM_FILE = "stem"
 STEM_FORMATS = {STEM_FILE: "stem.m4a", "stem.mp4": "stem.mp4", "mka": "mka"}
-"""The formats of one file a song, which holds its mixture and its four stems, and what they end with.
+"""Formats that hold a song's mixture and its four stems in one file, with their suffixes.
 
-The first two are those of Native Instruments. Matroska, which is lossless, has the mixture as its first track, the only
-one flagged default, and tracks of one length and rate that are named after the stems: a profile of its own, after the
+The first two are by Native Instruments. Matroska, which is lossless, has the mixture as its first track, the only one
+flagged default, and tracks of equal length and rate that are named after the stems: a profile of its own, following the
 Internet-Draft draft-swhited-mka-stems-13 (20 August 2026), which may still change.
 """
 
 VIDEO = "video"
-"""The format of a video whose sound is the stem."""
+"""The format of a video whose audio is the stem."""
 
 EXTENSIONS = {format: format for format in FORMATS} | STEM_FORMATS | {VIDEO: "mkv"}
-"""The formats of stems, and what files of each end with; a video ends as the song does where that can be."""
+"""Formats of stems with their suffixes; a video keeps the suffix of the song if possible."""
 
 COLOURS = {"drums": "#009E73", "bass": "#D55E00", "other": "#CC79A7", "vocals": "#56B4E9"}
-"""The stems of a stem file, in the order that it has, and the colours that programs show them in."""
+"""The stems of a stem file, in order, with the colours in which programs show them."""
 
 PICTURED = ("flac", "mp3", "m4a", *STEM_FORMATS)
-"""The formats that a picture goes into."""
+"""Formats that hold a cover."""
 
 CLIPS = ("rescale", "clamp", "none")
 
 PATTERN = "{song}/{stem}.{ext}"
-"""What stems are called by default."""
+"""Default path of a stem."""
 
 STEM_FILE_PATTERN = "{song}.{ext}"
-"""What a file that holds all stems of a song is called by default."""
+"""Default path of a file that holds all stems of a song."""
 
 FIELDS = ("song", "stem", "ext")
 
@@ -59,12 +59,12 @@ Stems = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class StemFormat:
-    """How stems are written: the format and its bits (see `EXTENSIONS` and `FORMATS`), and what becomes of clipping.
+    """How stems are written: `format` and `bits` as in `EXTENSIONS` and `FORMATS`, and the handling of clipping.
 
-    Where samples lie beyond full scale, `clip` makes all stems of the song quieter alike (`rescale`), cuts them off
-    (`clamp`) or leaves them (`none`); by default it is `none` for floating point and `clamp` for the others.
-    `keep_original` adds the song's own sound to a video, as its second track. `full_scale` is in quantisation steps,
-    None for formats without. Raises `UserError` when these do not go together.
+    If samples exceed full scale, `clip` attenuates all stems of the song equally (`rescale`), clamps the samples
+    (`clamp`) or leaves them (`none`); the default is `none` for floating-point wav and `clamp` otherwise.
+    `keep_original` adds the song's own audio to a video, as its second track. `full_scale` is in quantisation steps,
+    None for formats without one. Raises `UserError` if these do not go together.
     """
 
     format: str = "wav"
@@ -84,14 +84,14 @@ class StemFormat:
             raise UserError(f"--keep-original keeps the sound of a video: add --format {VIDEO}.", "no_video")
 
     def limit(self, waveform: np.ndarray) -> np.ndarray:
-        """A stem without what is to be cut off."""
+        """A stem, clamped to full scale if `clip` says so."""
         return waveform.clip(-1, 1) if self.clip == "clamp" else waveform
 
 
 class Naming:
-    """The paths of stems: `folder`, and below it the pattern with its fields filled in, of which `.{ext}` is optional.
+    """Paths of stems: in `folder`, the pattern with its fields filled in; `.{ext}` is optional.
 
-    Raises `UserError` when the pattern has unknown fields, leads out of the folder, or names no file of the format.
+    Raises `UserError` if the pattern has unknown fields, leads out of the folder, or names no file of the format.
     """
 
     def __init__(self, folder: Path, format: str = "wav", pattern: str | None = None):
@@ -101,23 +101,23 @@ class Naming:
         self.extension = EXTENSIONS[format]
 
     def path(self, song: str, stem: str, source: Path | None = None) -> Path:
-        """Where a stem of a song goes; a video ends as the song's file `source` does."""
+        """The path of a stem of a song; a video keeps the suffix of the song's file `source` if possible."""
         extension = video_suffix(source)[1:] if source and self.format == VIDEO else self.extension
         return self.folder / self.pattern.format(song=song, stem=stem, ext=extension)
 
     def paths(self, song: str, stems: Iterable[str], source: Path | None = None) -> dict[str, Path]:
-        """Where each stem of a song goes, by its name."""
+        """The path of each stem of a song, by name."""
         return {stem: self.path(song, stem, source) for stem in stems}
 
     def check(self, songs: Iterable[Song], stems: Sequence[str]) -> None:
-        """Raise `UserError` when two stems would go to one file, or one to where a song lies."""
+        """Raise `UserError` if two stems would go to one file, or a stem would replace a song."""
         songs = list(songs)
         originals, taken = {os.path.realpath(song.file.path) for song in songs}, set()
         one = stems[:1] if self.format in STEM_FORMATS else stems
         for path in (path for song in songs for path in self.paths(song.name, one, song.file.path).values()):
             if os.path.realpath(path) in originals:
                 raise UserError(f"{path} is a song, and one of the stems would take its place: name another --output.")
-            if (key := str(path).casefold()) in taken:  # some systems take a.wav and A.wav for one file
+            if (key := str(path).casefold()) in taken:  # on some systems a.wav and A.wav are one file
                 raise UserError(
                     f"--name {self.pattern} calls several stems {path}: tell them apart by {{song}} and {{stem}}."
                 )
@@ -125,7 +125,7 @@ class Naming:
 
 
 def complete(pattern: str, format: str) -> str:
-    """The pattern, with the end for the format if it has none. Raises `UserError` when it cannot be used."""
+    """The pattern, with the suffix of the format appended if it lacks one. Raises `UserError` if it is invalid."""
     try:
         fields = [part[1:] for part in Formatter().parse(pattern) if part[1] is not None]
     except ValueError as error:
@@ -152,10 +152,10 @@ def complete(pattern: str, format: str) -> str:
 
 @contextmanager
 def open_outputs(paths: Mapping[str, Path], form: StemFormat, reader: AudioReader) -> Iterator[Callable[[Stems], None]]:
-    """A function that writes the stems of the song that `reader` reads, piece by piece.
+    """Yield a function that writes the stems of the song that `reader` reads, piece by piece.
 
-    Each file is whole when the block ends, or not there after an error. Raises `UserError` as `AudioWriter` does, and
-    when a stem file is to hold other stems than its four.
+    Each file is complete when the block ends; after an error, none is written. Raises `UserError` as `AudioWriter`
+    does, and if a stem file is to hold other stems than its four.
     """
     info, tags = reader.info, reader.tags
     title = tags.get("title") or reader.path.stem
@@ -186,7 +186,7 @@ def open_outputs(paths: Mapping[str, Path], form: StemFormat, reader: AudioReade
 def open_stem_file(
     path: Path, form: StemFormat, info: AudioInfo, tags: Mapping[str, str], cover: bytes | None
 ) -> Iterator[Callable[[Stems], None]]:
-    """A function that writes the four stems of a song into one stem file, piece by piece; the song is their sum."""
+    """Yield a function that writes the four stems of a song to one stem file, piece by piece; the song is their sum."""
     with AudioWriter(
         path, info.sample_rate, 2, info.samples, form.bits, tags, cover,
         names=["mixture", *COLOURS], user_data={} if path.suffix == ".mka" else {b"stem": manifest()},
@@ -205,10 +205,10 @@ def join(
     cover: bytes | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> None:
-    """Write a stem file at `path` of the four stems that lie in files of their own, with their tags.
+    """Write a stem file at `path` from four stems in separate files, with their tags.
 
-    `progress` is told which share is done, and may raise to stop. Raises `UserError` when these are other stems, when a
-    file cannot be read, or the stem file not be written.
+    `progress` receives the fraction that is done, and may raise to stop. Raises `UserError` if these are other stems,
+    if a file cannot be read, or if the stem file cannot be written.
     """
     check_stem_file(stems)
     with ExitStack() as files:
@@ -228,19 +228,19 @@ def stem_title(title: str, stem: str) -> str:
 
 
 def song_title(tags: Mapping[str, str], stem: str) -> str:
-    """The title of the song that a stem with these tags is of; empty without one. It undoes `stem_title`."""
+    """The title of the song, from the tags of one of its stems; empty if it has none. The inverse of `stem_title`."""
     return tags.get("title", "").removesuffix(stem_title("", stem))
 
 
 def check_stem_file(stems: Mapping[str, object] | tuple[str, ...]) -> None:
-    """Raise `UserError` unless these are the stems that a stem file holds."""
+    """Raise `UserError` unless these are the four stems of a stem file."""
     if set(stems) != set(FOUR):
         message = f"a stem file holds {', '.join(COLOURS)} and the song: omit --stems, or choose another --format."
         raise UserError(message, "stem_file")
 
 
 def manifest() -> bytes:
-    """What the box `stem` says: names and colours, and that the stems are mixed without a compressor or a limiter."""
+    """Content of the box `stem`: names and colours of the stems, with compressor and limiter disabled."""
     compressor = {"enabled": False, "ratio": 3, "attack": 0.003, "release": 0.3, "threshold": 0, "hp_cutoff": 300}
     compressor |= {"input_gain": 0.5, "output_gain": 0.5, "dry_wet": 50}
     limiter = {"enabled": False, "release": 0.05, "threshold": 0, "ceiling": -0.35}

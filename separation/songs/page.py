@@ -1,4 +1,4 @@
-"""A page to listen to: `index.html` beside the stems, which plays every song with its stems in step."""
+"""The listening page: `index.html` beside the stems, which plays every song with its stems in sync."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ PLAYER = Path(__file__).with_name("player")
 """The page without its songs: HTML, CSS and JavaScript."""
 
 COVER = 256
-"""Longest side of a cover in pixels."""
+"""Longest side of a cover, in pixels."""
 
 OPENING, CLOSING = '<script type="application/json" id="songs">', "</script>"
-"""What encloses the list of songs. The page itself is the record of the songs of earlier runs."""
+"""What encloses the list of songs. The page itself is the record of songs from earlier runs."""
 
 AUDIO, PICTURE, COVERS = tuple(f".{suffix}" for suffix in FORMATS | SHARED), (".png",), (".jpg",)
-"""Suffixes that the links of a page may have."""
+"""Suffixes allowed in the links of a page."""
 
 
 class Page:
-    """The page of a folder of stems. It is complete at any time and lists each song as soon as it is added.
+    """The page of a folder of stems. It is valid at any time and lists each song as soon as it is added.
 
-    Raises `UserError` when the folder has an `index.html` that this program did not write.
+    Raises `UserError` if the folder has an `index.html` that this program did not write.
     """
 
     def __init__(self, folder: Path):
@@ -55,9 +55,9 @@ class Page:
     ) -> dict[str, Any]:
         """The page's entry for a song whose stems are files below the folder. Draws their pictures beside them.
 
-        Pictures are drawn if the stems are `fresh`, or if one is missing or out of date. Title and artist are those of
-        the stems' tags. The cover in `source`, the song, is stored beside the first stem if the stems are `fresh`.
-        Raises `UserError` when a stem cannot be read or a picture not be written.
+        Pictures are drawn if the stems are `fresh`, or if a picture is missing or out of date. Title and artist come
+        from the stems' tags. If the stems are `fresh`, the cover in `source`, the song, is stored beside the first
+        stem. Raises `UserError` if a stem cannot be read or a picture cannot be written.
         """
         pictures = {stem: path.with_suffix(".png") for stem, path in stems.items()}
         if fresh or not all(_is_newer(pictures[stem], path) for stem, path in stems.items()):
@@ -81,7 +81,7 @@ class Page:
         ]
         song: dict[str, Any] = {"name": name, "seconds": round(seconds, 3), "rate": rate, "stems": parts}
         title = song_title(tags, first)
-        if title and not name.startswith(title):  # the name tells songs of the same title apart
+        if title and not name.startswith(title):  # the name distinguishes songs of the same title
             song["title"] = title
         if tags.get("artist"):
             song["artist"] = tags["artist"]
@@ -90,10 +90,10 @@ class Page:
         return song
 
     def put(self, song: dict[str, Any]) -> None:
-        """List a song in place of any other of its name. A page that is up to date is not written again.
+        """List a song, replacing any other of its name. A page that is up to date is not rewritten.
 
-        Several processes may list songs on one page at a time. Songs whose stems were gone at the first call are no
-        longer listed. Raises `UserError` when the page cannot be written.
+        Several processes may list songs on one page concurrently. The first call removes songs whose stems are gone.
+        Raises `UserError` if the page cannot be written.
         """
         with locking(self.folder):
             listed = self.songs()
@@ -107,7 +107,7 @@ class Page:
                 partial.write_text(fill_page(songs), encoding="utf-8", newline="")
 
     def songs(self) -> list[dict[str, Any]]:
-        """The songs that the page lists now."""
+        """The songs that the page currently lists."""
         try:
             state = self.path.stat()
             found = state.st_mtime_ns, state.st_size, state.st_ino
@@ -120,7 +120,7 @@ class Page:
             raise UserError(f"{self.path} cannot be read ({error}): move it away.", "bad_page") from error
 
     def _listed(self, text: str) -> list[dict[str, Any]]:
-        """The list in the text of a page. Raises `UserError` or ValueError when this program did not write it."""
+        """Parse the list in the text of a page. Raises `UserError` or ValueError if this program did not write it."""
         _, opening, rest = text.partition(OPENING)
         if not opening:
             raise UserError(f"{self.path} is not a page of this program: move it away.", "foreign_page")
@@ -130,7 +130,7 @@ class Page:
         return songs
 
     def file(self, link: str) -> Path:
-        """The file that a link of an entry leads to. Raises `UserError` when it is gone or outside of the folder."""
+        """The file that a link of an entry points to. Raises `UserError` if it is missing or outside the folder."""
         path = self.folder / _path(link)
         if not (path.resolve().is_relative_to(self.folder.resolve()) and path.is_file()):
             raise UserError(f"{path.name} is gone.", "file_gone")
@@ -144,9 +144,9 @@ class Page:
 
 
 def fill_page(songs: list[dict[str, Any]], more: Path | None = None) -> str:
-    """The HTML of the page for these songs, as `Page.describe` gives them.
+    """The HTML of the page for these songs, which are entries from `Page.describe`.
 
-    The folder `more` holds `more.html`, `more.css` and `more.js`, which turn it into a page that takes songs.
+    The folder `more` holds `more.html`, `more.css` and `more.js`, which turn it into a page that accepts songs.
     """
     page = (PLAYER / "page.html").read_text(encoding="utf-8")
     for name in ("page.css", "ensemble.js", "channel.js", "wave.js", "deck.js", "page.js"):
@@ -158,13 +158,13 @@ def fill_page(songs: list[dict[str, Any]], more: Path | None = None) -> str:
 
 
 def _is_song(value: Any) -> bool:
-    """Whether a value is a page's entry for a song, whose links lead to audio and pictures below its folder."""
+    """Whether a value is a page's entry for a song, with links only to audio and pictures below its folder."""
     try:
         stems = value["stems"]
         texts = [value["name"], value.get("title", ""), value.get("artist", ""), *(stem["name"] for stem in stems)]
         links = [(stem["audio"], AUDIO) for stem in stems] + [(stem["picture"], PICTURE) for stem in stems]
         links += [(value["cover"], COVERS)] if "cover" in value else []
-        numbers = 0 <= value["seconds"] < 1e9 and 0 <= int(value.get("rate", 0)) < 1e9  # no NaN
+        numbers = 0 <= value["seconds"] < 1e9 and 0 <= int(value.get("rate", 0)) < 1e9  # rejects NaN
         return numbers and all(isinstance(text, str) for text in texts) and all(_is_inside(*link) for link in links)
     except (AttributeError, KeyError, TypeError, ValueError):
         return False
@@ -175,7 +175,7 @@ def _path(link: str) -> str:
 
 
 def _is_inside(link: str, suffixes: tuple[str, ...]) -> bool:
-    """Whether a link names a file of these suffixes below the page's folder: no other scheme, host or `..%2F..`."""
+    """Whether a link names a file with one of these suffixes below the page's folder: no scheme, host or `..%2F..`."""
     if not re.fullmatch(r"[\w.~%/-]+", link, re.ASCII):
         return False
     path = _path(link)
@@ -183,7 +183,7 @@ def _is_inside(link: str, suffixes: tuple[str, ...]) -> bool:
 
 
 def _write_cover(path: Path, cover: bytes | None) -> None:
-    """Write a picture as a small JPEG; if it cannot be read, remove any that is there."""
+    """Write a picture as a small JPEG; if it cannot be read, remove any existing file."""
     try:
         content = io.BytesIO()
         with Image.open(io.BytesIO(cover or b"")) as picture:

@@ -16,7 +16,7 @@ COLUMNS = 1024
 """Width of a picture in pixels; songs too short for that many columns get fewer."""
 
 BANDS, LOWEST, HIGHEST = 96, 40, 20_000
-"""Height of a picture: the number of mel bands, lowest at the bottom, and the frequencies they span in hertz."""
+"""Height of a picture: the number of mel bands, lowest at the bottom, and the frequencies that they span, in hertz."""
 
 RANGE = 70
 """Decibels from black to white. White is the loudest spot of all stems, or `FAINT` if that is louder."""
@@ -27,8 +27,8 @@ FAINT = -60
 def sketch(blocks: Iterable[np.ndarray], info: AudioInfo) -> np.ndarray:
     """The mel spectrogram `[bands, columns]` of a signal that arrives in blocks `[channels, n]`.
 
-    A value is the mean power over the channels and over a column's time; a full-scale sine has a power of 1. `info`
-    gives the length in total.
+    A value is the mean power over the channels and the duration of a column; a full-scale sine has a power of 1. `info`
+    gives the total length.
     """
     # Not the networks' STFT: it is never inverted, so the hop may be as long as the window, at any sample rate.
     size = max(16, 2 ** round(math.log2(info.sample_rate / 11)))  # 93 ms at 44.1 kHz
@@ -69,7 +69,7 @@ def mel_filters(bands: int, bins: int, sample_rate: int, lowest: float, highest:
 
 
 def paint(sketches: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """The sketches of a song's stems as greyscale PNGs on one brightness scale, low notes at the bottom."""
+    """The sketches of a song's stems as greyscale PNGs on one brightness scale, low frequencies at the bottom."""
     white = max(10 ** (FAINT / 10), *(float(power.max()) for power in sketches.values()))
     pictures = {}
     for stem, power in sketches.items():

@@ -1,4 +1,4 @@
-"""The file of a song, or a segment of it, becomes the files of its stems, as a stream."""
+"""Separate the file of a song, or a segment of it, into the files of its stems, as a stream."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from separation.runtime import clock
 from separation.songs.outputs import STEM_FORMATS, StemFormat, Stems, open_outputs
 
 TIME = r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)"
-"""Hours and minutes, if there are any, and seconds."""
+"""Hours and minutes, both optional, and seconds."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """From `start` to `end`, in seconds of the song."""
+    """A segment from `start` to `end`, in seconds of the song."""
 
     start: float
     end: float
 
     @classmethod
     def parse(cls, text: str) -> Segment:
-        """The segment that is written as 0:30-1:10, 90-120.5, 1:02:00- or -0:30. Raises `UserError` for others."""
+        """Parse a segment such as 0:30-1:10, 90-120.5, 1:02:00- or -0:30. Raises `UserError` for anything else."""
         found = re.fullmatch(rf"(?:{TIME})?\s*-\s*(?:{TIME})?", text.strip())
         if not found or text.strip() == "-":
             raise UserError(f"--segment {text} cannot be understood: write it like 0:30-1:10, or 0:30- to the end.")
@@ -47,7 +47,7 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """The segment as part of a file's name, where colons may not be: 0.30-1.10."""
+        """The segment as part of a file name, which must not contain colons: 0.30-1.10."""
         return f"{_spell(self.start)}-{_spell(self.end) if self.end < math.inf else 'end'}"
 
 
@@ -63,10 +63,10 @@ def _spell(seconds: float) -> str:
 
 
 class Window:
-    """A segment of a song of some sample rate: what to read of the song, and what to keep of its stems.
+    """A segment of a song in samples: what to read of the song, and what to keep of its stems.
 
-    What is read goes beyond the segment by as much as a stem depends on, and begins at a multiple of `grid`, both in
-    seconds, so that the network sees the same frames as in the whole song.
+    Reading includes the `surroundings` that a stem depends on, and begins at a multiple of `grid`, both in seconds, so
+    that the network sees the same frames as in the whole song.
     """
 
     def __init__(self, segment: Segment, sample_rate: int, grid: float, surroundings: float):
@@ -77,7 +77,7 @@ class Window:
         self.first, self.last = round(first * sample_rate), self.end + round(surroundings * sample_rate)
 
     def cut(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Of the song in blocks `[channels, n]`, what is to be separated; it is not read beyond."""
+        """The part of a song, in blocks `[channels, n]`, that is to be separated; nothing beyond it is read."""
         position = 0
         for block in blocks:
             if self.first < position + block.shape[-1]:
@@ -88,7 +88,7 @@ class Window:
                 return
 
     def keep(self, pieces: Iterable[Stems]) -> Iterator[Stems]:
-        """Of the stems of that, in pieces, what lies in the segment. Raises `UserError` when nothing does."""
+        """The part of its stems, in pieces, that lies in the segment. Raises `UserError` if nothing does."""
         position, is_empty = self.first, True
         for piece in pieces:
             length = next(iter(piece.values())).shape[-1]
@@ -101,13 +101,13 @@ class Window:
             raise UserError(f"the song ends before --segment {self.segment.name} begins.", "no_such_segment")
 
     def length(self, samples: int) -> int:
-        """Samples of the segment in a song of so many; 0 where that is not known."""
+        """Length of the segment in a song of `samples`, in samples; 0 if that is unknown."""
         return int(max(0, min(samples, self.end) - self.start))
 
 
 @dataclass
 class Tally:
-    """What a stem holds: the sum of its squares, and how many of its samples lie beyond full scale."""
+    """Statistics of a stem: its samples, the sum of their squares, and how many are beyond full scale."""
 
     samples: int = 0
     energy: float = 0.0
@@ -123,15 +123,15 @@ class Tally:
 
     @property
     def level(self) -> float:
-        """Root mean square in dBFS: 0 at full scale, minus infinity for silence."""
+        """Root mean square in dBFS: 0 for a full-scale square wave, minus infinity for silence."""
         return 10 * math.log10(self.energy / self.samples) if self.energy else -math.inf
 
 
 @dataclass(frozen=True)
 class RenderReport:
-    """What became of a song: its length and the time that it took, in seconds; the gain of `rescale`; and its stems.
+    """The result for a song: its length and the time that it took, in seconds; the gain of `rescale`; and its stems.
 
-    `remarks` say what is odd about the song's file.
+    `remarks` describe anything odd about the song's file.
     """
 
     seconds: float
@@ -150,11 +150,11 @@ def render(
     segment: Segment | None = None,
     kept: Collection[str] = (),
 ) -> RenderReport:
-    """Separate `song`, or a segment of it, and write each stem to its path in `paths`, whole or not at all.
+    """Separate `song`, or a segment of it, and write each stem to its path in `paths`, atomically.
 
-    `paths` holds the separator's stems in their order, by the names that they go by; those that are `kept` are not
-    written. `progress` gets the number of samples that are done, and that of the song (0 where its file does not say).
-    Raises `UserError` when the song cannot be read or separated, or its stems not written.
+    `paths` holds the separator's stems in order, under the names that they go by; those in `kept` are not written.
+    `progress` receives the number of samples that are done and that of the song, 0 if its file does not state it.
+    Raises `UserError` if the song cannot be read or separated, or if its stems cannot be written.
     """
     started, gain = perf_counter(), 1.0
     tallies = {stem: Tally() for stem in paths}
@@ -187,12 +187,12 @@ def render(
 
 
 def named(piece: Mapping[str, Any], names: Iterable[str]) -> Stems:
-    """A piece of a song as arrays, whatever separated it, under other names in the same order."""
+    """A piece of a song as arrays, under other names in the same order."""
     return {name: np.asarray(waveform) for name, waveform in zip(names, piece.values(), strict=True)}
 
 
 def watched(pieces: Iterable[Stems], progress: Callable[[int], None]) -> Iterator[Stems]:
-    """The same pieces; `progress` gets the number of samples that are done."""
+    """Pass pieces through; `progress` receives the number of samples that are done."""
     done = 0
     for stems in pieces:
         yield stems
@@ -201,8 +201,8 @@ def watched(pieces: Iterable[Stems], progress: Callable[[int], None]) -> Iterato
 
 
 def round_together(stems: Stems, full_scale: int) -> Stems:
-    """Round stems to 1 / `full_scale` so that their sum is rounded only once: each hands its error on to the next."""
-    # Half as many bytes are twice as fast, and float32 has room for 16 bits and the errors below them.
+    """Round stems to 1 / `full_scale` so that their sum is rounded only once: each passes its error on to the next."""
+    # float32 is twice as fast, and has room for 16 bits and the errors below them.
     kind = np.float32 if full_scale <= 1 << 15 else np.float64
     rounded, error = {}, None
     for stem, waveform in stems.items():
@@ -218,8 +218,8 @@ def round_together(stems: Stems, full_scale: int) -> Stems:
 def rescale(pieces: Iterable[Stems], scratch: IO[bytes], with_mixture: bool = False) -> tuple[float, Iterator[Stems]]:
     """The gain, at most 1, that brings the loudest sample of all stems to full scale, and the stems with that gain.
 
-    Their sum counts as well where it is written `with_mixture`. The gain is not known before the song has ended, so the
-    stems wait in the file `scratch`.
+    Their sum counts as well if `with_mixture` is set. The gain is unknown until the song has ended, so the stems are
+    buffered in the file `scratch`.
     """
     peak, count = 1.0, 0
     names: tuple[str, ...] = ()
@@ -236,12 +236,12 @@ def rescale(pieces: Iterable[Stems], scratch: IO[bytes], with_mixture: bool = Fa
 
 @contextmanager
 def making_folders(paths: Iterable[Path]) -> Iterator[None]:
-    """Folders that `paths` need are removed after the block if they were made in it and are empty."""
-    # Path.exists would raise for a folder that may not be entered: the writers have a sentence for that.
+    """After the block, remove the folders that `paths` need if they were created in it and are empty."""
+    # Path.exists would raise for a folder without permission: the writers report that themselves.
     missing = {folder for path in paths for folder in path.parents if not os.path.exists(folder)}  # noqa: PTH110
     try:
         yield
     finally:
         for folder in sorted(missing, key=lambda folder: len(folder.parts), reverse=True):
             with suppress(OSError):
-                folder.rmdir()  # does nothing where there are stems
+                folder.rmdir()  # fails if it contains stems

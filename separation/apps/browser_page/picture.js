@@ -71,7 +71,7 @@ export async function paint(sketches) {
   );
 }
 
-/** Triangles evenly spaced on HTK's mel scale, as `separation.audio.mel` has them. */
+/** Triangles evenly spaced on HTK's mel scale, as `separation.songs.picture` has them. */
 function melFilters(rate, bins) {
   const mel = (hertz) => 2595 * Math.log10(1 + hertz / 700);
   const hertz = (value) => 700 * (10 ** (value / 2595) - 1);

@@ -1,6 +1,6 @@
 import FFT from "./vendor/fft.js";
 
-/** The project's STFT of stereo signals and its inverse; the same as `separation.audio.numpy_stft.Stft`. */
+/** The project's STFT of stereo signals and its inverse; the same as `separation.audio.stft.Spectral`. */
 export class Stft {
   constructor({ n_fft, hop }) {
     this.size = n_fft;
