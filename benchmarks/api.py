@@ -1,11 +1,11 @@
-"""The app's HTTP API: many clients at once with the app killed in between, and requests that nobody would send.
+"""The app's HTTP API under load, with many clients and a kill in between, and under fuzzed requests.
 
     python -m benchmarks.api load --jobs 200 --clients 8
     python -m benchmarks.api fuzz --schemathesis PROGRAM --examples 100
 
-`load` sends songs of a second from several threads and kills the app (SIGKILL) when a third of them is done. It is
-started again on the same port and folder. A request without an answer is sent again, as a client would. In the end
-every job must be done and every song listed with its stems. `fuzz` needs schemathesis, in an environment of its own.
+`load` sends one-second songs from several threads and kills the app (SIGKILL) when a third of them are done. The app
+is restarted on the same port and folder. Requests without an answer are retried, as a client would. In the end every
+job must be done and every song listed with its stems. `fuzz` needs schemathesis, in its own environment.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PATIENCE = 300
 
 
 class Client:
-    """Calls the API of an app that may be away for a while, and keeps how long each answer took."""
+    """Calls the API of an app that may be down for a while, and records how long each answer took."""
 
     def __init__(self, address: str):
         self.address, self.seconds, self.retries = address, [], 0
@@ -65,14 +65,14 @@ class Client:
                 time.sleep(0.5)
 
     def send(self, number: int) -> dict[str, Any]:
-        """The job of a song that nobody else sends."""
+        """Send a song that no other client sends, and return its job."""
         song, content = sum(make_song(number, 1.0, 44100).values()), BytesIO()
         soundfile.write(content, song.T.numpy(), 44100, format="WAV")
         query = urlencode({"name": f"song {number}.wav", "stems": "two", "format": "mp3"})
         return self.call(f"api/jobs?{query}", "POST", content.getvalue())
 
     def follow(self, job: dict[str, Any]) -> dict[str, Any]:
-        """The job when it has ended."""
+        """Wait for a job to end, and return it."""
         while job["state"] not in ("done", "failed"):
             time.sleep(0.5)
             job = self.call(f"api/jobs/{job['id']}")
@@ -80,7 +80,7 @@ class Client:
 
 
 class App:
-    """The app, on this machine alone."""
+    """The app, reachable from this machine only."""
 
     def __init__(self, folder: Path, options: list[str], port: int = 0):
         command = [sys.executable, "app.py", "--no-browser", "--port", str(port), "--output", str(folder), *options]
@@ -90,9 +90,9 @@ class App:
         threading.Thread(target=self.process.stdout.read, daemon=True).start()
 
     def stop(self, number: int) -> float:
-        """Send a signal; the most memory that the app took, in megabytes. Needs Linux.
+        """Send a signal, wait for the app to end, and return its peak memory in megabytes. Needs Linux.
 
-        What `wait4` tells counts the memory of this process, which the app was forked from (Linux 6).
+        The peak that `wait4` reports includes the memory of this process, which the app was forked from (Linux 6).
         """
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         self.process.send_signal(number)

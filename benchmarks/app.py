@@ -1,8 +1,8 @@
-"""From a song dropped on the app to its stems sounding, beside the command on the same song.
+"""Time from dropping a song on the app to hearing its stems, compared with the command on the same song.
 
     python -m benchmarks.app --song SONG.mp3 --stems all two --rounds 3
 
-Seconds in Chromium, in turn with the command, and the most memory that the app took. Linux only.
+Seconds in Chromium, alternating with the command, and the app's peak memory. Linux only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from separation.runtime import run_script
 
 
 def with_app(browser: Browser, song: Path, stems: str) -> tuple[float, float, float]:
-    """Seconds until the song is listed and until all stems sound, and megabytes."""
+    """Seconds until the song is listed, seconds until all stems play, and peak megabytes."""
     with tempfile.TemporaryDirectory() as folder:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
         options = ["--no-browser", "--port", "0", "--stems", stems, "--output", folder]
@@ -50,7 +50,7 @@ def with_app(browser: Browser, song: Path, stems: str) -> tuple[float, float, fl
 
 
 def by_command(song: Path, stems: str) -> float:
-    """Seconds that the command takes, its start and the loading of weights included."""
+    """Seconds that the command takes, including start-up and loading the weights."""
     with tempfile.TemporaryDirectory() as folder:
         start = perf_counter()
         command = [sys.executable, "create_songs.py", str(song), "--stems", stems, "--output", folder, "--page"]

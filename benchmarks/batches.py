@@ -1,10 +1,10 @@
-"""Stores beside each other: bytes a minute of music, and batches a second that one process makes of them.
+"""Compare stores: bytes per minute of music, and batches per second that one process makes from them.
 
     python dataset.py --dataset MUSDB18 --root MUSDB18-7 --vocals --output store/whole
     python dataset.py --dataset MUSDB18 --root MUSDB18-7 --vocals --output store/compact --compact
     python -m benchmarks.batches store/whole store/compact --config configs/vocals_new.yaml
 
-The stores take turns, so that a busy machine is busy for all. Figures are medians, as ratios to those of the first one.
+The stores take turns, so that other load affects all of them alike. Medians; ratios are to the first store.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from separation.training.sources import open_pools
 
 
 def bytes_a_minute(store: Store) -> float:
-    """Bytes that a minute of music takes, with all its parts."""
+    """Bytes per minute of music, with all its parts."""
     tracks = store.tracks()
     size = sum(file.stat().st_size for track in tracks for file in track.folder.glob("*.npy"))
     return size / sum(track.samples for track in tracks) * store.settings.sample_rate * 60

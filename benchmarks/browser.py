@@ -1,8 +1,8 @@
-"""How long a browser takes: `python -m separation web FOLDER` must have made the folder.
+"""Separation time in a browser. Build the folder first with `python -m separation web FOLDER`.
 
     python -m benchmarks.browser FOLDER --song SONG.wav
 
-Seconds for the song with one thread and with two, in turn, in Chromium; and what is downloaded before the first song.
+Seconds for the song in Chromium, with one thread and with two in turn, and the size of the download before that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NETWORKS = {"vocals": "two stems", "all": "four stems"}
 
 
 def seconds_in(browser: Browser, address: str, song: Path, network: str, threads: int) -> tuple[float, float]:
-    """Seconds until the first chunk is done, and seconds that the whole song then took."""
+    """Seconds from opening the page to the first chunk, and seconds for the whole song."""
     page = browser.new_page()
     page.set_default_timeout(600_000)
     page.goto(f"{address}?threads={threads}")

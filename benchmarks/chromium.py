@@ -1,4 +1,4 @@
-"""Chromium or Chrome, without a window, for what is measured in a browser."""
+"""Headless Chromium or Chrome, for measurements in a browser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 @contextmanager
 def launched() -> Iterator[Browser]:
-    """The browser, in which songs play without a click."""
+    """A browser that plays songs without a click."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
     with sync_playwright() as driver:

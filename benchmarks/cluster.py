@@ -1,8 +1,8 @@
-"""Songs are separated by a cluster whose workers are killed at random and added while it works.
+"""Separate songs on a cluster whose workers are killed and added at random.
 
     python -m benchmarks.cluster --songs 200 --kills 8
 
-Every song is there once, in the manifest and as files, with the very bits that one process gives.
+In the end every song must be in the manifest once, and its files bit-identical to those of a single process.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def write_mixtures(folder: Path, count: int, seconds: float) -> Path:
-    """Made-up songs, `folder/<number>.wav`."""
+    """Write synthetic songs, `folder/<number>.wav`."""
     folder.mkdir(parents=True)
     for seed in range(count):
         mixture = sum(make_song(seed, seconds, 44100).values())
@@ -37,13 +37,13 @@ def write_mixtures(folder: Path, count: int, seconds: float) -> Path:
 
 
 def separating(songs: Path, output: Path, *options: str) -> subprocess.Popen:
-    """create_songs.py at work."""
+    """Start create_songs.py."""
     command = [sys.executable, "create_songs.py", str(songs), "--output", str(output), *options]
     return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL)
 
 
 def disturb(cluster: LocalCluster, process: subprocess.Popen, kills: int, rng: random.Random) -> int:
-    """Kill workers at random while the process runs, and add one halfway; how many were killed."""
+    """Kill workers at random while the process runs, and add one halfway. Returns how many were killed."""
     killed = 0
     while process.poll() is None:
         time.sleep(rng.uniform(2, 8))

@@ -1,4 +1,4 @@
-"""What hearing a song again is worth: SDR at other speeds, and of the mean over more and more of them.
+"""Gain of test-time augmentation: SDR of passes at other speeds, and of the mean over more and more of them.
 
     python -m benchmarks.hearings --store store/MUSDB18 --weights pretrained/all.safetensors --speeds 1 1.12 1.06
 
@@ -20,7 +20,7 @@ from separation.training.validation import Scores, scores_of, validation_tracks
 
 
 def line(*cells: str) -> str:
-    """A line of a table."""
+    """A table row."""
     return f"| {' | '.join(cells)} |"
 
 

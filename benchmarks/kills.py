@@ -1,12 +1,12 @@
-"""Scripts are killed at random moments, and between any two of their writes; started again, they lose nothing.
+"""Kill scripts at random moments and between any two writes, restart them, and check that nothing is lost.
 
     python -m benchmarks.kills dataset train --kills 100 --seed 0
 
-Half of the kills come after a random time, the others right before a random one of the script's file operations (opened
-for writing, renamed, removed, folders made). A few kills in a row hit the same work, which then is finished and
-compared with what an undisturbed run made: bit for bit, with nothing left behind and the user's files as they were.
-`train_stops` sends Ctrl-C, SIGTERM and SIGHUP instead, to a run that has no checkpoint before its end: each must leave
-a state to resume from, no earlier than the one before. Needs `fork`, so Linux or macOS.
+Half of the kills come after a random time, the others right before a random file operation of the script (open for
+writing, rename, remove, make or remove a folder). After a few kills in a row the work is finished and compared with an
+undisturbed run: bit-identical, no files left behind, and the user's files unchanged. `train_stops` instead sends
+Ctrl-C, SIGTERM and SIGHUP to a run without intermediate checkpoints: each must leave a state to resume from, no earlier
+than the previous one. Needs `fork`, so Linux or macOS.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Dataset:
         return digests(output)
 
     def check(self, output: Path) -> None:
-        """Whatever counts as finished is whole."""
+        """Whatever is marked as finished must be complete."""
         if (output / "settings.json").exists():
             for track in Store(output).tracks():
                 track.check(Store(output).settings.bins)
@@ -92,7 +92,7 @@ class Train:
 
 
 class TrainStops(Train):
-    """The same without a checkpoint before the end, told to stop instead of killed."""
+    """The same without intermediate checkpoints, and stopped by signals instead of killed."""
 
     checkpoint_every = 1000
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -113,7 +113,7 @@ class TrainStops(Train):
 
 
 class Songs:
-    """create_songs.py separates a few songs, and makes their stems quieter where they would clip."""
+    """create_songs.py separates a few songs, and lowers the level of stems that would clip."""
 
     def __init__(self, folder: Path):
         self.inputs, self.weights = folder / "songs", Weights(folder).file
@@ -129,7 +129,7 @@ class Songs:
         return {name: content for name, content in digests(output).items() if ".separation" not in name}
 
     def check(self, output: Path) -> None:
-        """Whatever stem is there is whole."""
+        """Every stem that exists must be complete."""
         for path in output.glob("*/*.wav"):
             read(path)
 
@@ -143,7 +143,7 @@ SCRIPTS: dict[str, Callable[[Path], Any]] = {
 
 
 def flat(value: object) -> bytes:
-    """Nested state as bytes, tensors with all their bits."""
+    """Nested state as bytes, with every bit of its tensors."""
     if isinstance(value, torch.Tensor):
         return value.contiguous().numpy().tobytes()
     if isinstance(value, dict):
@@ -158,12 +158,12 @@ def digest(content: bytes) -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Every file below a folder, by its content."""
+    """A digest of every file below a folder, by relative path."""
     return {str(path.relative_to(folder)): digest(path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
 def start(command: list[str], output: Path, log: Path, at_write: int | None = None) -> int:
-    """Fork, and run a script in the child as `python SCRIPT ...` would; its process."""
+    """Fork, run a script in the child as `python SCRIPT ...` would, and return the child's process id."""
     process = os.fork()
     if process:
         return process
@@ -182,7 +182,7 @@ def start(command: list[str], output: Path, log: Path, at_write: int | None = No
 
 
 def kill_at_write(output: Path, number: int) -> None:
-    """Let this process be killed just before its n-th file operation below `output`."""
+    """Kill this process just before its n-th file operation below `output`, counting from 0."""
     count = 0
 
     def watch(event: str, arguments: tuple) -> None:
@@ -197,7 +197,7 @@ def kill_at_write(output: Path, number: int) -> None:
 
 
 def wait(process: int, seconds: float | None = None, number: int = signal.SIGKILL) -> bool:
-    """Let a process run, for so many seconds at most, then send it a signal; whether one ended it."""
+    """Let a process run for at most `seconds`, then send it a signal. Returns whether a signal ended it."""
     if seconds is not None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -218,7 +218,7 @@ def judge(status: int) -> bool:
 
 
 def torment(name: str, kills: int, rng: random.Random, folder: Path) -> str:
-    """Kill a script so many times; what came of it."""
+    """Kill a script `kills` times and check the outcome. Returns a summary."""
     script, log = SCRIPTS[name](folder), folder / "log"
     before, begun = digests(script.inputs), time.monotonic()
     wait(start(script.command(folder / "whole"), folder / "whole", log))

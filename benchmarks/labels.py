@@ -1,11 +1,11 @@
-"""What unlabelled music is worth: the same network trained on few and many labelled songs, without it and with it.
+"""Gain of unlabelled music: the same network trained on few and many labelled songs, without it and with it.
 
     python -m benchmarks.labels --root data/MUSDB18 --output runs/labels --labels 0 5 20 80 --seeds 3
 
-Every run trains by --config, is scored, and keeps its folder: stopped and started again, what is finished is not done
-again. The other stores than the first hold the unlabelled music. Scored are the validation songs and, unless all songs
-are labelled, --kept-out training songs by artists that no run hears. Prints a table: vocals SDR in dB, the median over
-songs by run, then the gain of unlabelled music, paired by song.
+Every run is trained with --config and scored, and keeps its folder: after an interruption, finished runs are not
+repeated. All stores but the first hold unlabelled music. Scores are on the validation songs and, unless all songs are
+labelled, on --kept-out training songs by artists held out from every run. Prints a table: vocals SDR in dB, the median
+over songs by run, then the gain of unlabelled music, paired by song.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def settings(labels: int, unlabelled: bool, seed: int, store: str, songs: list[str]) -> list[str]:
-    """What a run changes in the config. No step or temperature is chosen on the songs that are scored."""
+    """Overrides of the config for a run. No step or temperature is chosen on the songs that are scored."""
     changed = [f"seed={seed}", f"data.labelled={labels}", f"data.labelled_seed={seed}", "schedule.temperatures=[]"]
-    changed.append(f"data.valid={json.dumps(songs)}")  # or the official ones, where all others are labelled
+    changed.append(f"data.valid={json.dumps(songs)}")  # or the official ones, if all others are labelled
     if not unlabelled:
         changed += [f"data.stores={{{store}: 1}}", "data.remaining=drop", "losses.exchange=0"]
     return [*changed, *(["losses.supervised_target=0"] if not labels else [])]
 
 
 def kept_out(config: Config, labels: int, wanted: int) -> list[str]:
-    """About so many training songs of the first store, by artists of whom no other song is heard, and the same for all
-    runs; none where as many songs are labelled as there are."""
+    """About `wanted` training songs of the first store to hold out, with all songs by their artists. The same for all
+    runs; empty if fewer than `labels` songs would remain."""
     data = replace(config.data, stores=dict([next(iter(config.data.stores.items()))]), valid=wanted, labelled_seed=0)
     tracks = [track for _, track in training_tracks(data, config.spectral)]
     songs = sorted(hold_out(tracks, config.targets, data)[0])
@@ -49,7 +49,7 @@ def kept_out(config: Config, labels: int, wanted: int) -> list[str]:
 
 
 def run(options: argparse.Namespace, labels: int, unlabelled: bool, seed: int) -> dict[str, float]:
-    """Train and score one run, unless that is done: vocals SDR in dB by song."""
+    """Train and score one run, unless it is finished. Returns vocals SDR in dB by song."""
     folder = options.output / f"{labels}{'+' if unlabelled else ''}_{seed}"
     config = load_config(options.config, options.set)
     songs = kept_out(config, labels, options.kept_out)
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, labels: int, unlabelled: bool, seed: int) -
     scored = {}
     for subset, only in {"valid": (), **({"train": ("--songs", *songs)} if songs else {})}.items():
         scores = folder / "scores"
-        written = f"*/vocals/{subset}.csv"  # test.py keeps scores by weights and target
+        written = f"*/vocals/{subset}.csv"  # test.py files scores by weights and target
         if not any(scores.glob(written)):
             if not (folder / "best.safetensors").exists():
                 resume = ["--resume"] if (folder / "last.pt").exists() else []
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, labels: int, unlabelled: bool, seed: int) -
 
 
 def gain(without: list[dict[str, float]], with_music: list[dict[str, float]]) -> tuple[float, float]:
-    """Mean and standard error over songs, in dB, of what the second runs have over the first; means over seeds first.
+    """Mean and standard error over songs, in dB, of the gain of the second runs; seeds are averaged first.
 
     >>> gain([{"a": 1.0, "b": 2.0}], [{"a": 2.0, "b": 2.0}])
     (0.5, 0.5)
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def plot(table: dict[int, list[list[float]]], path: Path) -> None:
-    """Draw the medians in dB of each run, by labelled songs and column, and their means over seeds."""
+    """Plot the median in dB of each run and the means over seeds, by number of labelled songs and column."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")

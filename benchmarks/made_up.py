@@ -1,4 +1,4 @@
-"""Made-up music for benchmarks that need any at all: a few songs of noise and tones, a store of them, a small run."""
+"""Synthetic music for benchmarks: a few songs of noise and tones, a store of them, and a small training run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SMALL = SpectralSettings(sample_rate=8000, n_fft=256, hop=64)
 
 
 def make_song(seed: int, seconds: float = 1.0, sample_rate: int = 8000) -> dict[str, Tensor]:
-    """The four stems `[2 channels, samples]` of a song, no two alike."""
+    """The four stems `[2 channels, samples]` of a song; every seed gives different ones."""
     generator = torch.Generator().manual_seed(seed)
     samples = round(seconds * sample_rate)
     noise = 0.1 * torch.randn(len(STEMS), 2, samples, generator=generator)
@@ -26,7 +26,7 @@ def make_song(seed: int, seconds: float = 1.0, sample_rate: int = 8000) -> dict[
 
 
 def write_songs(root: Path, count: int, sample_rate: int = 44100) -> Path:
-    """A plain folder of songs, `root/<song>/<stem>.wav`."""
+    """Write a plain folder of songs, `root/<song>/<stem>.wav`."""
     for seed in range(count):
         (root / f"song {seed}").mkdir(parents=True)
         for stem, waveform in make_song(seed, 1.0, sample_rate).items():
@@ -35,7 +35,7 @@ def write_songs(root: Path, count: int, sample_rate: int = 44100) -> Path:
 
 
 def make_store(folder: Path, train: int = 2, valid: int = 1) -> Path:
-    """A store of songs for vocals."""
+    """Build a store of songs with vocals."""
     create_store(folder, SMALL)
     for number in range(train + valid):
         song, subset = make_song(number, 2.0), "train" if number < train else "valid"
@@ -47,7 +47,7 @@ def make_store(folder: Path, train: int = 2, valid: int = 1) -> Path:
 
 
 def write_config(path: Path, store: Path, **schedule: object) -> Path:
-    """The config of a run of seconds on such a store, with losses of every kind."""
+    """Write the config of a run on such a store that takes seconds, with losses of every kind."""
     settings = {
         "spectral": {"sample_rate": SMALL.sample_rate, "n_fft": SMALL.n_fft, "hop": SMALL.hop},
         "data": {

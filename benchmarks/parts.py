@@ -1,9 +1,9 @@
-"""Where the time of separating a song goes, and how near the network is to the most that the processor can multiply.
+"""Where the time of separating a song goes, and how close the network comes to the processor's peak.
 
     python -m benchmarks.parts --stems two all --seconds 60 --runs 3
 
-Processor time of this process, in milliseconds a second of music: medians over the runs, in which the choices of stems
-take turns. The limit is the multiplications of the network, at the speed of the fastest of some large products.
+Processor time of this process, in milliseconds per second of music: medians over the runs, in which the choices of
+stems take turns. The limit is the network's multiplications at the speed of the fastest of some large products.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PARTS = {
     "inverse": [(Spectral, "synthesise")],
     "write": [(AudioWriter, "write"), (render, "round_together"), (render.Tally, "add")],
 }
-"""The functions that each part is; what another of them takes within is not theirs. What is left is "joints"."""
+"""The functions of each part, without time spent in other parts that they call. The remainder is "joints"."""
 
 CHOICES = {"two": ("vocals", "accompaniment"), "all": STEMS}
 
@@ -54,11 +54,11 @@ STARTS = {
     "torch": "import torch",
     "the command": "import separation.songs.command, separation.inference.passes",
 }
-"""Programs that start as the command does, each more than the one before."""
+"""Programs that cover the command's start-up, each including the previous one."""
 
 
 class Stopwatch:
-    """Processor time by part; of parts within each other, the inner one's is not the outer one's."""
+    """Processor time by part. The time of a nested part is not counted for the outer one."""
 
     def __init__(self, clock: Callable[[], float] = process_time):
         self.clock, self.times, self.running, self.since = clock, Counter(), ["joints"], clock()
@@ -79,7 +79,7 @@ class Stopwatch:
         self.since = now
 
     def watch(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that does the same, on the watch; if it gives an iterator, so are its steps."""
+        """Wrap a function so that its time is measured; if it returns an iterator, the steps are too."""
 
         def watched(*args: Any, **options: Any) -> Any:
             with self.part(name):
@@ -139,14 +139,14 @@ def main() -> None:
 
 
 def start(program: str) -> float:
-    """Seconds that Python takes for a program, in a process of its own."""
+    """Seconds that Python takes to run a program in a new process."""
     begin = perf_counter()
     subprocess.run([sys.executable, "-c", program], check=True)
     return perf_counter() - begin
 
 
 def measure(separator: Separator, song: Path, folder: Path) -> Counter[str]:
-    """Milliseconds of processor time that each part takes, for each second of a song."""
+    """Processor time of each part, in milliseconds per second of music."""
     stopwatch = Stopwatch()
     with ExitStack() as stack:
         for name, functions in PARTS.items():
@@ -160,7 +160,7 @@ def measure(separator: Separator, song: Path, folder: Path) -> Counter[str]:
 
 
 def multiplications(separator: Separator) -> float:
-    """How many multiplications the network makes in its convolutions and matrix products, for a second of music."""
+    """Multiplications in the network's convolutions and matrix products, per second of music."""
     network, settings = separator.network, separator.settings
     chunk = network.chunk(separator.chunk_frames)
     masks = network.masks(precision_of(separator))
@@ -174,7 +174,7 @@ def precision_of(separator: Separator) -> torch.dtype:
 
 
 def peaks(dtype: torch.dtype, seconds: float = 2.0) -> float:
-    """Multiplications a second of processor time, in the fastest of many large matrix products and convolutions."""
+    """Multiplications per second of processor time, in the fastest of many large matrix products and convolutions."""
     matrix, image = torch.rand(1536, 1536).to(dtype), torch.rand(1, 128, 128, 256).to(dtype)
     weight = torch.rand(128, 128, 3, 3).to(dtype, memory_format=torch.channels_last)
     image = image.to(memory_format=torch.channels_last)

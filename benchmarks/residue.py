@@ -1,9 +1,9 @@
-"""What is left of a stem where it does not play: its energy in decibels below the song's.
+"""Residue of a stem where it does not play: its energy in dB relative to the song's.
 
     python -m benchmarks.residue --stem vocals --root instrumentals
     python -m benchmarks.residue --stem drums --dataset MUSDB18 --root data/MUSDB18 --subset valid
 
-A stem does not play in a song that comes without it (an `accompaniment` has no vocals), nor in the sum of the others.
+Measured on songs without the stem (an `accompaniment` has no vocals), or on the sum of the other stems.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from separation.stems import ACCOMPANIMENT, FOUR
 
 
 def parts_without(track: Track, stem: str) -> tuple[str, ...]:
-    """The parts that sum to the song without the stem; none if they are unknown."""
+    """The parts that sum to the song without the stem; empty if they are unknown."""
     if stem == "vocals" and ACCOMPANIMENT in track.parts:
         return (ACCOMPANIMENT,)
     return tuple(other for other in FOUR if other != stem) if {*FOUR} <= {*track.stems} else ()
 
 
 def residue(track: Track, separator: Separator, stem: str) -> float | None:
-    """Energy of the estimate of a stem in a track without it, in dB of its input; None if that is silent."""
+    """Energy of a stem's estimate in a track without it, in dB relative to the input; None if the input is silent."""
     parts, rate = track.read(parts_without(track, stem))
     song = sum(parts.values())
     energy = song.square().mean()

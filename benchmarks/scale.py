@@ -1,4 +1,4 @@
-"""What many songs cost besides separating them: starting again with nothing to do, and handing out jobs.
+"""Overhead of large batches: restarting with nothing left to do, and distributing jobs.
 
 python -m benchmarks.scale --songs 10000 --jobs 2000
 """
@@ -28,7 +28,7 @@ from separation.songs.outputs import Naming, StemFormat
 
 
 def write_songs(folder: Path, count: int, seconds: float) -> Path:
-    """`count` songs, all links to one; returns that one."""
+    """Write `count` songs that are all links to one. Returns that one."""
     folder.mkdir()
     first = folder / "0.wav"
     soundfile.write(first, sum(make_song(0, seconds, 44100).values()).T.numpy(), 44100)
@@ -38,7 +38,7 @@ def write_songs(folder: Path, count: int, seconds: float) -> Path:
 
 
 def pretend(songs: Path, output: Path, count: int) -> None:
-    """`count` songs, and links to one as the stems that create_songs.py would have made of them."""
+    """Write `count` songs, with links to one file in place of the stems that create_songs.py would have made."""
     first = write_songs(songs, count, 1.0)
     settings = Settings(find_weights("fast", ()), "auto", (), StemFormat())
     jobs, _ = plan(find_songs([str(songs)])[0], Naming(output), settings)
@@ -49,7 +49,7 @@ def pretend(songs: Path, output: Path, count: int) -> None:
 
 
 def seconds_to_start_again(count: int) -> float:
-    """Seconds that create_songs.py takes to find that nothing is to be done."""
+    """Seconds that create_songs.py takes to find that there is nothing to do."""
     with tempfile.TemporaryDirectory() as folder:
         songs, output = Path(folder) / "songs", Path(folder) / "outputs"
         pretend(songs, output, count)
@@ -72,7 +72,7 @@ def local_cluster(workers: int) -> Iterator[str]:
 
 
 def seconds_a_job(jobs: int, **options: object) -> float:
-    """Seconds from one empty job to the next, in the second half: all workers are there then."""
+    """Seconds per empty job, measured in the second half, when all workers have started."""
     for number, _ in enumerate(run_jobs(nothing, range(2 * jobs), **options), start=1):
         if number == jobs:
             start = time.monotonic()
@@ -80,7 +80,7 @@ def seconds_a_job(jobs: int, **options: object) -> float:
 
 
 def songs_an_hour(songs: Path, *options: str) -> float:
-    """What create_songs.py achieves with these options, its start included."""
+    """Songs per hour that create_songs.py separates with these options, including start-up."""
     with tempfile.TemporaryDirectory() as output:
         start = time.monotonic()
         assert separating(songs, Path(output), "--device", "cpu", *options).wait() == 0
@@ -88,7 +88,7 @@ def songs_an_hour(songs: Path, *options: str) -> float:
 
 
 def compare(count: int, rounds: int = 3) -> None:
-    """Print songs an hour of 30-second songs: of one process, two, and clusters of one and two workers, in turn."""
+    """Print 30-second songs per hour for one and two processes and for clusters of one and two workers, in turn."""
     with tempfile.TemporaryDirectory() as folder, local_cluster(1) as single, local_cluster(2) as double:
         write_songs(songs := Path(folder) / "songs", count, 30.0)
         ways = {
@@ -98,7 +98,7 @@ def compare(count: int, rounds: int = 3) -> None:
             "two workers": ["--cluster", double],
         }
         for address in (single, double):
-            songs_an_hour(songs, "--cluster", address)  # the weights are loaded then
+            songs_an_hour(songs, "--cluster", address)  # warm-up: loads the weights
         for _ in range(rounds):
             print(
                 ", ".join(f"{name} {songs_an_hour(songs, *options):.0f}" for name, options in ways.items()), flush=True

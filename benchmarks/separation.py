@@ -1,11 +1,11 @@
-"""How fast songs are separated, and in how much memory: this project beside its peers, as whole processes, in turn.
+"""Separation speed and memory of this project and its peers, measured as whole processes in turn.
 
     python -m benchmarks.separation --seconds 180 --runs 3 --peer-python peers/bin/python
 
-Start-up is the time that one second of sound takes, the real-time factor what each further second adds, processor time
-the same of all cores together, and memory the most that the largest process held: medians over the runs, from which the
-factors are computed. Other work on the machine lengthens the time, and processor time far less. Ratios are to this
-project's two stems. Peers (`benchmarks.peers`) take part where the interpreter --peer-python has them.
+Start-up is the time for one second of sound. The real-time factor is the time that each further second adds, processor
+time the same over all cores, and memory the peak of the largest process. All are medians over the runs. Other load on
+the machine affects processor time far less than elapsed time. Ratios are relative to this project's two stems. Peers
+(`benchmarks.peers`) are included if they are installed for the interpreter --peer-python.
 """
 
 from __future__ import annotations
@@ -111,16 +111,16 @@ def run_python(*words: str) -> None:
 
 
 def first_missing(python: str, modules: Sequence[str]) -> str:
-    """What an interpreter says of the first of these modules that it cannot import; nothing if it can all."""
+    """The interpreter's error for the first of these modules that it cannot import; empty if it can import all."""
     program = "import " + ", ".join(modules)
     done = subprocess.run([python, "-c", program], capture_output=True, text=True)
     return done.stderr.strip().rpartition("\n")[2] if done.returncode else ""
 
 
 def write_song(path: Path, seconds: int, source: Path | None) -> Path:
-    """The first seconds of a song, or of chords under noise, as a stereo wav.
+    """Write the first seconds of a song, or of chords under noise, as a stereo wav.
 
-    It passes second by second: what this process holds counts as memory of those that it starts.
+    Works second by second, because memory of this process counts for the processes that it starts.
     """
     rate = soundfile.info(source).samplerate if source else 44100
     seconds_of_it = soundfile.blocks(source, rate, frames=seconds * rate, always_2d=True) if source else chords(rate)
@@ -131,7 +131,7 @@ def write_song(path: Path, seconds: int, source: Path | None) -> Path:
 
 
 def chords(rate: int) -> Iterator[np.ndarray]:
-    """Chords under noise, `[rate, 2 channels]` for each second."""
+    """Yield chords under noise, `[rate, 2 channels]` for each second."""
     random = np.random.default_rng(0)
     phase = 2 * np.pi * np.arange(rate)[:, None] / rate  # in whole hertz: each second starts at phase 0
     notes = sum(np.sin(phase * pitch) for pitch in ([220, 221], [277, 276], [330, 331]))
@@ -140,7 +140,7 @@ def chords(rate: int) -> Iterator[np.ndarray]:
 
 
 def measure(command: Sequence[str], song: Path, folder: str) -> tuple[float, float, float]:
-    """Run a command on a song: seconds, seconds of the processor, and megabytes of the largest process of it."""
+    """Run a command on a song. Returns elapsed seconds, processor seconds, and megabytes of its largest process."""
     output = Path(folder, "stems")
     output.mkdir(exist_ok=True)
     words = {"SONG": str(song), "OUTPUT": str(output)}

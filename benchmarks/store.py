@@ -1,4 +1,4 @@
-"""How long dataset.py takes to build a store, against the time that musdb needs to read the same songs.
+"""Time for dataset.py to build a store, relative to the time for musdb to read the same songs.
 
     python benchmarks/store.py --root data/MUSDB18 --runs 3
 

@@ -188,4 +188,4 @@ def user_path(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise UserError(f"{text}: there is no such user here; write the folder out.", "no_such_user") from None
+        raise UserError(f"{text}: there is no such user here; write out the full path.", "no_such_user") from None

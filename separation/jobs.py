@@ -26,9 +26,7 @@ from typing import Any, Protocol, TypeVar, cast
 from separation.errors import UserError
 from separation.runtime import STOP_SIGNALS, postponed, processors
 
-CLUSTER_HELP = (
-    "let the workers of a Dask cluster do it, tcp://host:port; all folders must lie on storage that they share"
-)
+CLUSTER_HELP = "use the workers of a Dask cluster, tcp://host:port; all folders must be on storage that they share"
 
 POLL_SECONDS = 0.5
 """Seconds between two progress updates of running jobs."""
@@ -405,7 +403,7 @@ class Cluster:
         self.tasks.pop(future, None)
         if future.cancelled() or isinstance(future.exception(), ImportError):
             lost = "the connection to the scheduler is lost" if future.cancelled() else future.exception()
-            message = f"the cluster cannot go on ({lost}); run it again: what is done is kept."
+            message = f"the cluster cannot continue ({lost}); run it again: finished work is kept."
             raise UserError(message, "cluster_lost")
 
     def check(self) -> None:
@@ -416,7 +414,7 @@ class Cluster:
         try:
             self.client.wait_for_workers(1, timeout=NO_WORKERS_TIMEOUT)
         except (OSError, ValueError, asyncio.TimeoutError) as error:  # the latter is an OSError from Python 3.11 on
-            message = f"the cluster has no workers any more ({error}); run it again: what is done is kept."
+            message = f"the cluster has no workers any more ({error}); run it again: finished work is kept."
             raise UserError(message, "cluster_lost") from None
 
     def stop(self) -> None:
@@ -448,7 +446,7 @@ def greet(address: str) -> None:
         with suppress(TimeoutError):
             greeted = connection.recv(1)
     if not greeted:
-        raise ValueError("what listens there is no scheduler: its port is 8786 by default, the dashboard's is 8787")
+        raise ValueError("no scheduler is listening there: its port is 8786 by default, the dashboard's is 8787")
 
     async def ask() -> dict[str, Any]:
         comm = await distributed.comm.connect(address, timeout=CONNECT_TIMEOUT)

@@ -42,7 +42,7 @@ def main() -> None:
     store = JobStore(options.output, choices)
     token = os.environ.get(TOKEN) or (None if is_loopback(options.host) else secrets.token_urlsafe(16))
     address = address_of(options.host, listener.getsockname()[1]) + (f"?token={quote(token, safe='')}" if token else "")
-    print(f"Drop songs on {address}\nStems go to {store.folder.resolve()}. Ctrl-C ends.")
+    print(f"Drop songs on {address}\nStems go to {store.folder.resolve()}. Ctrl-C to stop.")
     print(f"licence of the weights: {choices.licence}", flush=True)
     if token:
         print("Anyone with this address, token included, can separate songs here and hear yours.", flush=True)
@@ -77,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--engine", choices=("auto", *ENGINES), default="auto", help=ENGINE_HELP)
     add("--network", metavar="PACKAGE.MODULE:CLASS", help=NETWORK_HELP)
     add("--port", type=int, default=8000, help="of the page, or the next free one (default: %(default)s)")
-    help_host = "where to listen; 0.0.0.0 lets phones and others in the network in (default: %(default)s)"
+    help_host = "address to listen on; 0.0.0.0 lets in phones and others on the network (default: %(default)s)"
     add("--host", default="127.0.0.1", help=help_host)
     add("--no-browser", action="store_true", help="do not open the page")
     return parser.parse_args()
@@ -100,7 +100,7 @@ def listen(host: str, port: int) -> socket.socket:
                 return socket.create_server((place[0], candidate, *place[2:]), family=family, dualstack_ipv6=both)
             except OSError as error:
                 reason = os.strerror(error.errno) if error.errno else str(error)
-    raise UserError(f"--host {host} --port {port}: nothing can listen there ({reason}).", "cannot_listen")
+    raise UserError(f"--host {host} --port {port}: cannot listen there ({reason}).", "cannot_listen")
 
 
 def address_of(host: str, port: int) -> str:

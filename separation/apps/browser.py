@@ -97,7 +97,7 @@ def check(content: bytes, package: Mapping[str, Any]) -> None:
     """Raise `UserError` unless this is the pinned package, byte for byte."""
     found = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
     if found != package["integrity"]:
-        raise UserError(f"what npm gives for {package['name']}@{package['version']} is another file than it was.")
+        raise UserError(f"npm gave another file for {package['name']}@{package['version']} than the pinned one.")
 
 
 def states_of(path: Path) -> dict[str, list[int]]:
@@ -134,5 +134,5 @@ def make_server(folder: Path, port: int) -> ThreadingHTTPServer:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or "ports end at 65535"
         raise UserError(
-            f"port {port} cannot be used ({reason}): choose another by --serve.", "cannot_listen"
+            f"port {port} cannot be used ({reason}): choose another with --serve.", "cannot_listen"
         ) from error

@@ -11,21 +11,19 @@ from separation.inference.device import NETWORK_HELP
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m separation", description="Write weights for other hosts than torch."
-    )
+    parser = argparse.ArgumentParser(prog="python -m separation", description="Write weights for hosts without torch.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    about = "write weights as ONNX: a step of the network's stream, with its states as inputs and outputs"
-    detail = ". The file's metadata tells a host what it must know: names of the stems, STFT, latency, licence."
-    export = commands.add_parser("export", help=about, description=about.capitalize() + detail)
-    export.add_argument("weights", type=Path, metavar="WEIGHTS", help="a file that train.py wrote, or pretrained/*")
+    about = "write weights as ONNX: one streaming step of the network, with its states as inputs and outputs"
+    detail = ". The file's metadata gives a host what it needs: names of the stems, STFT, latency, licence."
+    export = commands.add_parser("export", help=about, description=about[0].upper() + about[1:] + detail)
+    export.add_argument("weights", type=Path, metavar="WEIGHTS", help="a file written by train.py, or pretrained/*")
     export.add_argument("--network", metavar="PACKAGE.MODULE:CLASS", help=NETWORK_HELP)
     export.add_argument("output", type=Path, metavar="OUT.onnx", help="the file to write")
     export.set_defaults(run=export_weights)
-    about = "make a folder for any static server, in which a browser separates songs by itself"
-    web = commands.add_parser("web", help=about, description=about.capitalize() + ".")
+    about = "build a static site that separates songs in the visitor's browser"
+    web = commands.add_parser("web", help=about, description=about[0].upper() + about[1:] + ".")
     web.add_argument("folder", type=Path, metavar="FOLDER", nargs="?", default=Path("web"), help="default: web")
-    about = "then serve it on this machine, in a way that lets browsers use several threads (default: 8000)"
+    about = "then serve it on this machine, with the headers that let browsers use several threads (default: 8000)"
     web.add_argument("--serve", type=int, nargs="?", const=8000, metavar="PORT", help=about)
     web.set_defaults(run=build_web)
     options = parser.parse_args()
@@ -37,7 +35,7 @@ def export_weights(options: argparse.Namespace) -> None:
 
     metadata = {key: json.loads(text) for key, text in export(options.weights, options.output, options.network).items()}
     size = options.output.stat().st_size / 1e6
-    print(f"{options.output}: {size:.1f} MB; {', '.join(metadata['sources'])}; {metadata['latency']:.2f} s late")
+    print(f"{options.output}: {size:.1f} MB; {', '.join(metadata['sources'])}; {metadata['latency']:.2f} s latency")
 
 
 def build_web(options: argparse.Namespace) -> None:

@@ -66,7 +66,7 @@ def export(weights: str | Path, path: str | Path, network: str | None = None) ->
         model = onnx.load_from_string(trace(step))
     except Exception as error:  # raised by the network or by the tracer
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{weights} cannot become ONNX: {reason[0].rstrip('.')}.", "no_export") from error
+        raise UserError(f"{weights} cannot be exported to ONNX: {reason[0].rstrip('.')}.", "no_export") from error
     facts = metadata(loaded, step)
     onnx.helper.set_model_props(model, facts)
     for state, following in zip(model.graph.input[1:], model.graph.output[1:], strict=True):
@@ -117,7 +117,7 @@ class Complex:
         if name in ("shape", "device", "ndim", "size", "dim"):
             return getattr(self.real, name)
         if name not in ("transpose", "permute", "flatten", "unflatten", "reshape", "narrow", "unsqueeze", "squeeze"):
-            raise AttributeError(f"the network asks for {name} of its complex mixture, which ONNX does not have")
+            raise AttributeError(f"the network uses {name} on its complex mixture, which ONNX does not support")
         return lambda *places: Complex(getattr(self.real, name)(*places), getattr(self.imag, name)(*places))
 
     @classmethod
@@ -162,7 +162,7 @@ class Step(nn.Module):
         network.requires_grad_(False)
         self.stride, self.bins = network.stride, network.settings.bins
         if network.segment:
-            raise TypeError("its network hears whole segments of a song, which a step cannot")
+            raise TypeError("its network needs whole segments of a song, not single steps")
         is_unet = isinstance(network.generator, UNet)
         self.masks = UNetMasks(cast(UNet, network.generator)) if is_unet else ChunkedMasks(network)
         self.lag, self.mixture = self.masks.lag, Memory(self.masks.lag, dim=1)
@@ -219,7 +219,7 @@ def check(step: Step, session: Any) -> None:
     found, *_ = session.run(None, dict(zip(inputs, [piece.numpy(), *(s.numpy() for s in step.initial)], strict=False)))
     expected, *_ = step(piece, *step.initial)
     if found.shape != expected.shape or not torch.allclose(torch.from_numpy(found), expected, atol=TOLERANCE, rtol=0):
-        raise UserError("the network gives other stems as ONNX than it does in torch.", "no_export")
+        raise UserError("the network's stems differ between ONNX and torch.", "no_export")
 
 
 def metadata(weights: Weights, step: Step) -> dict[str, str]:

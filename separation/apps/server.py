@@ -104,7 +104,7 @@ def make_app(store: JobStore, token: str | None = None) -> Starlette:
         job = None
         try:
             if size > SONG_BYTES:
-                raise UserError(f"a song may have {SONG_BYTES >> 30} GB at most: cut it first.", "too_large")
+                raise UserError(f"a song may be {SONG_BYTES >> 30} GB at most: cut it first.", "too_large")
             job = store.receive(request.query_params.get("name", ""), options, size)
             await receive_song(request, job, size)
             await run_in_threadpool(store.check, job)
@@ -199,11 +199,11 @@ async def receive_song(request: Request, job: StoredJob, size: int) -> None:
         with job.path.open("xb") as file:
             async for chunk in request.stream():
                 if job.state == "cancelled":
-                    raise UserError(f"“{job.name}” was deleted while it arrived.", "deleted")
+                    raise UserError(f"“{job.name}” was deleted during the upload.", "deleted")
                 job.size += len(chunk)
                 job.progress = min(1.0, job.size / size) if size else None
                 if job.size > SONG_BYTES:
-                    raise UserError(f"a song may have {SONG_BYTES >> 30} GB at most: cut it first.", "too_large")
+                    raise UserError(f"a song may be {SONG_BYTES >> 30} GB at most: cut it first.", "too_large")
                 pending += chunk
                 if len(pending) >= BLOCK:
                     await run_in_threadpool(file.write, pending)

@@ -97,7 +97,7 @@ def check_readable(path: Path) -> None:
         with path.open("rb") as file:
             content = file.read(1)
     except UnicodeEncodeError:
-        raise UserError(f"{path} has a name that is not text (of an older system?): rename it.", code="name") from None
+        raise UserError(f"{path} has a name that is not text (from an old system?): rename it.", code="name") from None
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: check the path.", code="not_found") from None
     except OSError as error:
@@ -184,7 +184,7 @@ class FFmpegDecoder:
             self.container = open_container(sections[0] if sections else path)
         except (av.FFmpegError, ValueError) as error:
             raise UserError(
-                f"{path} is no audio that can be decoded: give wav, flac, mp3, ogg, m4a or the like.", code="no_audio"
+                f"{path} is no audio that can be decoded: use wav, flac, mp3, ogg, m4a or similar.", code="no_audio"
             ) from error
         try:
             self.track = self._choose(track)
@@ -204,7 +204,7 @@ class FFmpegDecoder:
             if len(streams) > 1 and not is_stem_file(self.path):
                 title = streams[track].metadata.get("title")
                 name = f"{track} ({title})" if title else str(track)
-                self.remarks.append(f"of its {len(streams)} audio tracks, counted from 0, this is track {name}")
+                self.remarks.append(f"using track {name} of {len(streams)} audio tracks, counted from 0")
         if track >= len(streams):
             last = f"counted from 0, the last one is {len(streams) - 1}"
             message = f"{self.path} has no audio track {track}: {last}."
@@ -359,7 +359,7 @@ def has_flag(stream: Any, name: str) -> bool:
 
 def cut_short(path: Path, end: float, stated: float) -> UserError:
     """The error for a file that ends at `end` instead of `stated`, both in seconds."""
-    return UserError(f"{path} is cut short: {end:.1f} s of {stated:.1f} s are there; copy it again.", code="cut_short")
+    return UserError(f"{path} is cut short: {end:.1f} s of {stated:.1f} s exist; copy it again.", code="cut_short")
 
 
 class Clock:

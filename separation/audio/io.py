@@ -130,7 +130,7 @@ class AudioReader:
                 break
             if not np.isfinite(block).all():
                 second = samples / self.info.sample_rate
-                message = f"{self.path} has samples that are not numbers near {second:.1f} s: export it again."
+                message = f"{self.path} has samples that are NaN or infinite near {second:.1f} s: export it again."
                 raise UserError(message, code="not_finite")
             samples += block.shape[1]
             yield block
@@ -222,9 +222,9 @@ class AudioWriter:
         if isinstance(cause, OSError) and cause.errno in FULL:
             return cannot_write(self.path, cause)
         if isinstance(cause, AssertionError) or getattr(cause, "code", None) == SYSTEM_ERROR:  # or a short write
-            return UserError(f"{self.path} can't be written to its end: is the disk full?", code="disk_full")
+            return UserError(f"{self.path} could not be written completely: is the disk full?", code="disk_full")
         reason = getattr(cause, "strerror", None) or cause
-        return UserError(f"{self.path} can't be written to its end ({reason}).", code="cannot_write")
+        return UserError(f"{self.path} could not be written completely ({reason}).", code="cannot_write")
 
     def _encode(self, block: np.ndarray) -> np.ndarray:
         # libsndfile scales by one step less in writing than in reading, so a copy would not be identical.

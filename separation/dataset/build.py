@@ -243,7 +243,7 @@ def _gain(waveforms: Mapping[str, Tensor], settings: SpectralSettings) -> float:
     """Power of 2 that makes a song fit into half precision: 1 unless it is far beyond full scale."""
     peak = max(float(waveform.abs().max()) for waveform in waveforms.values())
     if not math.isfinite(peak):
-        raise UserError("its samples are so loud that their numbers overflow: export it again.", code="damaged")
+        raise UserError("its samples are so large that they overflow: export it again.", code="damaged")
     largest = peak * math.sqrt(settings.n_fft) / 2  # bin 0 of a frame held at the peak, under a Hann window
     return 2.0 ** min(0, math.floor(math.log2(LOUDEST / largest))) if largest else 1.0
 

@@ -117,21 +117,21 @@ def parse_arguments() -> argparse.Namespace:
         add(f"--{stem}", action="store_true", help=f"store the {stem} of each song")
     add("--root", type=user_path, help="folder of the dataset (default: data/<DATASET>)")
     add("--output", type=user_path, help="folder of the store (default: store/<DATASET>)")
-    add("--compact", action="store_true", help="store 16-bit waveforms: a quarter of the disk, and for any STFT")
-    add("--n-fft", type=int, default=SpectralSettings.n_fft, help="samples of an STFT frame (default: %(default)s)")
+    add("--compact", action="store_true", help="store 16-bit waveforms: a quarter of the size, for any STFT")
+    add("--n-fft", type=int, default=SpectralSettings.n_fft, help="samples per STFT frame (default: %(default)s)")
     add("--hop", type=int, help="samples from one STFT frame to the next (default: a quarter of --n-fft)")
     add("--workers", type=int, default=default_workers(), help="songs built at a time (default: %(default)s)")
     add("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
     add("--download", action="store_true", help="first download the 7-second sample of MUSDB18")
-    help_pack = "pack the songs as Ogg Vorbis, to carry them to another machine, and build no store"
+    help_pack = "pack the songs as Ogg Vorbis to move them to another machine; builds no store"
     add("--pack", type=user_path, metavar="FOLDER", help=help_pack)
-    add("--pack-seconds", type=float, metavar="SECONDS", help="with --pack: of longer songs take the middle")
-    help_label = "networks whose mean gives the stems of songs that have only a mixture (pseudo-labels)"
+    add("--pack-seconds", type=float, metavar="SECONDS", help="with --pack: take only the middle of longer songs")
+    help_label = "add pseudo-labels to songs that have only a mixture: the mean estimate of these weights"
     add("--label", nargs="+", type=user_path, default=[], metavar="WEIGHTS", help=help_label)
     add("--network", metavar="PACKAGE.MODULE:CLASS", help=NETWORK_HELP)
-    help_silence = "with --label: how far below the song a stem is silent (default: 27)"
+    help_silence = "with --label: level below the song at which a stem counts as silent (default: 27)"
     add("--silence", type=decibels, metavar="DECIBELS", help=help_silence)
-    help_speeds = "also store the training songs faster or slower, pitch and tempo together: more to train on"
+    help_speeds = "also store the training songs at other speeds, changing pitch and tempo together, as augmentation"
     add("--speeds", type=speed_factor, nargs="+", default=[], metavar="FACTOR", help=help_speeds)
     return parser.parse_args()
 

@@ -278,7 +278,7 @@ def write_track(
     final = folder / name
     samples = {waveform.shape[-1] for waveform in waveforms.values()}
     if len(samples) > 1:
-        raise ValueError(f"the parts of {name} are not of one length")
+        raise ValueError(f"the parts of {name} differ in length")
     check_own(final)
     partial = make_partial(folder, as_folder=True)
     try:

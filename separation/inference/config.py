@@ -103,7 +103,7 @@ def network_class(name: str) -> type[nn.Module]:
     except (ImportError, AttributeError) as error:
         raise UserError(
             f"the network {name} cannot be imported ({error}): name a class as package.module:Class, "
-            "in a package that is installed or in a folder of PYTHONPATH.",
+            "in an installed package or in a folder on PYTHONPATH.",
             code="no_network",
         ) from error
 

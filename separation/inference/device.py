@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 ENGINES = {"torch": "torch", "onnx": "onnxruntime"}
 """Engines that run networks, with their packages: ONNX Runtime takes a fifth of the memory and of the start-up time."""
 
-ENGINE_HELP = "what computes the network: torch or onnx (default: torch where a GPU or bfloat16 makes it faster)"
+ENGINE_HELP = "what runs the network: torch or onnx (default: torch where a GPU or bfloat16 makes it faster)"
 
-NETWORK_HELP = "the class of a network of your own, which weights need: its code is run only if you name it here"
+NETWORK_HELP = "the class of your own network, for weights that need it: its code runs only if you name it here"
 
 NOISE = -30.0
 """In dB: a larger difference between bfloat16 and float32 is not due to rounding but to wrong results."""
@@ -149,7 +149,7 @@ def trusted_precision(
     if all(error < NOISE for error in errors):  # false for NaN
         return dtype
     logging.getLogger("separation").warning(
-        "bfloat16 gives noise on this processor (%.0f dB of what float32 gives): computing in float32 instead.",
+        "bfloat16 gives noise on this processor (%.0f dB relative to float32): computing in float32 instead.",
         max(errors),
     )
     return torch.float32

@@ -106,7 +106,7 @@ def open_session(path: Path) -> Any:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # each kind of failure has its own class
-        raise UserError(f"{path} is no ONNX file, or is damaged: export it again.") from error
+        raise UserError(f"{path} is not an ONNX file, or is damaged: export it again.") from error
     if session.get_modelmeta().custom_metadata_map.get("format") != json.dumps(FORMAT):
-        raise UserError(f"{path} is an ONNX file of another program: name one that `separation export` wrote.")
+        raise UserError(f"{path} is an ONNX file of another program: name one written by `separation export`.")
     return session

@@ -209,7 +209,7 @@ class Song:
         check_waveform(waveform)
         self.channels = self.channels or len(waveform)
         if len(waveform) != self.channels:
-            raise UserError(f"the song has {self.channels} channels, and one of its blocks {len(waveform)}.")
+            raise UserError(f"the song has {self.channels} channels, but one of its blocks has {len(waveform)}.")
         for start in range(0, max(waveform.shape[1], 1), BLOCK):
             piece = waveform[:, start : start + BLOCK]
             self.song.put(piece)

@@ -68,7 +68,7 @@ def check_waveform(waveform: np.ndarray) -> None:
         raise UserError(f"the song has the shape {shape}: give [channels, samples], [samples] or a batch of songs.")
     check_channels(len(waveform))
     if not is_finite(waveform):
-        raise UserError("the song has samples that are not numbers: export it again.", code="not_finite")
+        raise UserError("the song has samples that are NaN or infinite: export it again.", code="not_finite")
 
 
 def check_channels(channels: int) -> None:

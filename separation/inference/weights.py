@@ -119,7 +119,7 @@ def load_weights(path: str | Path, device: str | torch.device = "cpu", network: 
         ) from error
     if not trusted:
         raise UserError(
-            f"{path} needs code that is not part of this program: if you trust it, say --network {settings.network}.",
+            f"{path} needs code that is not part of this program: if you trust it, give --network {settings.network}.",
             code="untrusted_network",
         )
     built.load_state_dict(tensors)
@@ -152,10 +152,10 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
             foreign = {file.get_slice(name).get_dtype() for name in names} - {"F16", "BF16", "F32"}
             tensors = {} if foreign else {name: file.get_tensor(name).float() for name in names}
     except (SafetensorError, OSError) as error:
-        message = f"{path} is no weights file of this program, or is damaged ({error})."
+        message = f"{path} is not a weights file of this program, or is damaged ({error})."
         raise UserError(message, code="bad_weights") from error
     if metadata.get("format") != FORMAT:
-        message = f"{path} holds weights of another program: name a .safetensors file that train.py wrote."
+        message = f"{path} holds weights of another program: name a .safetensors file written by train.py."
         raise UserError(message, code="foreign_weights")
     if foreign:
         message = f"{path} holds weights of another kind ({min(foreign)}) than this program writes."
@@ -169,7 +169,7 @@ def _compare(found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, .
     """Raise ValueError naming a tensor that is missing, unknown, or of another shape than the settings imply."""
     for name in sorted({*found, *expected}):
         if found.get(name) != expected.get(name):
-            wanted = f"should be {list(expected[name])}" if name in expected else "is not in such a network"
+            wanted = f"should be {list(expected[name])}" if name in expected else "is not in this network"
             has = f"{name} is {list(found[name])}" if name in found else f"{name} is missing"
             raise ValueError(f"{has}, {wanted}")
 

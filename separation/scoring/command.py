@@ -70,7 +70,7 @@ def choose_tracks(root: Path, options: argparse.Namespace) -> list[Track]:
         what = f" with stems to score {options.target!r}" if found else ""
         raise UserError(f"{where % what}: choose another with --subset, or another --target.", code="no_songs")
     if len(tracks) < len(found):
-        print(f"skipped, without stems to compare with: {count(len(found) - len(tracks), 'song')}")
+        print(f"skipped, without reference stems: {count(len(found) - len(tracks), 'song')}")
     return tracks
 
 
@@ -118,17 +118,17 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--target", choices=TARGETS, required=True, help="the stem to score, with its rest; all: every stem")
+    add("--target", choices=TARGETS, required=True, help="the stem to score, and the rest; all: every stem")
     add("--dataset", choices=DATASETS, default="MUSDB18", help="the layout of --root (default: %(default)s)")
     add("--root", type=user_path, help="folder of the dataset (default: data/<DATASET>)")
-    add("--subset", choices=SUBSETS, default="test", help="which of its songs (default: %(default)s)")
-    add("--songs", nargs="+", metavar="NAME", help="only these of them: songs or artists, as `data.valid` names them")
-    help_weights = "`fast` or `best` (shipped), or a file of train.py; several are averaged (default: fast)"
+    add("--subset", choices=SUBSETS, default="test", help="which songs (default: %(default)s)")
+    add("--songs", nargs="+", metavar="NAME", help="only these songs or artists, named as in `data.valid`")
+    help_weights = "`fast` or `best` (shipped), or a file from train.py; several are averaged (default: fast)"
     add("--weights", action="append", type=user_path, help=help_weights)
-    help_compare = "score two weights on the same songs, and compare them song by song"
+    help_compare = "score two sets of weights on the same songs and compare them song by song"
     add("--compare", nargs=2, metavar=("A", "B"), type=user_path, help=help_compare)
     add("--network", metavar="PACKAGE.MODULE:CLASS", help=NETWORK_HELP)
-    add("--output", type=user_path, help="folder of the scores, which lie by weights (default: scores/<DATASET>)")
+    add("--output", type=user_path, help="folder of the scores, filed by weights (default: scores/<DATASET>)")
     add("--workers", type=int, default=min(4, default_workers()), help="songs at a time (default: %(default)s)")
     add("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
     add("--device", default="auto", help=DEVICE_HELP)

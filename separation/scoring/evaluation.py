@@ -240,7 +240,7 @@ def load_json(folder: Path, track: Track, files: Mapping[str, Sequence]) -> Song
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["files"] != json.loads(json.dumps(files)):
-            raise UserError(f"{path} has scores of other files: name another --output.", code="other_scores")
+            raise UserError(f"{path} has scores for other song files: name another --output.", code="other_scores")
         frames = {
             target["name"]: {c: np.array([t["metrics"][c] for t in target["frames"]], float) for c in COLUMNS}
             for target in content["targets"]
@@ -249,7 +249,7 @@ def load_json(folder: Path, track: Track, files: Mapping[str, Sequence]) -> Song
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"{path} is in the way, test.py did not write it: name another --output."
+        message = f"{path} was not written by test.py: name another --output."
         raise UserError(message, code="other_scores") from error
 
 

@@ -62,7 +62,7 @@ examples:
 """
 
 FORMAT_HELP = (
-    "of the files (default: %(default)s); `stem` or `stem.mp4`: one .stem.m4a or .stem.mp4 per song, with the song, "
+    "file format (default: %(default)s); `stem` or `stem.mp4`: one .stem.m4a or .stem.mp4 per song, with the song, "
     "drums, bass, other and vocals, for Traktor, Mixxx and other DJ programs; `mka`: the same in Matroska, lossless; "
     "`video`: the whole video, untouched, with the stem as its sound; not with --segment or --page"
 )
@@ -80,7 +80,7 @@ def main() -> int:
     naming = Naming(options.output, options.format, options.name)
     songs, others = find_songs(options.songs, options.track)
     for path in others:
-        print(f"{path} is skipped: its name is not that of an audio file.", file=sys.stderr)
+        print(f"{path} is skipped: its suffix is not that of an audio file.", file=sys.stderr)
     if not any(os.path.lexists(song.file.path) for song in songs):  # fail at once, before torch is loaded
         path = songs[0].file.path
         raise UserError(f"{path} does not exist: check how it is spelled, and in which folder it is.", "no_such_file")
@@ -348,7 +348,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--weights",
         action="append",
         metavar="FILE",
-        help="shipped weights `fast`, `best` (mean of three passes) or `live` (vocals and accompaniment, 0.2 s "
+        help="shipped weights `fast`, `best` (mean of three passes), `free` or `live` (vocals and accompaniment, 0.2 s "
         "latency), or a file written by train.py; averaged if given several times (default: fast)",
     )
     work.add_argument(

@@ -72,7 +72,7 @@ def default_input() -> str:
     folder = Path(package.origin or "").parent if package else Path("data")
     songs = sorted(folder.glob(f"data/*{STEM_MP4}"))
     if not songs:
-        raise UserError("there is nothing to separate: name songs, or a folder of them.", "no_songs")
+        raise UserError("there is nothing to separate: name songs, or a folder of songs.", "no_songs")
     return str(songs[0])
 
 

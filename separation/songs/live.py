@@ -26,7 +26,7 @@ def live(separator: Separator, sample_rate: int, channels: int) -> int:
     if sys.stdin is None or sys.stdin.isatty():
         raise UserError("--live reads samples from standard input: `ffmpeg -i ... -f f32le - | separate --live ...`.")
     (stem,), song = separator.stems, separator.live(sample_rate)
-    said = f"live: {stem}, f32le, {sample_rate} Hz, channels: {channels}, {song.latency:.2f} s late"
+    said = f"live: {stem}, f32le, {sample_rate} Hz, channels: {channels}, {song.latency:.2f} s latency"
     print(said, file=sys.stderr, flush=True)
     source = cast(BufferedReader, sys.stdin.buffer)
     size, rest = channels * SAMPLE.itemsize, b""

@@ -79,7 +79,7 @@ class StemFormat:
         if self.clip is None:
             object.__setattr__(self, "clip", "none" if coding.codec == "FLOAT" else "clamp")
         if self.clip == "none" and self.full_scale:
-            raise UserError("--clip none needs --format wav --bits 32f: other numbers end at full scale.")
+            raise UserError("--clip none needs --format wav --bits 32f: all other formats clip at full scale.")
         if self.keep_original and self.format != VIDEO:
             raise UserError(f"--keep-original keeps the sound of a video: add --format {VIDEO}.", "no_video")
 
@@ -116,7 +116,7 @@ class Naming:
         one = stems[:1] if self.format in STEM_FORMATS else stems
         for path in (path for song in songs for path in self.paths(song.name, one, song.file.path).values()):
             if os.path.realpath(path) in originals:
-                raise UserError(f"{path} is a song, and one of the stems would take its place: name another --output.")
+                raise UserError(f"{path} is a song, and one of the stems would overwrite it: name another --output.")
             if (key := str(path).casefold()) in taken:  # on some systems a.wav and A.wav are one file
                 raise UserError(
                     f"--name {self.pattern} calls several stems {path}: tell them apart by {{song}} and {{stem}}."
@@ -139,12 +139,12 @@ def complete(pattern: str, format: str) -> str:
     if not pattern.lower().endswith((".{ext}", f".{extension}")):
         if end[1:] in EXTENSIONS.values():
             raise UserError(
-                f"--name {pattern} ends in {end}, but stems are written as {extension}: choose it by --format."
+                f"--name {pattern} ends in {end}, but stems are written as {extension}: choose it with --format."
             )
         pattern += ".{ext}"
     example = PurePath(pattern.format(song="song", stem="stem", ext=extension))
     if example.anchor or ".." in example.parts:
-        raise UserError(f"--name {pattern} leads out of the folder of the stems: choose that folder by --output.")
+        raise UserError(f"--name {pattern} leads out of the output folder: choose that folder with --output.")
     if not example.suffix:
         raise UserError(f"--name {pattern} names no file: write it like {PATTERN}.")
     return pattern

@@ -52,7 +52,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """Load training state onto the CPU. Raises `UserError` when it is missing, unreadable or damaged."""
     if not path.is_file():
         raise UserError(
-            f"there is no run to resume at {path}: start it without --resume, or give its --output.", code="no_run"
+            f"there is no run to resume at {path}: start without --resume, or give the run's --output.", code="no_run"
         )
     try:
         content = path.read_bytes()
@@ -67,7 +67,7 @@ def load_state(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises half a dozen exception types for damaged files
         raise _damaged(path) from error
     if not isinstance(state, dict) or "config" not in state:
-        raise UserError(f"{path} is no training state of this program: name another --output.", code="foreign_state")
+        raise UserError(f"{path} is not a training state of this program: name another --output.", code="foreign_state")
     return state
 
 
@@ -99,7 +99,7 @@ def read_run(output: Path, config: Config, resume: bool) -> dict[str, Any] | Non
     if not resume:
         if path.exists():
             raise UserError(
-                f"{output} holds a training run already: continue it with --resume, or name another --output.",
+                f"{output} already holds a training run: continue it with --resume, or name another --output.",
                 code="run_exists",
             )
         return None

@@ -356,7 +356,7 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise ConstructorError(None, None, f"the key {key.value} is there twice", key.start_mark)
+                raise ConstructorError(None, None, f"the key {key.value} occurs twice", key.start_mark)
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
             if isinstance(value, yaml.ScalarNode):
                 try:

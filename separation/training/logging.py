@@ -59,7 +59,7 @@ class RunLog:
             import matplotlib  # noqa: F401
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            print(f"{error.name} is not installed: this run writes nothing for TensorBoard")
+            print(f"{error.name} is not installed: this run writes no TensorBoard events")
         else:
             threading.excepthook = partial(_report_elsewhere, threading.excepthook)
             with self._until_disk_is_full():
@@ -126,7 +126,7 @@ class RunLog:
         try:
             yield
         except OSError as error:
-            print(f"neither history nor events are written from here on ({error}); the training goes on", flush=True)
+            print(f"history and events are no longer written ({error}); training continues", flush=True)
             self.writer = self.history = None
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ class Trainer:
         self.in_step = False
         self.origin = ""  # which weights it starts from, in words
         if output.exists() and not output.is_dir():
-            raise UserError(f"--output {output} cannot be made a folder: it is a file.", code="not_a_folder")
+            raise UserError(f"--output {output} is a file: name a folder.", code="not_a_folder")
         state = read_run(output, config, resume)
         band = config.used_bins * config.spectral.sample_rate / config.spectral.n_fft
         band = min(band, 16_000, config.spectral.sample_rate / 2)
@@ -136,7 +136,7 @@ class Trainer:
             sweep_partials(self.output)
         except OSError as error:
             raise UserError(
-                f"--output {self.output} cannot be made a folder: {error.strerror}.", code="not_a_folder"
+                f"--output {self.output} cannot be created: {error.strerror}.", code="not_a_folder"
             ) from error
         log = RunLog(self.output, self.config, self.step) if self.rank == 0 else None
         try:

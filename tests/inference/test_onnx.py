@@ -96,7 +96,7 @@ def test_live_is_the_whole_song_to_the_bit(weights):
         (("--weights", "one.safetensors"), "needs torch"),
         (("--engine", "torch"), "--engine torch is not installed here: pip install torch"),
         (("--weights", "one.onnx", "--engine", "torch"), "--engine torch does not run one.onnx"),
-        (("--weights", "foreign.onnx"), "foreign.onnx is no ONNX file"),
+        (("--weights", "foreign.onnx"), "foreign.onnx is not an ONNX file"),
         (("--weights", "one.onnx", "--stems", "drums"), "do not separate drums"),
         (("--weights", "one.onnx", "--device", "cuda"), "--device cuda"),
     ],

@@ -170,7 +170,7 @@ def test_a_loud_song_is_separated_and_an_absurd_one_refused(network):
 def test_samples_that_are_no_numbers_are_refused(network, value):
     song = noise(20000)
     song[1, 12345] = value
-    with pytest.raises(UserError, match="not numbers"):
+    with pytest.raises(UserError, match="NaN or infinite"):
         Separator(network)(song, 44100)
 
 

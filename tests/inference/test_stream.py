@@ -67,7 +67,7 @@ def test_a_song_that_never_was_has_empty_stems(network):
 def test_channels_that_come_and_go_are_refused(network):
     live = Separator(network).live(44100)
     live.push(noise(100))
-    with pytest.raises(UserError, match="2 channels, and one of its blocks 1"):
+    with pytest.raises(UserError, match="2 channels, but one of its blocks has 1"):
         live.push(noise(100, 1))
     with pytest.raises(UserError, match="sample rate"):
         Separator(network).live(0)

@@ -99,7 +99,7 @@ def test_missing_weights_are_named(tmp_path):
 def test_a_file_that_holds_no_weights_is_refused(tmp_path, content):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    assert "is no weights file of this program, or is damaged" in refusal(path)
+    assert "is not a weights file of this program, or is damaged" in refusal(path)
 
 
 def test_weights_that_were_cut_short_are_refused(weights):
@@ -125,7 +125,7 @@ INLET = "generator.inlet.layers.0.bias"
     ("change", "reason"),
     [
         (lambda tensors: {**tensors, INLET: torch.zeros(7).half()}, rf"{INLET} is [7], should be [6]"),
-        (lambda tensors: {**tensors, "more": torch.zeros(1)}, "more is [1], is not in such a network"),
+        (lambda tensors: {**tensors, "more": torch.zeros(1)}, "more is [1], is not in this network"),
         (lambda tensors: {name: tensors[name] for name in tensors if name != INLET}, f"{INLET} is missing"),
         (lambda tensors: {**tensors, INLET: torch.zeros(6).to(torch.float8_e5m2)}, "of another kind (F8_E5M2)"),
         (lambda tensors: {**tensors, INLET: torch.zeros(6, dtype=torch.int64)}, "of another kind (I64)"),

@@ -241,7 +241,7 @@ def test_a_track_is_chosen_and_named(tmp_path, create, capsys):
     with AudioWriter(tmp_path / "film.mka", 44100, 2, names=["Commentary", "Music"]) as writer:
         writer.write(*tracks)
     assert create("film.mka") == create("film.mka", "--track", "1") == 0
-    assert "this is track 0 (Commentary)" in capsys.readouterr().out
+    assert "using track 0 (Commentary)" in capsys.readouterr().out
     for name, track in zip(("film", "film (track 1)"), tracks, strict=True):
         stems = [read(path)[0] for path in (tmp_path / "outputs" / name).glob("*.wav")]
         torch.testing.assert_close(sum(stems), track, atol=2**-14, rtol=0)

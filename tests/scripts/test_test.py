@@ -49,7 +49,7 @@ def test_scores_vocals_as_a_user_does(run, songs, tmp_path):
     result = run("test.py", "--target", "vocals", *options, "--workers", "2")
     assert "Traceback" not in result.stderr, result.stderr
     assert result.returncode == 1
-    assert "skipped, without stems to compare with: 1 song" in result.stdout
+    assert "skipped, without reference stems: 1 song" in result.stdout
     assert "2 songs: medians, mean usdr" in result.stdout
     last = result.stdout.splitlines()[-1]
     assert last.startswith("not scored: zwei: ")

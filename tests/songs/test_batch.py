@@ -71,7 +71,7 @@ def test_another_song_of_the_same_name_is_refused_unless_it_replaces_the_first(t
     shutil.copytree(tmp_path / "outputs/song", tmp_path / "before")
     song(tmp_path / second, 2)
     assert separate(second) == 1
-    assert "is there already, and not of this song: --overwrite" in capsys.readouterr().err
+    assert "exists and was not made from this song: --overwrite" in capsys.readouterr().err
     assert folders(tmp_path / "outputs") == {"song"}
     for path in (tmp_path / "before").iterdir():
         assert path.read_bytes() == (tmp_path / "outputs/song" / path.name).read_bytes()
@@ -175,7 +175,7 @@ def test_a_pattern_that_leads_to_no_other_place_is_refused_in_words(tmp_path, se
     song(tmp_path / "b.wav", 2)
     assert separate("a.wav", "--name", "{stem}") == 0
     assert separate("b.wav", "--name", "{stem}") == 1
-    assert "is there already, and not of this song" in capsys.readouterr().err
+    assert "exists and was not made from this song" in capsys.readouterr().err
     assert adds_up(tmp_path / "outputs", tmp_path / "a.wav")
 
 

@@ -110,5 +110,5 @@ def test_a_full_disk_says_so_once_and_without_a_trace(tmp_path, clock, capsys, m
         time.sleep(0.01)
     writer.close()
     said = capsys.readouterr()
-    assert said.out.count("neither history nor events are written from here on") == 1
+    assert said.out.count("history and events are no longer written") == 1
     assert "Traceback" not in said.err

@@ -63,7 +63,8 @@ def test_a_narrower_config_begins_with_what_is_left(tmp_path):
         name: tensor.shape for name, tensor in own.items()
     }
     whole = random_network().state_dict()
-    same, origin = init_from_weights([path], tiny_config(), whole, CPU, list)  # no music is asked for where nothing is left out
+    # No music is asked for where nothing is left out.
+    same, origin = init_from_weights([path], tiny_config(), whole, CPU, list)
     assert origin == path
     assert all(torch.allclose(same[name], whole[name], atol=1e-3) for name in whole)
 

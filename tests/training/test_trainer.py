@@ -693,7 +693,7 @@ def test_a_full_disk_ends_a_run_only_when_its_weights_cannot_be_written(configur
     monkeypatch.setattr(Path, "open", lambda path, mode="r", **o: full() if "a" in mode else opened(path, mode, **o))
     monkeypatch.setattr(RunLog, "every", 1)
     Trainer(configure(schedule={"steps": 2}), tmp_path / "run", CPU).run()
-    assert capsys.readouterr().out.count("neither history nor events are written from here on") == 1
+    assert capsys.readouterr().out.count("history and events are no longer written") == 1
     assert load_state(tmp_path / "run" / LAST)["step"] == 2
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match="cannot be written"):
