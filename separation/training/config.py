@@ -133,6 +133,7 @@ class LossWeights:
     supervised_target: float = 1.0
     supervised_rest: float = 1.0
     exchange: float = 0.0
+    self_remixing: float = 0.0
     identity: float = 0.0
     idempotence: float = 0.0
     remix_rest: float = 0.0
@@ -160,7 +161,7 @@ class LossWeights:
     @property
     def unlabelled(self) -> bool:
         """Whether any term uses unlabelled music."""
-        return self.adversarial or self.circular or bool(self.exchange)
+        return self.adversarial or self.circular or bool(self.exchange or self.self_remixing)
 
 
 @dataclass(frozen=True)

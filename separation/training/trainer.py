@@ -192,7 +192,9 @@ class Trainer:
         if discriminators:
             discriminators.requires_grad_(False)
         with self._precision():
-            terms, estimates = self.objective(batch, discriminators)
+            # Until the warm-up is over, the average is mostly random weights.
+            teacher = self.averaged.eval() if self.step >= self.schedule.warmup else None
+            terms, estimates = self.objective(batch, discriminators, teacher)
         values = self._values(terms)
         weights = asdict(self.config.losses)
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
