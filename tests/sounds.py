@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from separation.audio import io
 from separation.audio.io import AudioReader, write
 from separation.dataset.layouts import provide_ffmpeg
 from separation.errors import UserError
@@ -35,6 +36,12 @@ def noise(seconds: float = 8.0, channels: int = 2, seed: int = 0) -> Tensor:
     return 0.5 * torch.fft.irfft(spectrum, samples) * torch.sin(torch.linspace(0.3, 2.8, samples))
 
 
+def read(path: Path, sample_rate: int | None = None, track: int | None = None) -> tuple[Tensor, int]:
+    """As `separation.audio.io.read`, as a tensor."""
+    waveform, rate = io.read(path, sample_rate, track)
+    return torch.from_numpy(waveform), rate
+
+
 def delay(copy: Tensor, song: Tensor) -> int:
     """Samples by which `copy` comes late, where its correlation with `song` is largest; both `[channels, samples]`."""
     size = copy.shape[-1] + song.shape[-1]
@@ -46,7 +53,7 @@ def delay(copy: Tensor, song: Tensor) -> int:
 def decode(path: Path, track: int | None = None) -> tuple[Tensor, list[str]]:
     """The waveform of a file, `[channels, samples]`, and the remarks about it."""
     with AudioReader(path, track) as reader:
-        return torch.cat(list(reader), dim=-1), reader.remarks
+        return torch.from_numpy(np.concatenate(list(reader), axis=-1)), reader.remarks
 
 
 def ffmpeg(*arguments: str | Path) -> bytes:

@@ -53,7 +53,7 @@ class Audio:
     def attempt(self, case: Path) -> None:
         (path,) = (path for path in case.iterdir() if path.stem == "song")
         with AudioReader(path) as reader:
-            song = torch.cat(list(reader), dim=-1)
+            song = torch.cat([torch.from_numpy(block) for block in reader], dim=-1)
         stems = {stem: case / f"{stem}.wav" for stem in self.separator.stems}
         render(self.separator, AudioFile(path), stems, StemFormat("wav", "32f"))
         found = sum(read(stem)[0] for stem in stems.values())

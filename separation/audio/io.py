@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +14,16 @@ from mutagen import MutagenError
 
 from separation.audio.containers import add_user_data
 from separation.audio.decoders import BLOCK, AudioInfo, check_picture, open_decoder
-from separation.audio.encoders import SYSTEM_ERROR, EncodingError, FFmpegEncoder, SoundFileEncoder, VideoEncoder
+from separation.audio.encoders import (
+    SYSTEM_ERROR,
+    EncodingError,
+    FFmpegEncoder,
+    SoundFileEncoder,
+    VideoEncoder,
+    held_rate,
+)
 from separation.audio.formats import find_format
-from separation.audio.resample import resample
+from separation.audio.resample import Resampler, resample
 from separation.audio.tags import TAGS, read_tags, write_tags
 from separation.errors import UserError, cannot_write
 from separation.files import drop_partial, finish_partial, make_partial
@@ -37,15 +44,13 @@ def probe(path: str | Path, track: int | None = None) -> AudioInfo:
         return reader.info
 
 
-def read(path: str | Path, sample_rate: int | None = None, track: int | None = None) -> tuple[Tensor, int]:
-    """Read a whole file as `[channels, samples]`, with its sample rate; resampled to `sample_rate`, if given.
+def read(path: str | Path, sample_rate: int | None = None, track: int | None = None) -> tuple[np.ndarray, int]:
+    """Read a whole file as float32 `[channels, samples]`, with its sample rate; resampled to `sample_rate`, if given.
 
     Raises `UserError` as `AudioReader` does.
     """
-    import torch
-
     with AudioReader(path, track) as reader:
-        waveform, rate = torch.cat(list(reader), dim=-1), reader.info.sample_rate
+        waveform, rate = np.concatenate(list(reader), axis=-1), reader.info.sample_rate
     return (waveform, rate) if sample_rate is None else (resample(waveform, rate, sample_rate), sample_rate)
 
 
@@ -115,13 +120,7 @@ class AudioReader:
     def __exit__(self, *exception: object) -> None:
         self._decoder.close()
 
-    def __iter__(self) -> Iterator[Tensor]:
-        import torch
-
-        return map(torch.from_numpy, self.arrays())
-
-    def arrays(self) -> Iterator[np.ndarray]:
-        """The same blocks as numpy arrays, without torch."""
+    def __iter__(self) -> Iterator[np.ndarray]:
         samples, blocks = 0, self._decoder.blocks()
         while True:
             with self._blamed():
@@ -147,7 +146,7 @@ class AudioWriter:
 
     Args:
         path: the file; its suffix is one of `FORMATS` or `SHARED` in `separation.audio.formats`.
-        sample_rate: in hertz.
+        sample_rate: in hertz; audio is resampled to the attribute `sample_rate` if the format cannot hold it.
         channels: of each track.
         samples: the expected length per channel.
         bits: per sample; one of the choices of the format.
@@ -181,13 +180,15 @@ class AudioWriter:
         self.tags = {tag: text for tag, text in (tags or {}).items() if tag in TAGS}
         self.cover = cover
         self.format, self.coding = find_format(self.path, bits)
+        self.sample_rate = held_rate(self.coding.codec, sample_rate)
+        self._resamplers = [Resampler(sample_rate, self.sample_rate, channels) for _ in names]
         self._encoder: SoundFileEncoder | FFmpegEncoder
         if video:
             check_picture(video.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.partial = make_partial(self.path.parent)
-            kind = (self.partial, self.format, self.coding, sample_rate, channels)
+            kind = (self.partial, self.format, self.coding, self.sample_rate, channels)
             if video:
                 self._encoder = VideoEncoder(*kind, video, names[0], keep_original)
             elif self.format in LIBSNDFILE:
@@ -204,12 +205,15 @@ class AudioWriter:
             if video:
                 message = f"{self.path} can't be written as a video ({error}): choose another --format."
             else:
-                message = f"{self.path} can't hold {channels} channels at {sample_rate} Hz: choose wav."
+                message = f"{self.path} can't hold {channels} channels at {self.sample_rate} Hz: choose wav."
             raise UserError(message, code="format") from error
 
     def write(self, *waveforms: Tensor | np.ndarray) -> None:
         """Append `[channels, n]` to each track."""
-        signals = [np.asarray(waveform) for waveform in waveforms]
+        pairs = zip(self._resamplers, waveforms, strict=True)
+        self._append([resampler.push(np.asarray(waveform)) for resampler, waveform in pairs])
+
+    def _append(self, signals: Sequence[np.ndarray]) -> None:
         for start in range(0, signals[0].shape[1], BLOCK):
             try:
                 self._encoder.write(*(self._encode(signal[:, start : start + BLOCK]) for signal in signals))
@@ -243,8 +247,10 @@ class AudioWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
-            self._encoder.is_broken |= kind is not None  # do not copy the rest of a film only to discard it
-            self._encoder.close()
+            with closing(self._encoder):
+                self._encoder.is_broken |= kind is not None  # do not copy the rest of a film only to discard it
+                if kind is None:
+                    self._append([resampler.flush() for resampler in self._resamplers])
             if kind is None:
                 if self._encoder.format != "rf64":  # mutagen 1.48 does not support RF64
                     write_tags(self.partial, self.format, self.tags, self.cover)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-
-def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
+def resample(waveform: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:
     """Resample `[channels, samples]` to `[channels, round(samples * target_rate / source_rate)]`; rates in hertz."""
-    import torch
-
     if source_rate == target_rate:
         return waveform
     resampler = Resampler(source_rate, target_rate, len(waveform))
-    return torch.from_numpy(np.concatenate([resampler.push(waveform.numpy()), resampler.flush()], axis=1))
+    return np.concatenate([resampler.push(waveform), resampler.flush()], axis=1)
 
 
 class Resampler:
@@ -37,7 +30,7 @@ class Resampler:
         """Take a block and return the output that is ready, `[channels, m]`."""
         if not self._stream:
             return block
-        return self._stream.resample_chunk(np.ascontiguousarray(block.T), last=last).T
+        return self._stream.resample_chunk(np.ascontiguousarray(block.T, np.float32), last=last).T
 
     def flush(self) -> np.ndarray:
         """Return the rest of the output at the end of the stream, `[channels, m]`."""

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 from separation.audio.formats import SONG_SUFFIXES, AudioFile
 from separation.audio.io import probe, read
-from separation.audio.resample import resample
 from separation.errors import UserError
 from separation.files import PARTIAL, is_hidden, portable_name
 from separation.stems import ACCOMPANIMENT, KNOWN_AS, MIXTURE, PARTS, STEMS, is_whole, rest_parts
@@ -136,6 +135,7 @@ class Track:
         gives the seconds of padding of each part of `files` if above `PADDING`. No file is decoded twice. Raises
         `UserError` when a file cannot be decoded.
         """
+        import torch
         from torch.nn.functional import pad
 
         wanted = self.files_of(parts)
@@ -144,8 +144,7 @@ class Track:
         target = sample_rate or lowest
         waveforms: dict[str, Tensor] = {}
         for file in files:
-            waveform, rate = read(file.path, track=file.track)
-            waveform = resample(waveform, rate, target)
+            waveform = torch.from_numpy(read(file.path, target, file.track)[0])
             for name, members in wanted.items():
                 if file in members:
                     waveforms[name] = _sum(waveforms[name], waveform) if name in waveforms else waveform

@@ -15,6 +15,7 @@ from string import Formatter
 
 import numpy as np
 
+from separation.audio.encoders import held_rate
 from separation.audio.formats import FORMATS, find_format, video_suffix
 from separation.audio.io import AudioInfo, AudioReader, AudioWriter
 from separation.audio.tags import read_cover
@@ -160,6 +161,9 @@ def open_outputs(paths: Mapping[str, Path], form: StemFormat, reader: AudioReade
     info, tags = reader.info, reader.tags
     title = tags.get("title") or reader.path.stem
     cover = read_cover(reader.path) if form.format in PICTURED else None
+    format, coding = find_format(next(iter(paths.values())), form.bits)
+    if (rate := held_rate(coding.codec, info.sample_rate)) != info.sample_rate:
+        reader.remarks.append(f"resampled to {rate} Hz, as {format} does not hold {info.sample_rate} Hz")
     with ExitStack() as files:
         if form.format in STEM_FORMATS:
             check_stem_file(paths)
@@ -216,7 +220,7 @@ def join(
         first, reader = next(iter(readers.items()))
         tags = {**reader.tags, "title": song_title(reader.tags, first)}
         write, done = files.enter_context(open_stem_file(path, StemFormat(STEM_FILE), reader.info, tags, cover)), 0
-        for pieces in zip(*(reader.arrays() for reader in readers.values()), strict=True):
+        for pieces in zip(*readers.values(), strict=True):
             write(dict(zip(readers, pieces, strict=True)))
             done += pieces[0].shape[1]
             progress(min(1.0, done / max(1, reader.info.samples)))

@@ -64,7 +64,7 @@ class Page:
             sketches = {}
             for stem, path in stems.items():
                 with AudioReader(path) as reader:
-                    sketches[stem] = sketch(reader.arrays(), reader.info)
+                    sketches[stem] = sketch(reader, reader.info)
             for stem, picture in paint(sketches).items():
                 with replacing(pictures[stem]) as partial:
                     partial.write_bytes(picture)

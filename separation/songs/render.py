@@ -163,7 +163,7 @@ def render(
         check_channels(info.channels)
         written = {stem: path for stem, path in paths.items() if stem not in kept}
         write = stack.enter_context(open_outputs(written, form, reader))
-        blocks, samples = reader.arrays(), info.samples
+        blocks, samples = iter(reader), info.samples
         window = Window(segment, info.sample_rate, float(separator.grid), separator.surroundings) if segment else None
         if window:
             blocks, samples = window.cut(blocks), window.length(samples)

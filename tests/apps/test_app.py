@@ -20,7 +20,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import pytest
 import soundfile
@@ -29,9 +29,9 @@ from conftest import REPOSITORY, environment
 from music import cover_art
 from networks import random_weights
 from PIL import Image
-from sounds import ffmpeg, ffprobe
+from sounds import ffmpeg, ffprobe, read
 
-from separation.audio.io import AudioReader, AudioWriter, read, write
+from separation.audio.io import AudioReader, AudioWriter, write
 from separation.audio.tags import read_cover
 from separation.songs.page import Page
 from separation.stems import STEMS
@@ -130,6 +130,12 @@ def code(content: bytes) -> str:
     return json.loads(content)["code"]
 
 
+def saved_as(headers: Message) -> list[str]:
+    """The names under which a plain client and a browser save a download."""
+    pattern = r"""attachment; filename="([ !#-[\]-~]+)"; filename\*=UTF-8''(\S+)"""
+    return list(map(unquote, re.fullmatch(pattern, headers["content-disposition"]).groups()))
+
+
 def test_a_song_becomes_stems_that_sum_to_it(app, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     jobs = [app.send(name + suffix, song(suffix=suffix)) for name, suffix in (("first", ".wav"), ("second", ".mp3"))]
@@ -141,7 +147,7 @@ def test_a_song_becomes_stems_that_sum_to_it(app, tmp_path, monkeypatch):
         total = total + read(tmp_path / "stem.wav")[0]
         assert status == 200 and app.ask("/" + stem["picture"])[1].startswith(b"\x89PNG")
         assert headers["content-type"] == "audio/wav"
-        assert headers["content-disposition"] == f"attachment; filename*=UTF-8''first%20-%20{stem['name']}.wav"
+        assert saved_as(headers) == [f"first - {stem['name']}.wav"] * 2
     (tmp_path / "song.wav").write_bytes(song())
     torch.testing.assert_close(total, read(tmp_path / "song.wav")[0], atol=1e-4, rtol=0)
     status, part, headers = app.request("/" + entry["stems"][0]["audio"], Range="bytes=0-3")
@@ -149,9 +155,10 @@ def test_a_song_becomes_stems_that_sum_to_it(app, tmp_path, monkeypatch):
 
 
 def test_a_zip_has_stems_named_after_the_song(app):
-    entry = app.song(app.send("Zipped: 100 %.wav", song(seed=5)))
+    entry = app.song(app.send('Zipped: "é" 100 %.wav', song(seed=5)))
     status, content, headers = app.request("/" + entry["zip"])
     assert status == 200 and headers["content-type"] == "application/zip"
+    assert saved_as(headers) == ["Zipped_ ___ 100 %.zip", "Zipped_ _é_ 100 %.zip"]
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.testzip() is None
         assert sorted(archive.namelist()) == sorted(f"{entry['name']} - {stem}.wav" for stem in STEMS)
@@ -176,7 +183,7 @@ def test_title_artist_and_cover_are_shown_and_a_stem_file_has_them(app, tmp_path
     path = tmp_path / "taken.stem.m4a"
     status, content, headers = app.request("/" + job["file"])
     path.write_bytes(content)
-    assert status == 200 and headers["content-disposition"].endswith("05%20track.stem.m4a")
+    assert status == 200 and saved_as(headers) == ["05 track.stem.m4a"] * 2
     assert read_cover(path).startswith(b"\xff\xd8")
     with AudioReader(path) as reader:
         assert reader.tags["title"] == "Lithium" and reader.tags["artist"] == "Nobody 歌"
@@ -229,6 +236,12 @@ def test_a_song_without_a_picture_is_no_video(app):
     assert (status, code(content)) == (400, "no_picture")
     assert json.loads(content)["message"] == "“heard” has no picture: choose a format other than video."
     assert app.get("/api/jobs") == jobs and not list(app.folder.glob(".jobs/*/*/heard*"))
+
+
+def test_two_stems_make_no_stem_file(app):
+    entry = app.song(app.send("two.wav", song(seed=41), stems="two"))
+    status, content = app.ask(f"/api/songs/{entry['id']}/stem", "POST")
+    assert (status, code(content)) == (409, "wrong_stems") and b"--" not in content
 
 
 def test_an_empty_song_is_refused(app):
@@ -401,6 +414,8 @@ def test_a_method_that_is_not_there_is_refused_with_those_that_are(app):
     status, content, headers = app.request("/api/jobs", "PUT")
     assert (status, code(content)) == (405, "method_not_allowed")
     assert {method.strip() for method in headers["allow"].split(",")} == {"GET", "HEAD", "POST"}
+    assert code(app.ask("/openapi.json", "PUT")[1]) == "method_not_allowed"
+    assert {code(app.ask(path)[1]) for path in ("/nothing", "/api", "/api/nothing")} == {"not_found"}
 
 
 def test_the_document_describes_every_call(app):
@@ -415,17 +430,20 @@ def test_the_document_describes_every_call(app):
     assert {(path, method) for path, method in routes if path.startswith("/api/")} == described
 
 
-def test_the_document_says_what_these_weights_can_give(tmp_path):
+@pytest.mark.parametrize("chosen", [["karaoke"], []])
+def test_the_document_says_what_these_weights_can_give(tmp_path, chosen):
     vocals = random_weights(tmp_path / "vocals.safetensors", ("vocals",))
-    app = App(tmp_path / "stems", vocals, "--stems", "karaoke", "--format", "mp3")
+    app = App(tmp_path / "stems", vocals, "--format", "mp3", *(f"--stems={stem}" for stem in chosen))
     try:
         parameters = app.get("/openapi.json")["paths"]["/api/jobs"]["post"]["parameters"]
         stems, form = (parameter["schema"] for parameter in parameters if parameter["name"] in ("stems", "format"))
-        assert stems["enum"] == ["karaoke", "two", "instrumental", "acapella", "vocals", "accompaniment"]
-        assert stems["default"] == "karaoke"
+        known = ["two", "karaoke", "instrumental", "acapella", "vocals", "accompaniment"]
+        assert stems["enum"] == list(dict.fromkeys([*chosen, *known]))
+        assert stems["default"] == stems["enum"][0]
         assert form["default"] == "mp3"
         entry = app.song(app.send("song.wav", song()))
-        assert [stem["audio"].rpartition("/")[2] for stem in entry["stems"]] == ["karaoke.mp3"]
+        names = chosen or ["vocals", "accompaniment"]
+        assert [stem["audio"].rpartition("/")[2] for stem in entry["stems"]] == [f"{name}.mp3" for name in names]
     finally:
         app.stop()
 
@@ -638,6 +656,16 @@ def test_in_a_browser_a_video_is_sent_heard_and_taken_away(app, tab, tmp_path):
     tab.reload()  # a song is dropped next time, perhaps
     tab.wait_for_selector("#format option[value=video]", state="attached")
     assert tab.input_value("#stems") == "karaoke" and tab.input_value("#format") != "video"
+
+
+def test_in_a_browser_what_is_odd_about_a_song_is_shown_also_to_who_comes_later(app, tab, tmp_path):
+    soundfile.write(tmp_path / "surround.wav", 0.1 * torch.ones(RATE, 6).numpy(), RATE)
+    tab.goto(app.address)
+    tab.set_input_files("#pick", tmp_path / "surround.wav")
+    for _ in range(2):
+        hint = tab.wait_for_selector("article[aria-label='surround'] .hint", timeout=60_000).inner_text()
+        assert [hint] in [job["remarks"] for job in app.get("/api/jobs")]
+        tab.reload()
 
 
 def test_in_a_browser_a_stem_file_is_under_way_until_it_is_taken(app, tab):

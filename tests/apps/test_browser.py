@@ -16,8 +16,8 @@ import soundfile
 import torch
 from conftest import REPOSITORY
 from music import make_song
+from sounds import read
 
-from separation.audio.io import read
 from separation.errors import UserError
 from separation.inference.separator import Separator
 from separation.stems import STEMS

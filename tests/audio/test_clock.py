@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from sounds import PICTURE, RATE, decode, decoded_by_ffmpeg, delay, encode, ffmpeg, noise, refused
+from sounds import PICTURE, RATE, decode, decoded_by_ffmpeg, delay, encode, ffmpeg, noise, read, refused
 from torch import Tensor
 
 from separation.audio.decoders import open_decoder
-from separation.audio.io import AudioReader, AudioWriter, probe, read, write
+from separation.audio.io import AudioReader, AudioWriter, probe, write
 
 FRAGMENTS = ("-c:a", "aac", "-movflags", "frag_keyframe+empty_moov+default_base_moof", "-frag_duration", "1000000")
 

@@ -34,7 +34,7 @@ def encode(path: Path, waveform: Tensor, rate: int = RATE) -> bytes:
 
 def decode(path: Path) -> tuple[Tensor, list[str]]:
     with AudioReader(path) as reader:
-        waveform = torch.cat(list(reader), dim=-1)
+        waveform = torch.from_numpy(np.concatenate(list(reader), axis=-1))
         return waveform, reader.remarks
 
 

@@ -5,14 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
-from sounds import decoded_by_ffmpeg, delay, ffmpeg, refused
+from sounds import decoded_by_ffmpeg, delay, ffmpeg, read, refused
 from torch import Tensor
 
 from separation.audio.containers import add_user_data, boxes
-from separation.audio.io import AudioReader, AudioWriter, probe, read, write
+from separation.audio.io import AudioReader, AudioWriter, probe, write
 
 
 def make_song(samples: int = 44100, channels: int = 2) -> Tensor:
@@ -158,7 +159,7 @@ def test_blocks_are_bounded_and_join_to_the_whole(tmp_path, encoded):
         with AudioReader(path) as reader:
             blocks = list(reader)
         assert len(blocks) > 1 and all(block.shape[-1] <= 100_000 for block in blocks)
-        assert torch.equal(torch.cat(blocks, dim=-1), read(path)[0])
+        assert np.array_equal(np.concatenate(blocks, axis=-1), read(path)[0].numpy())
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "m4a"])
@@ -232,13 +233,14 @@ def test_what_cannot_be_written_is_named_in_one_sentence(tmp_path):
         ("file/a.wav", 44100, None, "not_a_folder"),
         ("folder.wav", 44100, None, "is_a_folder"),
         ("a.xyz", 44100, None, "unknown_format"),
-        ("a.mp3", 96000, None, "format"),
         ("a.ogg", 44100, "16", "unknown_bits"),
         ("a.flac", 44100, "32f", "unknown_bits"),
     ]
     for name, rate, bits, complaint in cases:
         with refused(complaint):
             write(tmp_path / name, song, rate, bits)
+    with refused("format"):
+        write(tmp_path / "a.mp3", make_song(1000, 3), 44100)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.wav"]
 
 

@@ -51,7 +51,7 @@ def test_every_tag_is_kept_in_every_format(tmp_path, suffix):
         writer.write(noise(1, 1))
     with AudioReader(path) as reader:
         assert reader.tags == FULL
-        assert len(b"".join(block.tobytes() for block in reader.arrays())) >= 4 * RATE
+        assert len(b"".join(block.tobytes() for block in reader)) >= 4 * RATE
     assert "QZ" not in str(ffprobe(path)) and "-6 dB" not in str(ffprobe(path))
 
 
@@ -73,7 +73,7 @@ def test_tags_do_not_move_the_sound(tmp_path):
             ) as file:
                 file.write(noise(2))
             with AudioReader(tmp_path / f"a.{suffix}") as reader:
-                contents.append(b"".join(block.tobytes() for block in reader.arrays()))
+                contents.append(b"".join(block.tobytes() for block in reader))
         assert contents[0] == contents[1]
 
 

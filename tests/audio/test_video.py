@@ -57,7 +57,7 @@ def karaoke(source: Path, target: Path, keep_original: bool = False, bits: str |
         with AudioWriter(
             target, rate, 2, names=["karaoke"], video=reader, keep_original=keep_original, bits=bits
         ) as writer:  # fmt: skip
-            for block in reader.arrays():
+            for block in reader:
                 writer.write(-block)
 
 
@@ -101,9 +101,9 @@ def sound_against_picture(path: Path, track: int = 0) -> float:
         song = np.concatenate(blocks, axis=1)
         if stream.format.name in ("s16", "s32"):
             song = song.reshape(-1, 2).T / 2.0**31
-        waveform = torch.from_numpy(song.astype(np.float32))
+        waveform = torch.from_numpy(resample(song.astype(np.float32), stream.rate, RATE))
         picture_start = float(picture.start_time * picture.time_base)
-        return start - picture_start + delay(abs(resample(waveform, stream.rate, RATE)), abs(noise(4))) / RATE
+        return start - picture_start + delay(abs(waveform), abs(noise(4))) / RATE
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "webm"])
@@ -190,7 +190,7 @@ def broadcast(folder: Path) -> Path:
 def test_subtitles_that_cannot_be_copied_are_left_out_with_a_remark(tmp_path):
     source, target = broadcast(tmp_path), tmp_path / "karaoke.mkv"
     with AudioReader(source) as reader, AudioWriter(target, RATE, 2, video=reader) as writer:
-        for block in reader.arrays():
+        for block in reader:
             writer.write(block)
         assert reader.remarks == ["subtitles of a kind that cannot be copied are left out"]
     assert [stream["codec_type"] for stream in ffprobe(target)["streams"]] == ["video", "audio"]
@@ -222,7 +222,7 @@ def test_an_interrupted_video_leaves_nothing(tmp_path):
         AudioReader(source) as reader,
         AudioWriter(target, RATE, 2, video=reader) as writer,
     ):
-        writer.write(next(reader.arrays()))
+        writer.write(next(iter(reader)))
         writer._encoder.packets = (pytest.fail("the rest of the film is copied") for _ in range(1))
         raise KeyboardInterrupt
     assert set(tmp_path.iterdir()) == before

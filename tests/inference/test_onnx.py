@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,30 +14,35 @@ import torch
 from conftest import REPOSITORY, environment
 from music import make_song
 from networks import random_weights
+from sounds import read
 
-from separation.audio.io import read, write
+from separation.audio.io import write
 from separation.errors import UserError
 from separation.inference.onnx import OnnxNetwork
 from separation.inference.separator import Separator
 from separation.inference.weights import load_network, load_weights, pretrained
 from separation.stems import STEMS
 
-WITHOUT_TORCH = """
+HIDE_TORCH = """
 import sys
 from importlib.machinery import PathFinder
 find = PathFinder.find_spec
 def hide(name, *rest):
     return None if name.partition(".")[0] in ("torch", "onnx") else find(name, *rest)
 PathFinder.find_spec = hide
-from separation.__main__ import separate
-separate()
 """
+SEPARATE = f"{HIDE_TORCH}from separation.__main__ import separate; separate()"
 
 
 def separate(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
+    return run(folder, SEPARATE, *map(str, arguments))
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess:
     settings = {**environment(), "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", *command], cwd=folder, env=settings, capture_output=True, text=True, check=False
+    )
 
 
 def noise(samples: int, channels: int) -> torch.Tensor:
@@ -133,6 +139,15 @@ def test_installed_without_torch_songs_are_separated_and_shown(tmp_path, options
     stems = [read(path)[0] for path in (tmp_path / "outputs" / "song").glob("*.wav")]
     assert len(stems) == (4 if options else 2) and torch.equal(sum(stems), song)
     assert (tmp_path / "outputs" / "index.html").is_file()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
+def test_the_documented_python_needs_no_torch(tmp_path, page):
+    write(tmp_path / "song.mp3", noise(60_000, 2), 44100)
+    code = re.search(r"```python\n(import separation\n.*?)```", (REPOSITORY / page).read_text("utf-8"), re.DOTALL)[1]
+    assert (result := run(tmp_path, HIDE_TORCH + code)).returncode == 0, result.stderr
+    vocals, accompaniment = (read(tmp_path / f"{stem}.wav")[0] for stem in ("vocals", "accompaniment"))
+    torch.testing.assert_close(vocals + accompaniment, read(tmp_path / "song.mp3")[0], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["vocals", "all", "vocals_live"])

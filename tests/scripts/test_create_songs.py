@@ -13,8 +13,9 @@ import pytest
 import torch
 from conftest import REPOSITORY, hear_signals
 from networks import random_network, random_weights, tiny_config
+from sounds import read
 
-from separation.audio.io import AudioReader, AudioWriter, probe, read, write
+from separation.audio.io import AudioReader, AudioWriter, probe, write
 from separation.errors import UserError
 from separation.inference.weights import UNKNOWN_LICENCE, save_weights
 from separation.songs import command as command_of_songs

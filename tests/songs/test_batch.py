@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from networks import random_weights
+from sounds import read
 
-from separation.audio.io import read, write
+from separation.audio.io import write
 from separation.songs import command
 from separation.stems import STEMS
 

@@ -5,8 +5,9 @@ import os
 
 import pytest
 import torch
+from sounds import read
 
-from separation.audio.io import read, write
+from separation.audio.io import write
 from separation.errors import UserError
 from separation.songs.find import Song, find_songs
 from separation.stems import STEMS

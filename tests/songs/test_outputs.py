@@ -14,12 +14,12 @@ import torch
 from music import cover_art
 from networks import random_network
 from PIL import Image
-from sounds import ffmpeg, ffprobe, refused
+from sounds import ffmpeg, ffprobe, read, refused
 from torch import Tensor
 
 from separation.audio.containers import boxes
 from separation.audio.formats import AudioFile
-from separation.audio.io import AudioReader, AudioWriter, read
+from separation.audio.io import AudioReader, AudioWriter
 from separation.audio.tags import read_cover
 from separation.dataset.layouts import provide_ffmpeg
 from separation.errors import UserError

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 from networks import BandSplit, random_network
+from sounds import read
 
 from separation.audio.formats import AudioFile
-from separation.audio.io import read, write
+from separation.audio.io import write
 from separation.errors import UserError
 from separation.inference.separator import Separator
 from separation.songs.outputs import StemFormat
