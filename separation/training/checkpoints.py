@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from separation.errors import UserError
 from separation.files import replacing
 from separation.inference.masking import MaskingNetwork
-from separation.inference.weights import load_weights
+from separation.inference.weights import Weights, load_weights
 from separation.models import compress
 from separation.training.batches import Batch, mixtures_in
 from separation.training.config import Config, changed_keys, parse_config
@@ -172,47 +172,66 @@ def _options(part: Any) -> list[dict[str, Any]]:
     return [{name: value for name, value in group.items() if name not in ("params", "lr")} for group in groups]
 
 
+class Start(NamedTuple):
+    """What a run starts from: the tensors of its network, the licence of its weights, and what was pruned, in words."""
+
+    tensors: dict[str, Tensor]
+    licence: str
+    pruned: str
+
+
 def init_from_weights(
     paths: Sequence[str],
     config: Config,
     own: dict[str, Tensor],
     device: torch.device,
     batches: Callable[[], Iterable[Batch]],
-) -> tuple[dict[str, Tensor], str]:
-    """Initialise the tensors `own` of a new network from finished weights, or from the mean of several.
+) -> Start:
+    """The tensors `own` of a new network, replaced by those of finished weights or, for several, by their mean.
 
-    Returns the tensors, and in words where the run starts.
-
-    Blocks and TDFs that the config omits are dropped; those that it adds start near zero, so the network continues
-    where it left off. For a narrower U-Net each level keeps the channels that matter most on `batches`. Raises
-    `UserError` when the weights are for another kind of network.
+    Blocks and TDFs that the config leaves out are dropped, and those that it adds are near zero at first, so training
+    continues from where it was. If U-Net levels are narrower, the channels that matter most for `batches` are kept.
+    Raises `UserError` if the weights are of another network, or of several widths.
     """
-    networks = [_fitting(path, config, device) for path in paths]
-    states = [network.state_dict() for network in networks]
+    found = [_fitting(path, config, device) for path in paths]
+    first = found[0].network
+    states = [weights.network.state_dict() for weights in found]
     names = dict.fromkeys(name for state in states for name in state)
-    known = {name: torch.stack([state[name] for state in states if name in state]).mean(dim=0) for name in names}
-    origin = ("the mean of " if len(paths) > 1 else "") + " and ".join(paths)
+    holders = {name: [state[name] for state in states if name in state] for name in names}
+    if len({tuple(weights.settings.generator.get("widths", ())) for weights in found}) > 1:
+        raise UserError(
+            f"weights: {' and '.join(paths)} differ in generator.widths, so they have no mean: name one of them.",
+            code="other_network",
+        )
+    known = {name: torch.stack(tensors).mean(dim=0) for name, tensors in holders.items()}
+    pruned = ""
     if any(own[name].shape != known[name].shape for name in own if name in known):
-        networks[0].load_state_dict({name: known[name] for name in states[0]})
-        widths = config.generator["widths"]
-        known = narrowed(networks[0], widths, islice(batches(), 8))
-        origin += f", pruned to {', '.join(map(str, widths))} channels: worse at first, until it has been trained"
-    return {name: known.get(name, tensor) for name, tensor in own.items()}, origin
+        first.load_state_dict({name: known[name] for name in states[0]})
+        widths, wider = ([*settings.generator["widths"]] for settings in (config, found[0].settings))
+        known = narrowed(first, widths, islice(batches(), 8))
+        pruned = (
+            f"{paths[0]} is pruned from {wider} to {widths} channels, which costs quality until it is trained: "
+            f"generator.widths={wider} keeps them all."
+        )
+    licence = " ".join(dict.fromkeys(weights.licence for weights in found))
+    return Start({name: known.get(name, tensor) for name, tensor in own.items()}, licence, pruned)
 
 
-def _fitting(path: str, config: Config, device: torch.device) -> MaskingNetwork:
+def _fitting(path: str, config: Config, device: torch.device) -> Weights:
     start = load_weights(path, device, config.network)
     sizes = {key: config.generator[key] for key in GROWING if key in config.generator}
     if config.network == "unet" and _is_narrower(config.generator["widths"], start.settings.generator["widths"]):
         sizes["widths"] = config.generator["widths"]
     fitting = replace(start.settings, generator={**start.settings.generator, **sizes})
     for key in ("targets", "spectral", "network", "generator"):
-        if getattr(fitting, key) != (ours := getattr(config, key)):
-            theirs = getattr(start.settings, key)
-            raise UserError(
-                f"weights: {path} has {key}: {theirs}, but the config asks for {ours}.", code="other_network"
-            )
-    return start.network
+        theirs, ours = getattr(fitting, key), getattr(config, key)
+        if theirs == ours:
+            continue
+        if key == "generator":
+            key = next(f"generator.{name}" for name in {**ours, **theirs} if theirs.get(name) != ours.get(name))
+            theirs, ours = (values.get(key.partition(".")[2]) for values in (theirs, ours))
+        raise UserError(f"weights: {path} has {key}: {theirs}, but the config asks for {ours}.", code="other_network")
+    return start
 
 
 def _is_narrower(ours: Sequence[int], theirs: Sequence[int]) -> bool:

@@ -28,6 +28,7 @@ RENAMED = {
 """Keys of earlier versions and their current names."""
 
 RESUMABLE_KEYS = {
+    "licence",
     "data.workers",
     "data.in_memory",
     "schedule.validate_every",
@@ -221,8 +222,8 @@ class Config(NetworkSettings):
     beats each of them if all were fine-tuned from the same weights: Wortsman et al., "Model soups", ICML 2022. The
     U-Net may add blocks, which start near zero, omit blocks, and have narrower levels."""
     seed: int = 0
-    licence: str = "not stated: ask who made the weights"
-    """Licence of the weights in words, saved in the weights file."""
+    licence: str = ""
+    """Licence of the weights in words, saved in the weights file; by default that of the `weights` it starts from."""
     data: DataSettings = field(default_factory=DataSettings)
     discriminator: DiscriminatorSettings = field(default_factory=DiscriminatorSettings)
     losses: LossWeights = field(default_factory=LossWeights)

@@ -204,9 +204,9 @@ def warnings_about(config: Config, batches: Batches, validated: Sequence[StoredT
             f"losses.exchange costs quality beside {labelled} labelled songs: set it to 0. It helps beside few."
         )
     if not validated:
+        hint = f": data.valid={min(5, labelled // 2)} holds out some of the training songs" if labelled > 1 else ""
         warnings.append(
-            "there are no songs to validate on, so the weights of the last step will be kept, good or not: "
-            "data.valid=5 holds 5 training songs out for it."
+            f"there are no songs to validate on, so the weights of the last step will be kept, good or not{hint}."
         )
     return warnings
 

@@ -23,7 +23,7 @@ from separation.errors import UserError
 from separation.files import sweep_partials
 from separation.inference.device import choose_precision, trusted_precision
 from separation.inference.masking import MaskingNetwork
-from separation.inference.weights import build_network, load_weights, save_weights
+from separation.inference.weights import UNKNOWN_LICENCE, build_network, load_weights, save_weights
 from separation.runtime import STOP_SIGNALS, Stopped
 from separation.training.batches import Batch, Batches, load, mixtures_in, worker_failures_reported
 from separation.training.checkpoints import BEST, LAST, fit_input, init_from_weights, read_run, restore, save_state
@@ -53,7 +53,7 @@ class Trainer:
         self.step, self.best, self.minutes = 0, -math.inf, 0.0
         self.validated = -1  # the last validated step
         self.in_step = False
-        self.origin = ""  # which weights it starts from, in words
+        self.licence, self.pruned = config.licence, ""
         if output.exists() and not output.is_dir():
             raise UserError(f"--output {output} is a file: name a folder.", code="not_a_folder")
         state = read_run(output, config, resume)
@@ -86,10 +86,11 @@ class Trainer:
             values = restore(state, self.parts, self.schedule.steps, output / LAST)
             self.step, self.validated, self.best, self.minutes = values
             self.best = self.best if (output / BEST).is_file() else -math.inf
+            self.licence = config.licence or str(state.get("licence", ""))
         elif config.weights:
-            own = self.network.state_dict()
-            tensors, self.origin = init_from_weights(config.weights, config, own, device, self.first_batches)
-            self.network.load_state_dict(tensors)
+            start = init_from_weights(config.weights, config, self.network.state_dict(), device, self.first_batches)
+            self.network.load_state_dict(start.tensors)
+            self.licence, self.pruned = config.licence or start.licence, start.pruned
         else:
             fit_input(self.network, self.first_batches())
         if not state:
@@ -107,10 +108,14 @@ class Trainer:
         lines = [
             f"songs: {describe_music(self.batches, self.songs)}",
             f"network: {describe_network(self.config, self.network, self.dtype)}",
-            *([f"weights: {self.origin}"] if self.origin else []),
             f"steps: {self.step} of {self.schedule.steps} are done" if self.step else f"steps: {self.schedule.steps}",
         ]
-        return "\n".join(lines + [f"warning: {w}" for w in warnings_about(self.config, self.batches, self.songs)])
+        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings()])
+
+    def warnings(self) -> list[str]:
+        """What is likely to be a mistake, one sentence each."""
+        about = warnings_about(self.config, self.batches, self.songs)
+        return [self.pruned, *about] if self.pruned else about
 
     def describe_result(self) -> str:
         """The result of the run, in words."""
@@ -314,10 +319,10 @@ class Trainer:
 
     def _save(self, network: MaskingNetwork, **facts: Any) -> None:
         provenance = {"config": asdict(self.config), **facts}
-        save_weights(self.output / BEST, network, self.config, provenance, self.config.licence)
+        save_weights(self.output / BEST, network, self.config, provenance, self.licence or UNKNOWN_LICENCE)
 
     def _save_state(self) -> None:
-        values = {name: getattr(self, name) for name in ("step", "best", "minutes", "validated")}
+        values = {name: getattr(self, name) for name in ("step", "best", "minutes", "validated", "licence")}
         parts = {name: part.state_dict() for name, part in self.parts.items()}
         save_state(self.output / LAST, {"config": asdict(self.config), **values, **parts})
 

@@ -16,6 +16,7 @@ from separation.dataset.store import Signal, Store, StoredTrack, mixture_of, res
 from separation.errors import UserError
 from separation.inference.masking import MaskingNetwork
 from separation.inference.separator import Separator, sdr
+from separation.runtime import count
 from separation.stems import MIXTURE
 from separation.training.config import DataSettings
 
@@ -81,7 +82,8 @@ def hold_out(
 def _drawn(candidates: set[str], songs: set[str], wanted: int, data: DataSettings) -> set[str]:
     if wanted and wanted >= len(candidates):
         raise UserError(
-            f"data.valid: {wanted} songs cannot be held out, only {len(candidates)} have stems.", code="too_few_songs"
+            f"data.valid={wanted} leaves nothing to train on: {count(len(candidates), 'song')} with stems in all.",
+            code="too_few_songs",
         )
 
     def by_seed(name: str) -> str:

@@ -57,15 +57,15 @@ def test_channels_that_nothing_hears_are_left_out():
 def test_a_narrower_config_begins_with_what_is_left(tmp_path):
     path = str(random_weights(tmp_path / "wide.safetensors"))
     own = build_network(config(WIDTHS)).state_dict()
-    state, origin = init_from_weights([path], config(WIDTHS), own, CPU, batches)
-    assert "4, 5, 6" in origin
-    assert {name: tensor.shape for name, tensor in state.items()} == {
+    start = init_from_weights([path], config(WIDTHS), own, CPU, batches)
+    assert "[4, 5, 6]" in start.pruned
+    assert {name: tensor.shape for name, tensor in start.tensors.items()} == {
         name: tensor.shape for name, tensor in own.items()
     }
     whole = random_network().state_dict()
     # No music is asked for where nothing is left out.
-    same, origin = init_from_weights([path], tiny_config(), whole, CPU, list)
-    assert origin == path
+    same, _, pruned = init_from_weights([path], tiny_config(), whole, CPU, list)
+    assert not pruned
     assert all(torch.allclose(same[name], whole[name], atol=1e-3) for name in whole)
 
 
@@ -73,6 +73,14 @@ def test_a_wider_config_is_refused(tmp_path):
     path = str(random_weights(tmp_path / "weights.safetensors"))
     with refused("other_network"):
         init_from_weights([path], config((6, 8, 10)), {}, CPU, batches)
+
+
+def test_weights_of_several_widths_have_no_mean(tmp_path):
+    paths = [str(tmp_path / name) for name in ("wide", "narrow")]
+    for path, widths in zip(paths, ((6, 8, 8), WIDTHS), strict=True):
+        save_weights(path, build_network(config(widths)), config(widths))
+    with refused("other_network"):
+        init_from_weights(paths, config(WIDTHS), build_network(config(WIDTHS)).state_dict(), CPU, batches)
 
 
 def test_a_block_that_only_some_weights_have_is_the_mean_of_those(tmp_path):
@@ -84,7 +92,7 @@ def test_a_block_that_only_some_weights_have_is_the_mean_of_those(tmp_path):
         paths.append(str(tmp_path / f"{seed}.safetensors"))
         save_weights(paths[-1], network, settings)
     own = build_network(settings).state_dict()
-    state, _ = init_from_weights(paths, settings, own, CPU, list)
+    state = init_from_weights(paths, settings, own, CPU, list).tensors
     stored = [load_network(path).state_dict() for path in paths]
     for name in own:
         holders = [tensors[name] for tensors in stored if name in tensors]

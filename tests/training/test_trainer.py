@@ -18,7 +18,7 @@ from networks import CIRCULAR, PAPER, read_facts
 from torch import Tensor
 
 from separation.errors import UserError
-from separation.inference.weights import load_network
+from separation.inference.weights import UNKNOWN_LICENCE, load_network, load_weights
 from separation.models import UNet
 from separation.training import losses, paper
 from separation.training import trainer as trainer_module
@@ -194,6 +194,19 @@ def test_two_processes_have_the_gradient_of_one(configure, tmp_path):
         assert others == pytest.approx(values, rel=1e-4)
         for name, gradient in one.items():
             torch.testing.assert_close(two[name], gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max()) + 1e-7)
+
+
+def test_weights_keep_the_licence_of_those_they_started_from(configure, tmp_path):
+    Trainer(configure(licence="CC BY-SA 4.0", schedule={"steps": 1}), tmp_path / "parent", CPU).run()
+    weights = [str(tmp_path / "parent" / BEST)]
+    config = configure(weights=weights, schedule={"steps": 2})
+    Trainer(config, tmp_path / "child", CPU).run()
+    (tmp_path / "child" / BEST).unlink()
+    Trainer(config, tmp_path / "child", CPU, resume=True).run()
+    Trainer(configure(weights=weights, licence="MIT", schedule={"steps": 1}), tmp_path / "other", CPU).run()
+    Trainer(configure(schedule={"steps": 1}), tmp_path / "own", CPU).run()
+    licences = [load_weights(tmp_path / name / BEST).licence for name in ("child", "other", "own")]
+    assert licences == ["CC BY-SA 4.0", "MIT", UNKNOWN_LICENCE]
 
 
 def test_a_run_can_be_repeated(configure, tmp_path):
@@ -656,7 +669,7 @@ def test_without_validation_songs_the_latest_weights_are_kept_and_that_is_said(c
     folder = make_store(tmp_path / "store", valid=0)
     trainer = Trainer(configure(data={"stores": {str(folder): 1}}), tmp_path / "run", CPU)
     assert "warning: there are no songs to validate on" in trainer.describe()
-    assert "data.valid=5" in trainer.describe()
+    assert "data.valid=1" in trainer.describe()
     trainer.run()
     assert read_facts(tmp_path / "run" / BEST)[1]["step"] == 6
     assert "(step 6, the last, without songs to choose by)" in trainer.describe_result()
