@@ -7,7 +7,7 @@ integers if the coding has a full scale, else float32 with full scale at 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import chain
 from pathlib import Path
@@ -34,11 +34,28 @@ The bit rate of mp3 is constant because browsers seek in it by file position: st
 CONTAINERS = {"m4a": "mp4", "mka": "matroska", "mkv": "matroska"}
 """FFmpeg's name of a format, if it differs."""
 
-OPUS_RATE = 48_000
-"""The sample rate of Opus, in hertz."""
+RATES: dict[str, Collection[int]] = {
+    "VORBIS": range(1, 192_001),  # libsndfile 1.2 crashes above 200 kHz
+    "libmp3lame": (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
+    "aac": (7350, 8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000),
+    "libopus": (48_000,),
+}
+"""The sample rates that codecs hold, in hertz; the other codecs hold any."""
 
 SYSTEM_ERROR = 2
 """libsndfile's error number for any system error; it does not pass on `errno`."""
+
+
+def held_rate(codec: str, sample_rate: int) -> int:
+    """The rate at which a codec holds audio of `sample_rate`, both in hertz: the same, else the next higher one.
+
+    Above the codec's highest rate, it is the highest multiple of 44.1 kHz for such a multiple, else the highest.
+    """
+    rates = RATES.get(codec, (sample_rate,))
+    if sample_rate in rates:
+        return sample_rate
+    highest = max(rates, key=lambda rate: (bool(rate % 44_100) == bool(sample_rate % 44_100), rate))
+    return min((rate for rate in rates if rate > sample_rate), default=highest)
 
 
 class EncodingError(Exception):
@@ -113,9 +130,6 @@ class FFmpegEncoder:
         self.rate, self.layout = sample_rate, {1: "mono", 2: "stereo"}.get(channels, f"{channels}c")
         kinds = SAMPLES.get(coding.codec, ("fltp", "fltp"))
         self.samples = kinds[(coding.full_scale or 0) > 1 << 15]
-        self.resampler = None
-        if coding.codec == "libopus":
-            self.resampler = av.AudioResampler(self.samples, self.layout, OPUS_RATE)
         # An mp4 stores lengths in ticks of this clock, by default of a millisecond.
         options = {"movie_timescale": str(sample_rate)} if format in ("m4a", "mp4", "mov") else {}
         try:
@@ -140,8 +154,7 @@ class FFmpegEncoder:
         from av.stream import Disposition
 
         is_first = not self.container.streams.audio
-        rate = self.resampler.rate if self.resampler else self.rate
-        track: Any = self.container.add_stream(codec, rate=rate, layout=self.layout, format=self.samples)
+        track: Any = self.container.add_stream(codec, rate=self.rate, layout=self.layout, format=self.samples)
         if codec in BIT_RATE:
             track.bit_rate = BIT_RATE[codec] * channels
         if name:
@@ -159,15 +172,12 @@ class FFmpegEncoder:
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), self.samples, self.layout)
             frame.sample_rate, frame.pts = self.rate, self.written[number]
             self.written[number] += frame.samples
-            for part in self.resampler.resample(frame) if self.resampler else [frame]:
-                self._mux(track.encode(part))
+            self._mux(track.encode(frame))
 
     def close(self) -> None:
         try:
             with closing(self.container):  # also after an error: an open file keeps its disk space
                 for track in self.tracks:
-                    for part in self.resampler.resample(None) if self.resampler else []:
-                        self._mux(track.encode(part))
                     self._mux(track.encode(None))
         except self.errors as error:
             raise EncodingError from error
