@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from functools import lru_cache, partial
 from importlib.util import find_spec
+from itertools import chain, count, islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,9 @@ def plan(
 
     A segment becomes part of the song's name. Raises `UserError` if stems would overwrite each other or a song.
     """
-    if settings.segment:
-        songs = [replace(song, name=f"{song.name} ({settings.segment.name})") for song in songs]
+    suffix = f" ({settings.segment.name})" if settings.segment else ""
+    songs = name_apart(songs, lambda name: record_path(naming, name + suffix, settings.names))
+    songs = [replace(song, name=song.name + suffix) for song in songs]
     naming.check(songs, settings.names)
     jobs, failures = [], []
     for song in songs:
@@ -112,6 +114,39 @@ def plan(
         except UserError as error:
             failures.append((song, error))
     return jobs, failures
+
+
+def name_apart(songs: Sequence[Song], record: Callable[[str], Path]) -> list[Song]:
+    """The songs under unique names; `record` gives the file that records the song of a name.
+
+    Songs that have stems keep their names. If a name is taken, a song in another folder is "name (folder)", one in the
+    same folder "name (wav)", and any further one "name (2)".
+    """
+    names: dict[Song, str] = {}
+    taken: dict[str, Path] = {}
+
+    def is_free(name: str) -> bool:
+        return name.casefold() not in taken and not any(map(os.path.lexists, recorded(record(name))))
+
+    def variants(song: Song, labels: Iterable[object]) -> Iterator[str]:
+        return (f"{song.name} ({label})" for label in labels if label)
+
+    def take(song: Song, free: Iterator[str]) -> None:
+        for name in islice(free, 1):
+            names[song], taken[name.casefold()] = name, real(song)
+
+    for song in songs:
+        numbered = takewhile(lambda name: not is_free(name), variants(song, count(2)))
+        known = chain([song.name], variants(song, [*song.labels, ", ".join(song.labels)]), numbered)
+        own = (name for name in known if is_own(read_record(record(name)), song))
+        take(song, (name for name in own if name.casefold() not in taken))
+    for song in songs:
+        if song not in names:
+            first = taken.get(song.name.casefold()) or song_of(read_record(record(song.name))).get("path", "")
+            is_beside = Path(str(first)).parent == real(song).parent
+            labels = song.labels[1:] if is_beside else (*song.labels[:1], ", ".join(song.labels))
+            take(song, filter(is_free, chain([song.name], variants(song, labels), variants(song, count(2)))))
+    return [replace(song, name=names[song]) for song in songs]
 
 
 def find_place(song: Song, naming: Naming, settings: Settings, overwrite: bool = False) -> Job:
@@ -164,14 +199,29 @@ def recorded(path: Path) -> list[Path]:
     return [path.parent / name for name in names if Path(name).name == name]
 
 
+def song_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says of its song; empty if nothing."""
+    return known if isinstance(known := record.get("song"), dict) else {}
+
+
+def real(song: Song) -> Path:
+    """The path of a song without links; unlike `Path.resolve`, this never raises."""
+    return Path(os.path.realpath(song.file.path))
+
+
+def is_own(record: Mapping[str, Any], song: Song) -> bool:
+    """Whether a record is of this song, or of what its file held before."""
+    return is_of(record, song) or song_of(record).get("path") == str(real(song))
+
+
 def is_of(record: Mapping[str, Any], song: Song) -> bool:
     """Whether a record is of this song: the same file, or one with the same content."""
-    known, path = record.get("song"), song.file.path
+    known, path = song_of(record), song.file.path
     try:
         size, changed = path.stat().st_size, path.stat().st_mtime_ns
     except OSError:
         return False
-    if not isinstance(known, dict) or (known.get("size"), known.get("track")) != (size, song.file.track):
+    if (known.get("size"), known.get("track")) != (size, song.file.track):
         return False
     is_same_file = (known.get("path"), known.get("changed")) == (str(path.resolve()), changed)
     return is_same_file or known.get("digest") == digest(path, size, changed)

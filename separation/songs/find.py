@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +29,19 @@ STEM_MP4 = ".stem.mp4"
 
 @dataclass(frozen=True)
 class Song:
-    """A song to separate: the name of its folder of stems, and its file."""
+    """A song to separate: the name of its folder of stems, and its file.
+
+    `labels` tell it apart from songs of the same name: the folder of its file and the kind of its file, if a user knows
+    them.
+    """
 
     name: str
     file: AudioFile
+    labels: tuple[str, ...] = ()
 
 
 def find_songs(inputs: Sequence[str], track: int | None = None) -> tuple[list[Song], list[Path]]:
-    """The songs that `inputs` name, each once under a unique name, and the files in their folders that are not songs.
+    """The songs that `inputs` name, each once, and the files in their folders that are not songs.
 
     An input is a file, a folder, a glob, `custom` for the folder `input`, or a dataset, which stands for its test
     songs. Without inputs, it is the first dataset found, else the short song that the stempeg package ships. `track` is
@@ -60,7 +65,10 @@ def find_songs(inputs: Sequence[str], track: int | None = None) -> tuple[list[So
                 found += songs
             else:
                 found.append(path)
-    return list(_name_apart(found, track)), others
+    places: dict[str, Path] = {}
+    for path in found:
+        places.setdefault(os.path.realpath(path), path)
+    return [_named(path, Path(place), track) for place, path in places.items()], others
 
 
 def default_input() -> str:
@@ -130,18 +138,9 @@ def shortened(title: str) -> str:
     return title if len(title.encode(errors="replace")) <= LONGEST else title[: LONGEST // 4].rstrip()
 
 
-def _name_apart(paths: Iterable[Path], track: int | None) -> Iterator[Song]:
-    """Each file once, under a unique name: "title", "title (wma)" by its format, "title (folder)" or "title (2)"."""
-    files: set[str] = set()
-    taken: set[str] = set()
-    for path in paths:
-        place = os.path.realpath(path)
-        if place in files:
-            continue
-        title = _title(path) if track is None else f"{_title(path)} (track {track})"
-        labels = ["", path.suffix[1:].lower(), shortened(Path(place).parent.name), *map(str, range(2, len(files) + 3))]
-        names = (f"{title} ({label})" if label else title for label in labels)
-        name = next(name for name in names if name.casefold() not in taken)
-        files.add(place)
-        taken.add(name.casefold())
-        yield Song(name, AudioFile(path, track))
+def _named(path: Path, place: Path, track: int | None) -> Song:
+    """A file under its title; `place` is its path without links."""
+    title = _title(path)
+    folder = next((folder for folder in (shortened(above.name) for above in place.parents) if folder != title), "")
+    labels = tuple(filter(None, (folder, path.suffix[1:].lower())))
+    return Song(title if track is None else f"{title} (track {track})", AudioFile(path, track), labels)

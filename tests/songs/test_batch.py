@@ -64,11 +64,29 @@ def test_a_song_that_is_done_is_not_done_again_wherever_it_lies(tmp_path, separa
     }
 
 
-@pytest.mark.parametrize("second", ["b/song.wav", "a/song.flac", "a/song.wav"])
-def test_another_song_of_the_same_name_is_refused_unless_it_replaces_the_first(tmp_path, separate, second, capsys):
-    """From another folder, of another kind, or in the place of the first."""
-    song(tmp_path / "a/song.wav", 1)
-    assert separate("a/song.wav") == 0
+@pytest.mark.parametrize("segment", [(), ("--segment", "0-0.2")])
+def test_songs_of_one_title_keep_their_names_whichever_commands_separate_them(tmp_path, separate, capsys, segment):
+    output, end = tmp_path / "outputs", " (0.00-0.00_2)" if segment else ""
+    for number, name in enumerate(("a/song.wav", "b/song.wav", "b/song.flac", "c/b/song.wav", "d/b/song.wav")):
+        song(tmp_path / name, number)
+    for songs, names in (
+        (["b/song.wav"], [""]),
+        (["a", "b/song.wav"], ["", " (a)"]),
+        (["b"], ["", " (a)", " (flac)"]),
+        (["c/b", "d/b"], ["", " (a)", " (flac)", " (b)", " (b, wav)"]),
+    ):
+        for _ in range(2):
+            assert separate(*songs, *segment) == 0
+            assert folders(output) == {f"song{name}{end}" for name in names}
+        assert "there already" in capsys.readouterr().out
+    shutil.rmtree(output / f"song{end}")
+    assert separate("d/b/song.wav", "a", *segment) == 0 and len(folders(output)) == 4
+
+
+def test_a_song_that_has_changed_is_refused_unless_it_replaces_its_stems(tmp_path, separate, capsys):
+    second = "a/song.wav"
+    song(tmp_path / second, 1)
+    assert separate(second) == 0
     shutil.copytree(tmp_path / "outputs/song", tmp_path / "before")
     song(tmp_path / second, 2)
     assert separate(second) == 1

@@ -9,6 +9,7 @@ from sounds import read
 
 from separation.audio.io import write
 from separation.errors import UserError
+from separation.songs.batch import name_apart
 from separation.songs.find import Song, find_songs
 from separation.stems import STEMS
 
@@ -78,17 +79,19 @@ def test_a_name_of_dots_leads_to_no_other_folder(tmp_path):
 
 
 def test_songs_of_the_same_name_are_told_apart_and_each_file_is_taken_once(tmp_path):
-    touch(tmp_path, "a.mp3", "a.wav", "x/A.flac", "y/a.WAV", "z/a.flac", "w/y/a.wav")
-    songs, _ = find_songs(["a.mp3", "a.wav", "x", "./a.mp3", "*.wav", "y", "z", "w"])
+    touch(tmp_path, "a.mp3", "a.wav", "x/A.flac", "y/a.WAV", "y/a.mp3", "w/y/a.wav", "v/y/a.wav")
+    songs, _ = find_songs(["a.mp3", "a.wav", "x", "./a.mp3", "*.wav", "y", "w", "v"])
     names = {
         "a": "a.mp3",
         "a (wav)": "a.wav",
-        "A (flac)": "A.flac",
-        "a (y)": "a.WAV",
-        "a (z)": "a.flac",
-        "a (2)": "a.wav",
+        "A (x)": "x/A.flac",
+        "a (y)": "y/a.WAV",
+        "a (y, mp3)": "y/a.mp3",
+        "a (y, wav)": "w/y/a.wav",
+        "a (2)": "v/y/a.wav",
     }
-    assert names_of(songs) == names
+    named = name_apart(songs, lambda name: tmp_path / name / "record")
+    assert {song.name: song.file.path.as_posix() for song in named} == names
 
 
 def test_the_mixture_in_a_folder_of_stems_goes_by_the_name_of_the_folder(tmp_path, monkeypatch):
