@@ -221,7 +221,15 @@ class FFmpegDecoder:
             codec.flags2 |= SKIP_MANUAL
         self.layout = codec.layout.name if codec.channels <= 2 else "stereo"
         if codec.channels > 2:
-            self.remarks.append(f"mixed down from {codec.layout.name} to stereo")
+            try:
+                unheard = left_out(codec.layout.name, codec.channels)
+            except ValueError as error:
+                message = f"{self.path} has {codec.layout.name}, which cannot be mixed down: export it in stereo."
+                raise UserError(message, code="channels") from error
+            without = f", without channel {unheard[0]}, taken as LFE" if unheard else ""
+            if len(unheard) > 1:
+                without = f", without channels {', '.join(map(str, unheard))}"
+            self.remarks.append(f"mixed down from {codec.layout.name} to stereo{without}")
         first, length = (float((ticks or 0) * stream.time_base) for ticks in (stream.start_time, stream.duration))
         times = [(other.start_time, other.time_base) for other in pictures(container)]
         begins = [float(start * base) for start, base in times if start is not None]
@@ -396,6 +404,20 @@ class Clock:
     def advance(self, frame: Any) -> None:
         """Advance to the end of a frame."""
         self.end = (self.end if frame.time is None else frame.time) + frame.samples / frame.sample_rate
+
+
+def left_out(layout: str, channels: int) -> list[int]:
+    """The channels, counted from 1, that FFmpeg leaves out when it mixes a layout down to stereo.
+
+    It guesses the layout of a file that states none by the number of channels, and thus also which one is the LFE.
+    Raises `ValueError` if it cannot mix this layout down.
+    """
+    import av
+
+    frame = av.AudioFrame.from_ndarray(np.eye(channels, dtype=np.float32).reshape(1, -1), "flt", layout)
+    frame.sample_rate, resampler = 48_000, av.AudioResampler("fltp", "stereo", 48_000)
+    mixed = [part.to_ndarray() for part in (*resampler.resample(frame), *resampler.resample(None))]
+    return [int(number) for number in 1 + np.flatnonzero(~np.concatenate(mixed, axis=1).any(axis=0))]
 
 
 class Conformer:

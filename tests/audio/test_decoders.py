@@ -32,6 +32,23 @@ def encode(path: Path, waveform: Tensor, rate: int = RATE) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.parametrize(("channels", "lfe"), [(3, 3), (4, 0), (5, 0), (6, 4), (8, 4)])
+def test_a_channel_that_is_left_out_of_the_downmix_is_named(tmp_path, channels, lfe):
+    for channel in range(1, channels + 1):
+        waveform = torch.zeros(channels, RATE)
+        waveform[channel - 1] = 0.5
+        encode(tmp_path / "song.wav", waveform)
+        mixed, (remark,) = decode(tmp_path / "song.wav")
+        assert bool(mixed.any()) != (channel == lfe)
+        assert ("LFE" in remark) == (lfe > 0) and (not lfe or f"channel {lfe}," in remark)
+
+
+def test_channels_that_cannot_be_mixed_down_are_one_sentence(tmp_path):
+    encode(tmp_path / "song.wav", torch.zeros(9, RATE))
+    with refused("channels"):
+        decode(tmp_path / "song.wav")
+
+
 def decode(path: Path) -> tuple[Tensor, list[str]]:
     with AudioReader(path) as reader:
         waveform = torch.from_numpy(np.concatenate(list(reader), axis=-1))
