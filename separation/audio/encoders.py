@@ -35,7 +35,7 @@ CONTAINERS = {"m4a": "mp4", "mka": "matroska", "mkv": "matroska"}
 """FFmpeg's name of a format, if it differs."""
 
 RATES: dict[str, Collection[int]] = {
-    "VORBIS": range(1, 192_001),  # libsndfile 1.2 crashes above 200 kHz
+    "VORBIS": range(1, 192_001),  # the highest rate in use
     "libmp3lame": (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000),
     "aac": (7350, 8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000),
     "libopus": (48_000,),
@@ -183,7 +183,7 @@ class FFmpegEncoder:
             raise EncodingError from error
 
     def _mux(self, packets: Sequence[Any]) -> None:
-        if self.is_broken:  # FFmpeg 8.1 (PyAV 18.1) crashes if it continues after a header that did not fit
+        if self.is_broken:  # after an error nothing more may be written
             return
         try:
             self.container.mux(packets)
