@@ -40,6 +40,12 @@ from separation.stems import ACCOMPANIMENT, FOUR, KNOWN_AS, PARTS, with_aliases
 if TYPE_CHECKING:
     from separation.songs.page import Page
 
+LIVE = ("live", "rate", "channels")
+"""The options of `--live` alone; it also uses `COMMON`, and no others."""
+
+COMMON = ("songs", "input", "stems", "weights", "quality", "device", "engine", "network", "threads")
+"""Options that are used with `--live` and without it, or refused with it in other words."""
+
 STEM_SETS = {"two": ("vocals", ACCOMPANIMENT), "all": FOUR}
 
 ABOUT = """\
@@ -245,6 +251,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         if options.songs or options.stems or strays or len(stems) != 1:
             raise UserError("--live takes one stem, such as vocals, and reads standard input: give no other arguments.")
         options.stems = stems
+    if idle := given - {*LIVE} if options.live is not None else given & {*LIVE}:
+        names = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in idle))
+        raise UserError(
+            f"{names} {'does nothing with' if options.live else 'is only for'} --live: omit it.", "no_effect"
+        )
+    if options.live is not None:
         return options
     if options.cluster:
         options.output = options.output.absolute()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY, environment
 from networks import random_weights
+from sounds import refused
 
 from separation.errors import UserError
 from separation.inference.separator import Separator
@@ -22,10 +24,10 @@ def weights(tmp_path_factory):
     return random_weights(tmp_path_factory.mktemp("weights") / "vocals.safetensors")
 
 
-def listen(weights, *options: str) -> subprocess.Popen:
+def listen(weights, *options: str, **files) -> subprocess.Popen:
     command = [sys.executable, "create_songs.py", "--weights", str(weights), *options]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen(command, cwd=REPOSITORY, env=environment(), **pipes)
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment(), **{**pipes, **files})
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(2, 44100), (1, 48000)])
@@ -64,6 +66,39 @@ def test_input_that_ends_inside_a_sample_is_named(weights):
     out, error = process.communicate(np.zeros(2001, "<f4").tobytes())
     assert process.returncode == 1 and b"inside a sample" in error and b"Traceback" not in error
     assert len(out) == 8000
+
+
+@pytest.mark.parametrize(
+    "head", [b"RIFF\0\0\0\0WAVE", b"ID3\4", b"fLaC\0", b"OggS\0", b"\0\0\0\x20ftypM4A ", b"\xff" * 8]
+)
+def test_input_that_is_not_f32le_is_one_sentence(weights, head):
+    noise = np.random.default_rng(0).integers(-(1 << 15), 1 << 15, 50_000).astype("<i2")
+    process = listen(weights, "--live", "vocals")
+    _, error = process.communicate(head + noise.tobytes())
+    _, *said = error.decode().splitlines()
+    assert process.returncode == 1 and len(said) == 1 and "-f f32le -ar 44100 -ac 2" in said[0]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_an_output_that_takes_nothing_is_one_sentence(weights):
+    with Path("/dev/full").open("wb") as full:
+        process = listen(weights, "--live", "vocals", stdout=full)
+        _, error = process.communicate(bytes(1 << 20))
+    assert process.returncode == 1 and len(error.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--live", "vocals", "--format", "mp3"],
+        ["--live", "vocals", "--keep-original", "--track", "1"],
+        ["song.wav", "--rate", "48000"],
+    ],
+)
+def test_options_without_effect_are_refused(arguments):
+    with refused("no_effect"):
+        parse_arguments(arguments)
+    assert parse_arguments(["--live", "vocals", "--rate", "48000", "--quality", "best", "--threads", "1"]).live
 
 
 @pytest.mark.parametrize(
