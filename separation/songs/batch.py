@@ -74,7 +74,8 @@ class Settings:
     def label(self) -> str:
         """The settings as part of a folder name, used if the song's own name is taken: `karaoke, mp3`."""
         own = dict.fromkeys(path.stem for path in self.weights if path.parent != PRETRAINED)
-        bits, default = f"{self.form.bits} bit" if self.form.bits else "", StemFormat(self.form.format, self.form.bits)
+        bits = {None: "", "32f": "32-bit float"}.get(self.form.bits, f"{self.form.bits} bit")
+        default = StemFormat(self.form.format, self.form.bits)
         words = (self.form.format, bits, self.form.clip)
         form = [word for word in words if word and word not in ("wav", default.clip)]
         stems = ["all"] if set(self.names) == set(FOUR) else self.names
@@ -353,7 +354,7 @@ class Manifest:
         form, segment = self.settings.form, self.settings.segment
         settings: dict[str, Any] = {"format": form.format, "bits": form.bits, "clip": form.clip}
         settings |= {"device": self.settings.device, "track": job.song.file.track}
-        settings |= {"quality": "best" if self.settings.best else "normal", "segment": segment and segment.name}
+        settings |= {"quality": "best" if self.settings.best else "fast", "segment": segment and segment.name}
         facts = {
             "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "song": str(job.song.file.path),

@@ -103,8 +103,8 @@ def main() -> int:
     if page and page.path.exists():
         print(f"To listen, open {page.path.resolve().as_uri()}")
     if failures:
-        reasons = (reason(song.file.path, error) for song, error in failures)
-        print(f"{len(failures)} of {count(len(songs), 'song')} failed:", *reasons, sep="\n  ", file=sys.stderr)
+        head = f"{len(failures)} of {count(len(songs), 'song')} failed:\n  " if len(songs) > 1 else "failed: "
+        print(head + "\n  ".join(reason(song.file.path, error) for song, error in failures), file=sys.stderr)
     return bool(failures)
 
 
@@ -152,14 +152,15 @@ def run_batch(
                     raise report
                 if report:
                     music += report.seconds
-                    progress.say(result(report, job.paths))
+                    progress.say(result(report, job.paths, settings.form.clip))
                 if report and options.verbose:
                     progress.say(f"    {levels(report)}")
                 if page:
                     page.add(job.song.name, job.paths, report is not None, job.song.file.path)
             except UserError as error:
                 failures.append((job.song, error))
-                progress.say(f"{place(job.paths)}: failed.", file=sys.stderr)
+                if len(done) + len(waiting) > 1:
+                    progress.say(f"{place(job.paths)}: failed.", file=sys.stderr)
     if len(waiting) > 1:
         print(f"{clock(music)} of music in {spell(perf_counter() - start)}, from {count(len(waiting), 'song')}")
     return failures
@@ -218,13 +219,15 @@ def place(paths: Mapping[str, Path]) -> str:
     return ", ".join(files) + (f" ({', '.join(paths)})" if len(files) < len(paths) else "")
 
 
-def result(report: RenderReport, paths: Mapping[str, Path]) -> str:
+def result(report: RenderReport, paths: Mapping[str, Path], clip: str | None = None) -> str:
     """The line of a finished song: its length, the time it took, where its stems are, clipping, and remarks."""
     line = f"{clock(report.seconds)} of music in {spell(report.elapsed)} -> {place(paths)}"
     if report.gain < 1:
         line += f"; all stems {report.gain:.3f} times as loud as in the song, so that they do not clip"
     beyond = sum(tally.beyond for tally in report.stems.values())
-    line += f"; beyond full scale: {count(beyond, 'sample')}" if beyond else ""
+    if beyond:
+        done = "kept" if clip == "none" else "cut off: --clip rescale, or --format wav --bits 32f, keeps them"
+        line += f"; beyond full scale: {count(beyond, 'sample')}, {done}"
     return "; ".join([line, *report.remarks])
 
 
@@ -240,7 +243,9 @@ def reason(song: Path, error: UserError) -> str:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the options, by default from the command line. Raises `UserError` if they contradict each other."""
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    given = {name for name, value in vars(options).items() if value != parser.get_default(name)} - {*COMMON}
     options.stems, strays = sort_out(options.stems)
     options.songs += strays + options.input
     for name, least in (("threads", 1), ("jobs", 1), ("track", 0)):

@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
@@ -33,6 +33,8 @@ class Segment:
 
     start: float
     end: float
+    text: str = field(default="", compare=False)
+    """As it was typed."""
 
     @classmethod
     def parse(cls, text: str) -> Segment:
@@ -41,9 +43,11 @@ class Segment:
         if not found or text.strip() == "-":
             raise UserError(f"--segment {text} cannot be understood: write it like 0:30-1:10, or 0:30- to the end.")
         start, end = _seconds(found.groups()[:3], 0.0), _seconds(found.groups()[3:], math.inf)
-        if start >= end:
+        if start > end:
             raise UserError(f"--segment {text} ends before it begins: write it like 0:30-1:10.")
-        return cls(start, end)
+        if start == end:
+            raise UserError(f"--segment {text} is empty: write it like 0:30-1:10.")
+        return cls(start, end, text.strip())
 
     @property
     def name(self) -> str:
@@ -73,6 +77,8 @@ class Window:
         self.segment = segment
         self.start = round(segment.start * sample_rate)
         self.end = round(segment.end * sample_rate) if segment.end < math.inf else math.inf
+        if self.start == self.end:
+            raise UserError(f"--segment {segment.text} is too short to hold a sample: write it like 0:30-1:10.")
         first = max(0, segment.start - surroundings) // grid * grid
         self.first, self.last = round(first * sample_rate), self.end + round(surroundings * sample_rate)
 
@@ -98,7 +104,7 @@ class Window:
                 is_empty = False
                 yield {stem: waveform[:, begin:end] for stem, waveform in piece.items()}
         if is_empty:
-            raise UserError(f"the song ends before --segment {self.segment.name} begins.", "no_such_segment")
+            raise UserError(f"the song ends before --segment {self.segment.text} begins.", "no_such_segment")
 
     def length(self, samples: int) -> int:
         """Length of the segment in a song of `samples`, in samples; 0 if that is unknown."""

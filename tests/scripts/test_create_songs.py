@@ -186,7 +186,7 @@ def test_a_damaged_stem_fails_its_song_and_the_page_has_the_others(tmp_path, cre
     assert create("--input", "a.wav", "b.wav") == 0
     (tmp_path / "outputs/a/vocals.wav").write_text("no music")
     assert create("--input", "a.wav", "b.wav", "--page") == 1
-    assert "a/vocals.wav is no audio" in capsys.readouterr().err
+    assert "a/vocals.wav cannot be decoded" in capsys.readouterr().err
     assert [song["name"] for song in Page(tmp_path / "outputs").songs()] == ["b"]
 
 
@@ -274,7 +274,7 @@ def test_jobs_side_by_side_do_what_one_process_does_and_say_so_in_the_manifest(t
         results[folder] = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert results[folder].returncode == 1
         assert "Traceback" not in results[folder].stderr
-        assert "1 of 5 songs failed:\n  songs/2.wav is no audio" in results[folder].stderr
+        assert "1 of 5 songs failed:\n  songs/2.wav" in results[folder].stderr
     assert "5 songs, 2 at a time;" in results["two"].stdout
     stems = written(tmp_path / "one")
     assert len(stems) == 8 and written(tmp_path / "two") == stems | {"manifest.jsonl"}
@@ -285,7 +285,7 @@ def test_jobs_side_by_side_do_what_one_process_does_and_say_so_in_the_manifest(t
     assert len(lines) == 5 and {name: line["result"] for name, line in facts.items()} == {
         "0": "done", "1": "done", "2": "failed", "3": "done", "4": "done"
     }  # fmt: skip
-    assert "no audio" in facts["2"]["reason"]
+    assert facts["2"]["code"] == "no_audio"
     assert facts["4"]["seconds"] == pytest.approx(24000 / 44100, abs=1e-3) and facts["4"]["took"] > 0
     assert facts["4"]["weights"] == [str(weights)] and facts["4"]["settings"]["format"] == "wav"
     assert facts["4"]["stems"] == {stem: f"two/4/{stem}.wav" for stem in ("vocals", "accompaniment")}
@@ -299,7 +299,7 @@ def test_a_segment_and_the_best_quality(tmp_path, create, capsys):
     assert probe(stems / "vocals.wav").samples == 2.5 * 44100
     assert {path.name for path in stems.glob("*.wav")} == {"vocals.wav", "accompaniment.wav"}  # as without it
     assert create("song.wav", "--segment", "0:05-") == 1
-    assert "song.wav: the song ends before --segment 0.05-end begins" in capsys.readouterr().err
+    assert capsys.readouterr().err == "failed: song.wav: the song ends before --segment 0:05- begins.\n"
 
 
 def test_levels_are_told_to_who_asks(tmp_path, create, capsys):
@@ -322,7 +322,10 @@ def test_help_is_of_the_command_that_was_called(monkeypatch, capsys):
 def test_clipping_is_said(tmp_path, create, capsys):
     write(tmp_path / "song.wav", 20 * noise(30000), 44100, "32f")
     create("--input", "song.wav")
-    assert "beyond full scale" in capsys.readouterr().out
+    assert re.search(r"beyond full scale: \d+ samples, cut off: .*--bits 32f", capsys.readouterr().out)
+    create("--input", "song.wav", "--bits", "32f")
+    assert re.search(r"beyond full scale: \d+ samples, kept", capsys.readouterr().out)
+    assert (tmp_path / "outputs/song (vocals, accompaniment, 32-bit float, vocals)").is_dir()
     create("--input", "song.wav", "--overwrite", "--clip", "rescale")
     assert "times as loud" in capsys.readouterr().out
 
@@ -330,7 +333,7 @@ def test_clipping_is_said(tmp_path, create, capsys):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--stems", "all"], "do not separate drums and bass and other"),
+        (["--stems", "all"], "do not separate drums, bass or other"),
         (["--output", "song.wav"], "song.wav is a file"),
         (["--threads", "0"], "--threads"),
         (["--jobs", "0"], "--jobs"),
