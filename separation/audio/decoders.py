@@ -184,7 +184,7 @@ class FFmpegDecoder:
             self.container = open_container(sections[0] if sections else path)
         except (av.FFmpegError, ValueError) as error:
             raise UserError(
-                f"{path} is no audio that can be decoded: use wav, flac, mp3, ogg, m4a or similar.", code="no_audio"
+                f"{path} cannot be decoded as audio: use wav, flac, mp3, ogg, m4a or similar.", code="no_audio"
             ) from error
         try:
             self.track = self._choose(track)

@@ -73,7 +73,9 @@ def find_format(path: Path, bits: str | None = None) -> tuple[str, Coding]:
     choices = known[format]
     bits = next(iter(choices)) if bits is None else bits
     if bits not in choices:
-        allowed = " or ".join(filter(None, choices)) or "no number of"
+        allowed = " or ".join(filter(None, choices))
+        if not allowed:
+            raise UserError(f"{format} has no choice of bits: omit --bits.", code="unknown_bits")
         raise UserError(f"{format} is written with {allowed} bits, not with {bits}.", code="unknown_bits")
     return format, choices[bits]
 

@@ -43,7 +43,8 @@ def choose_engine(name: str = "auto", device: object = "auto") -> str:
     if name not in ENGINES:
         raise UserError(f"--engine {name}: choose torch or onnx.", code="no_engine")
     if name not in installed:
-        raise UserError(f"--engine {name} is not installed here: pip install {ENGINES[name]}.", code="no_engine")
+        package = "'.[gpu]'" if name == "torch" else ENGINES[name]
+        raise UserError(f"--engine {name} is not installed here: pip install {package}.", code="no_engine")
     return name
 
 

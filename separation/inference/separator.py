@@ -241,7 +241,8 @@ def open_network(path: Path, device: Any = "auto", network: str | None = None) -
         from separation.inference.onnx import OnnxNetwork
 
         if str(device) not in ("auto", "cpu"):
-            raise UserError(f"--device {device}: ONNX files run on the CPU here; omit it.", code="no_device")
+            advice = "omit it, or use weights for torch, with pip install '.[gpu]'"
+            raise UserError(f"--device {device}: ONNX files run on the CPU: {advice}.", code="no_device")
         return OnnxNetwork(path)
     return load_network(path, device, network)
 
@@ -279,9 +280,10 @@ def masked_targets(network: Network, stems: Sequence[str]) -> tuple[str, ...]:
     """
     choices = available_stems(network)
     if missing := [stem for stem in stems if stem not in choices]:
+        *others, last = map(str, missing)
+        named = f"{', '.join(others)} or {last}" if others else last
         raise UserError(
-            f"these weights do not separate {' and '.join(map(str, missing))}: choose among {with_aliases(choices)}.",
-            code="unknown_stem",
+            f"these weights do not separate {named}: choose among {with_aliases(choices)}.", code="unknown_stem"
         )
     *others, last = network.sources
     needed = [target for target in network.targets if target in stems or rest_name([target]) in stems]

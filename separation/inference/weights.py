@@ -139,13 +139,13 @@ def load_network(path: str | Path, device: str | torch.device = "cpu", network: 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     """The metadata of a weights file, and its tensors in float32. Raises `UserError` as `load_weights` does."""
+    if not path.is_file():
+        raise UserError(f"there are no weights at {path}: train some with train.py, or name others.", code="no_weights")
     if not find_spec("torch"):
-        problem = "needs torch: pip install torch safetensors, or export it as ONNX where torch is installed"
+        problem = "needs torch: pip install '.[gpu]', or export it as ONNX where torch is installed"
         raise UserError(f"{path} {problem}.", code="no_engine")
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise UserError(f"there are no weights at {path}: train some with train.py, or name others.", code="no_weights")
     try:
         with safe_open(path, framework="pt") as file:
             metadata, names = file.metadata() or {}, file.keys()

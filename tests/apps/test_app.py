@@ -272,7 +272,7 @@ def test_a_bad_file_is_a_sentence_and_the_next_song_is_done(app):
     bad = app.send("bad.mp3", b"no music at all")
     assert app.song(app.send("good.wav", song(seed=3)))["name"] == "good"
     bad = app.wait(bad)
-    assert bad["state"] == "failed" and "“bad” is no audio" in bad["error"]["message"]
+    assert bad["error"]["code"] == "no_audio" and "“bad” cannot" in bad["error"]["message"]
     assert app.ask(f"/api/jobs/{bad['id']}", "DELETE")[0] == 204
     assert app.ask(f"/api/jobs/{bad['id']}")[0] == 404
 

@@ -99,8 +99,10 @@ def test_live_is_the_whole_song_to_the_bit(weights):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--weights", "one.safetensors"), "needs torch"),
-        (("--engine", "torch"), "--engine torch is not installed here: pip install torch"),
+        (("--weights", "one.safetensors"), "needs torch: pip install '.[gpu]'"),
+        (("--weights", "nothere.safetensors"), "no weights at nothere.safetensors"),
+        (("--device", "cuda"), "pip install '.[gpu]'"),
+        (("--engine", "torch"), "--engine torch is not installed here: pip install '.[gpu]'"),
         (("--weights", "one.onnx", "--engine", "torch"), "--engine torch does not run one.onnx"),
         (("--weights", "foreign.onnx"), "foreign.onnx is not an ONNX file"),
         (("--weights", "one.onnx", "--stems", "drums"), "do not separate drums"),
