@@ -114,7 +114,8 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--dataset", choices=DATASETS, required=True, help="the layout of --root; FOLDER: one folder per song")
     for stem in STEMS:
-        add(f"--{stem}", action="store_true", help=f"store the {stem} of each song")
+        what = "what is neither vocals, drums nor bass" if stem == "other" else f"the {stem} of each song"
+        add(f"--{stem}", action="store_true", help=f"store {what}")
     add("--root", type=user_path, help="folder of the dataset (default: data/<DATASET>)")
     add("--output", type=user_path, help="folder of the store (default: store/<DATASET>)")
     add("--compact", action="store_true", help="store 16-bit waveforms: a quarter of the size, for any STFT")

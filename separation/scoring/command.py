@@ -123,12 +123,13 @@ def parse_arguments() -> argparse.Namespace:
     add("--root", type=user_path, help="folder of the dataset (default: data/<DATASET>)")
     add("--subset", choices=SUBSETS, default="test", help="which songs (default: %(default)s)")
     add("--songs", nargs="+", metavar="NAME", help="only these songs or artists, named as in `data.valid`")
-    help_weights = "`fast` or `best` (shipped), or a file from train.py; several are averaged (default: fast)"
+    help_weights = "`fast`, `best`, `free`, `live` or a file from train.py; several are averaged (default: fast)"
     add("--weights", action="append", type=user_path, help=help_weights)
     help_compare = "score two sets of weights on the same songs and compare them song by song"
     add("--compare", nargs=2, metavar=("A", "B"), type=user_path, help=help_compare)
     add("--network", metavar="PACKAGE.MODULE:CLASS", help=NETWORK_HELP)
-    add("--output", type=user_path, help="folder of the scores, filed by weights (default: scores/<DATASET>)")
+    help_output = "folder for the scores; each set of weights gets its own (default: scores/<DATASET>)"
+    add("--output", type=user_path, help=help_output)
     add("--workers", type=int, default=min(4, default_workers()), help="songs at a time (default: %(default)s)")
     add("--cluster", metavar="ADDRESS", help=CLUSTER_HELP)
     add("--device", default="auto", help=DEVICE_HELP)

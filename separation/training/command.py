@@ -55,8 +55,9 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("configs/vocals_new.yaml"), help="the settings of the run")
+    parser = argparse.ArgumentParser(description=__doc__)
+    help_config = "the settings of the run (default: %(default)s)"
+    parser.add_argument("--config", type=Path, default=Path("configs/vocals_new.yaml"), help=help_config)
     parser.add_argument(
         "--set",
         nargs="+",
