@@ -6,13 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 import yaml
-from conftest import REPOSITORY, environment
+from conftest import REPOSITORY, environment, refused
 from music import TINY, make_store
 
 PAGE = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -122,6 +123,14 @@ def test_another_stft_is_a_config():
     network = build_network(parse(NetworkSettings, yaml.safe_load(text), ""))
     mixture = torch.randn(1, 2, 1025, 16, dtype=torch.complex64)
     assert network(mixture).shape == (1, 1, 2, 1025, 16)
+
+
+@pytest.mark.parametrize(("step", "arguments"), re.findall(r"^python (dataset|test)\.py (.*)$", PAGE, re.M))
+def test_a_command_on_the_page_lacks_nothing_but_its_songs(tmp_path, monkeypatch, step, arguments):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [f"{step}.py", *arguments.split()])
+    with refused("no_folder"):
+        import_module(f"separation.{'scoring' if step == 'test' else step}.command").main()
 
 
 def test_the_table_names_files_that_are_there():
