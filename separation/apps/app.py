@@ -36,7 +36,8 @@ def main() -> None:
     except ImportError as error:
         raise UserError(f"the app needs {error.name}: run `pip install '.[app]'`.", "missing_package") from error
     listener = listen(options.host, options.port)
-    default = {"stems": options.stems, "format": options.format, "quality": options.quality}
+    stems = options.stems or ("all" if {*(options.weights or ())} <= {"fast", "best"} else "")
+    default = {"stems": stems, "format": options.format, "quality": options.quality}
     command = {name: getattr(options, name) for name in ("weights", "device", "engine", "network")}
     choices = Choices.find(command, default)
     store = JobStore(options.output, choices)
@@ -62,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
         "ask for it behind a proxy on this machine as well.",
     )
     add = parser.add_argument
-    add("--stems", type=str.lower, default="all", help="`two`, `all` or the name of a stem (default: %(default)s)")
+    add("--stems", type=str.lower, help="`two`, `all` or the name of a stem (default: all, or what --weights give)")
     add("--format", type=str.lower, choices=FORMATS, default="wav", help="of the stems (default: %(default)s)")
     add("--quality", choices=("fast", "best"), default="fast", help="best takes 2 to 4 times as long (default: fast)")
     add(
@@ -72,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FOLDER",
         help="of the stems (default: %(default)s)",
     )
-    add("--weights", action="append", metavar="FILE", help="`fast`, `best` or a file (default: fast)")
+    add("--weights", action="append", metavar="FILE", help="`fast`, `best`, `free`, `live` or a file (default: fast)")
     add("--device", default="auto", help=DEVICE_HELP)
     add("--engine", choices=("auto", *ENGINES), default="auto", help=ENGINE_HELP)
     add("--network", metavar="PACKAGE.MODULE:CLASS", help=NETWORK_HELP)

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -75,6 +75,8 @@ class StoredJob:
     """Name of the song on the page, once it is listed."""
     already_there: bool = False
     """Whether the stems existed before."""
+    remarks: Sequence[str] = ()
+    """What is odd about the song's file."""
     error: Mapping[str, str] | None = None
     """`code` and `message` of what went wrong."""
 
@@ -118,8 +120,13 @@ class Choices:
 
     @classmethod
     def find(cls, command: Mapping[str, Any], default: Mapping[str, str]) -> Choices:
-        """All choices that the weights allow. Raises `UserError` if `default` is not one of them."""
+        """All choices that the weights allow. Raises `UserError` if `default` is not one of them.
+
+        If its `stems` are empty, they become those that the weights give.
+        """
         separator = load_settings(command, **default).separator()
+        whole = [name for name, stems in STEM_SETS.items() if {*stems} == {*separator.stems}]
+        default = {**default, "stems": default["stems"] or ",".join(whole or separator.stems)}
         shipped = [name for target in STEMS for name in source_names([target])]
         names = dict.fromkeys(available_stems(separator.network) if command["weights"] else shipped)
         sets = [name for name, stems in STEM_SETS.items() if set(stems) <= set(names)]
@@ -295,8 +302,7 @@ class JobStore:
     def _separate(self, job: StoredJob) -> None:
         settings = self.choices.settings(job.options)
         work = self._plan(job, settings)
-        if not work.is_done:
-            separate(work, settings, lambda share: self._report(job, share))
+        remarks = () if work.is_done else separate(work, settings, lambda share: self._report(job, share)).remarks
         entry = self.page.describe(work.song.name, work.paths, not work.is_done, job.path)
         with self.changed:  # a job deleted before this point is not listed; one deleted later is
             if job.state == "cancelled":
@@ -304,7 +310,8 @@ class JobStore:
                     remove_stems(work, self.folder)
                 raise CancelledError
             self.page.put(entry)
-            self._end(job, state="done", progress=1.0, song=work.song.name, already_there=work.is_done)
+            facts = {"song": work.song.name, "already_there": work.is_done, "remarks": remarks}
+            self._end(job, state="done", progress=1.0, **facts)
 
     def _plan(self, job: StoredJob, settings: Settings) -> Job:
         """Plan where the stems go: another song of the same name gets a number."""

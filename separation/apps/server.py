@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import secrets
 import zipfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -31,8 +32,8 @@ import separation
 from separation.apps.job_store import STATES, JobStore, StoredJob, song_id
 from separation.errors import UserError
 from separation.files import portable_name
-from separation.songs.outputs import check_stem_file
 from separation.songs.page import fill_page
+from separation.stems import FOUR
 
 SONG_BYTES = 2 << 30
 """Maximum size of a song in bytes."""
@@ -160,10 +161,8 @@ def make_app(store: JobStore, token: str | None = None) -> Starlette:
 
     async def create_stem_file(request: Request) -> Response:
         song = asked_song(request)
-        try:
-            check_stem_file({stem["name"]: stem for stem in song["stems"]})
-        except UserError as error:
-            raise UserError(str(error), "wrong_stems") from error
+        if {stem["name"] for stem in song["stems"]} != set(FOUR):
+            raise UserError(f"a stem file holds {', '.join(FOUR)}: send the song again with stems=all.", "wrong_stems")
         job = store.write_stem_file(song["name"])
         return answer(public_job(job), 202, location=f"../../jobs/{job.id}")
 
@@ -226,7 +225,9 @@ async def refuse(request: Request, error: Exception) -> Response:
         known = error if isinstance(error, HTTPException) else HTTPException(400, "The request broke off.")
         status, message, headers = known.status_code, known.detail, dict(known.headers or {})
         code = HTTPStatus(status).phrase.lower().replace(" ", "_")
-    if not request.url.path.startswith("/api/"):
+        if message == HTTPStatus(status).phrase:  # the router's
+            message = f"There is no {request.method} {request.url.path}: /openapi.json lists the calls."
+    if request.url.path == "/":  # the page, which people open
         return responses.PlainTextResponse(message, status, headers)
     return answer({"code": code, "message": message}, status, **headers)
 
@@ -238,7 +239,8 @@ def answer(value: Any, status: int = 200, **headers: str) -> Response:
 
 def public_job(job: StoredJob) -> dict[str, Any]:
     """A job as clients see it."""
-    facts = {name: getattr(job, name) for name in ("id", "kind", "name", "state", "progress", "already_there", "error")}
+    names = ("id", "kind", "name", "state", "progress", "already_there", "remarks", "error")
+    facts = {name: getattr(job, name) for name in names}
     file = f"api/jobs/{job.id}/file" if (job.kind, job.state) == ("stem_file", "done") else None
     return {**facts, "song": song_id(job.song) if job.song else None, "file": file}
 
@@ -267,8 +269,10 @@ def file_response(path: Path, name: str) -> Response:
 
 
 def attachment(name: str) -> str:
-    """The Content-Disposition header that makes a browser save a file under this name."""
-    return f"attachment; filename*=UTF-8''{quote(portable_name(name).encode(errors='replace'), safe='')}"
+    """The Content-Disposition header that saves a file under this name; clients like curl read only the ASCII one."""
+    name = portable_name(name)  # without quotes and backslashes
+    quoted = quote(name.encode(errors="replace"), safe="")
+    return f"""attachment; filename="{re.sub("[^ -~]", "_", name)}"; filename*=UTF-8''{quoted}"""
 
 
 class Pieces(io.RawIOBase):

@@ -203,7 +203,7 @@ class AudioWriter:
         except ValueError as error:
             drop_partial(self.partial)
             if video:
-                message = f"{self.path} can't be written as a video ({error}): choose another --format."
+                message = f"{self.path} can't be written as a video ({error}): choose another format."
             else:
                 message = f"{self.path} can't hold {channels} channels at {self.sample_rate} Hz: choose wav."
             raise UserError(message, code="format") from error

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import random_weights
 
 from separation.apps import job_store
 from separation.apps.job_store import Choices, JobStore, StoredJob
 from separation.audio.io import write
 from separation.errors import UserError
 from separation.songs.batch import Job
+from separation.songs.render import RenderReport
 from separation.stems import STEMS
 
 COMMAND = {"weights": None, "device": "cpu", "engine": "torch", "network": None}
@@ -41,6 +43,7 @@ def separating(monkeypatch):
             write(path, torch.zeros(1, 4000), 8000)
         job.record.write_text("{}")
         progress(1.0)
+        return RenderReport(1.0, 1.0, 1.0, {}, ("mixed down",))
 
     monkeypatch.setattr(job_store, "plan", plan)
     monkeypatch.setattr(job_store, "separate", separate)
@@ -216,6 +219,12 @@ def test_choices_take_other_names_of_stems_and_the_default_where_nothing_is_chos
         with pytest.raises(UserError) as error:
             choices.settings({option: value})
         assert error.value.code == f"unknown_{option}"
+
+
+def test_without_a_choice_the_stems_are_those_that_the_weights_give(tmp_path):
+    weights = [random_weights(tmp_path / "drums.safetensors", ("drums",))]
+    choices = Choices.find({**COMMAND, "weights": weights}, {"stems": "", "format": "wav", "quality": "fast"})
+    assert choices.settings({}).names == ("drums", "no_drums")
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):

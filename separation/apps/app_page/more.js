@@ -100,6 +100,7 @@ async function endJob(id) {
   if (job?.file) save(job.file);
   const song = songs.find((song) => song.id === job?.song);
   if (!song || job.kind !== "stems") return;
+  showRemarks(job);
   if (job.already_there) {
     showState(row, "done", "is there already");
     const show = document.createElement("button");
@@ -108,6 +109,15 @@ async function endJob(id) {
     show.addEventListener("click", () => point(song));
     row.querySelector(".state").append(show);
   } else point(song, false);
+}
+
+/** What is odd about the file of a song, below its title. */
+function showRemarks(job) {
+  const song = songs.find(({ id }) => id === job.song);
+  if (!song || !job.remarks.length) return;
+  song.card.querySelector(".hint")?.remove();
+  const hint = Object.assign(document.createElement("p"), { className: "hint", textContent: job.remarks.join("; ") });
+  song.card.querySelector(".transport").after(hint);
 }
 
 /** Let a song's card stand out for a moment. */
@@ -166,5 +176,6 @@ for (const entry of JSON.parse(document.getElementById("songs").textContent)) {
   addDownloads(songs.find(({ name }) => name === entry.name), entry);
 }
 offerChoices();
+call("jobs?state=done").then((jobs) => jobs.forEach(showRemarks));
 look();
 setInterval(look, LOOK);

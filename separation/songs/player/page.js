@@ -244,7 +244,7 @@ class Song {
     const names = stems.map((stem) => stem.name).join(", ");
     this.trouble.textContent =
       `Cannot play ${names}: the file is gone, or this browser does not play ${stems[0].format}. ` +
-      "All browsers play what is separated with --format wav or mp3.";
+      "All browsers play what is separated as wav or mp3.";
     this.trouble.hidden = false;
   }
 
