@@ -19,7 +19,7 @@ from separation.inference.device import choose_device, report_out_of_memory
 from separation.runtime import DEVICE_HELP, Stopped, clock, prepare_torch
 from separation.training.checkpoints import LAST
 from separation.training.config import load_config
-from separation.training.logging import describe_music, describe_network, shared_artists, warnings_about
+from separation.training.logging import describe_music, describe_network, shared_artists
 from separation.training.trainer import Trainer, processes
 from separation.training.validation import validate
 
@@ -122,7 +122,7 @@ def findings(arguments: argparse.Namespace, output: Path) -> Iterator[tuple[str,
     trainer = Trainer(config, output, training_device(arguments.device), arguments.resume)
     yield "ok", "songs", describe_music(trainer.batches, trainer.songs)
     yield "ok", "network", describe_network(config, trainer.network, trainer.dtype)
-    for warning in warnings_about(config, trainer.batches, trainer.songs):
+    for warning in trainer.warnings():
         yield "warning", "settings", warning
     if artists := shared_artists(trainer.batches, trainer.songs):
         some = ", ".join(artists[:3]) + (f" and {len(artists) - 3} more" if len(artists) > 3 else "")
