@@ -212,6 +212,11 @@ class ScheduleSettings:
         between([self.weight_decay], 0, 1e30, "schedule.weight_decay must be at least 0")
         require(all(0 <= beta < 1 for beta in self.betas), "schedule.betas must lie between 0 and 1")
 
+    @property
+    def taught_from(self) -> float:
+        """First step whose moving average of the weights has mostly forgotten the random ones, after the warm-up."""
+        return self.warmup + 1 / (1 - self.average)
+
 
 @dataclass(frozen=True)
 class Config(NetworkSettings):

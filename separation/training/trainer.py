@@ -197,8 +197,7 @@ class Trainer:
         if discriminators:
             discriminators.requires_grad_(False)
         with self._precision():
-            # Until the warm-up is over, the average is mostly random weights.
-            teacher = self.averaged.eval() if self.step >= self.schedule.warmup else None
+            teacher = self.averaged.eval() if self.step >= self.schedule.taught_from else None
             terms, estimates = self.objective(batch, discriminators, teacher)
         values = self._values(terms)
         weights = asdict(self.config.losses)

@@ -102,7 +102,7 @@ def stop_at(monkeypatch, step: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(configure, tmp_path, monkeypatch, workers):
-    schedule = {"steps": 8, "adversarial_from": 2, "unlabelled_every": 2}
+    schedule = {"steps": 8, "adversarial_from": 2, "unlabelled_every": 2, "average": 0.5}
     config = configure(data={"workers": workers}, schedule=schedule, losses=PAPER | {"self_remixing": 1.0})
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     Trainer(config, whole, CPU).run()
@@ -227,9 +227,10 @@ def test_self_remixing_is_taught_by_the_moving_average_once_the_warm_up_is_over(
 
     term = losses.self_remixing
     monkeypatch.setattr(losses, "self_remixing", watched)
-    trainer = Trainer(configure(schedule={"steps": 4, "warmup": 2}, losses={"self_remixing": 1.0}), tmp_path, CPU)
+    schedule = {"steps": 5, "warmup": 1, "average": 0.5}  # an average over two steps
+    trainer = Trainer(configure(schedule=schedule, losses={"supervised_rest": 0, "self_remixing": 1.0}), tmp_path, CPU)
     trainer.run()
-    assert taught == [(trainer.averaged, 2), (trainer.averaged, 3)]
+    assert taught == [(trainer.averaged, 3), (trainer.averaged, 4)]
     assert all(parameter.grad is None for parameter in trainer.averaged.parameters())
 
 
