@@ -35,7 +35,7 @@ def settings(labels: int, unlabelled: bool, seed: int, store: str, songs: list[s
     changed = [f"seed={seed}", f"data.labelled={labels}", f"data.labelled_seed={seed}", "schedule.temperatures=[]"]
     changed.append(f"data.valid={json.dumps(songs)}")  # or the official ones, if all others are labelled
     if not unlabelled:
-        changed += [f"data.stores={{{store}: 1}}", "data.remaining=drop", "losses.exchange=0", "losses.self_remixing=0"]
+        changed += [f"data.stores={{{store}: 1}}", "data.remaining=drop", "losses.exchange=0"]
     return [*changed, *(["losses.supervised_target=0"] if not labels else [])]
 
 

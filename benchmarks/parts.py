@@ -37,7 +37,7 @@ from separation.songs.outputs import StemFormat
 from separation.stems import STEMS
 
 PARTS = {
-    "decode": [(AudioReader, "arrays")],
+    "decode": [(AudioReader, "__iter__")],
     "STFT": [(Spectral, "analyse"), (unet_stream, "compress")],
     "network": [(unet_stream.UNetStream, "logits")],
     "masks": [(masking.TorchStep, "__call__")],

@@ -152,11 +152,6 @@ class Batches(Dataset):
         for key, taken in (("batch_size", self.supervised), ("unlabelled_batch_size", unlabelled)):
             if taken and getattr(data, key) % processes:
                 raise UserError(f"data.{key} must be a multiple of the {processes} processes.", code="bad_config")
-        if self.config.losses.self_remixing and data.unlabelled_batch_size < 2 * processes:
-            message = (
-                f"losses.self_remixing needs data.unlabelled_batch_size of at least {2 * processes}: it swaps rests."
-            )
-            raise UserError(message, code="bad_config")
         complaint = ""
         if unlabelled and not (len(pools.mixtures) and all(map(len, pools.rests_without.values()))):
             complaint = (

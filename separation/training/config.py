@@ -134,7 +134,6 @@ class LossWeights:
     supervised_target: float = 1.0
     supervised_rest: float = 1.0
     exchange: float = 0.0
-    self_remixing: float = 0.0
     identity: float = 0.0
     idempotence: float = 0.0
     remix_rest: float = 0.0
@@ -162,7 +161,7 @@ class LossWeights:
     @property
     def unlabelled(self) -> bool:
         """Whether any term uses unlabelled music."""
-        return self.adversarial or self.circular or bool(self.exchange or self.self_remixing)
+        return self.adversarial or self.circular or bool(self.exchange)
 
 
 @dataclass(frozen=True)
@@ -211,11 +210,6 @@ class ScheduleSettings:
         require(self.minutes is None or 0 < self.minutes <= 1e6, "schedule.minutes must be null or a number above 0")
         between([self.weight_decay], 0, 1e30, "schedule.weight_decay must be at least 0")
         require(all(0 <= beta < 1 for beta in self.betas), "schedule.betas must lie between 0 and 1")
-
-    @property
-    def taught_from(self) -> float:
-        """First step whose moving average of the weights has mostly forgotten the random ones, after the warm-up."""
-        return self.warmup + 1 / (1 - self.average)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,6 @@ mean over all processes, so that the averaged gradients equal the gradient of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from torch import Tensor, distributed, nn
 
@@ -20,12 +17,6 @@ from separation.training.paper import Discriminators, Estimates, paper_terms
 
 ERROR_FLOOR = 1e-3
 """Error energy, relative to the mixture, below which improvement hardly counts: -30 dB."""
-
-RECOVERY_FLOOR = 10**-1.5
-"""The same for mixtures recovered from remixes, whose parts are estimates: -15 dB."""
-
-Estimator = Callable[[Tensor], Tensor]
-"""Takes the target out of a mixture; both are complex `[batch, 2 channels, bins, frames]`."""
 
 
 def error_level(estimate: Tensor, reference: Tensor, mixture: Tensor, floor: Tensor | float = ERROR_FLOOR) -> Tensor:
@@ -71,22 +62,6 @@ def exchange(target_of_sum: Tensor, mixture: Tensor, rest: Tensor) -> Tensor:
     return (error / (_energy(mixture + rest) + 1e-8)).mean()
 
 
-def self_remixing(take_out: Estimator, teacher: Estimator, mixture: Tensor) -> Tensor:
-    """Error level of mixtures recovered from remixes of their estimates: Self-Remixing.
-
-    The teacher splits each mixture into target and rest, and the rests move one example on, within a process. The
-    network splits these remixes in turn; the rests it finds move back, and the sums should be the true mixtures, so no
-    pseudo-label has to be right. Taking out nothing minimises it too: it needs another term beside it. Saijo and Ogawa,
-    "Self-Remixing: Unsupervised speech separation via separation and remixing", ICASSP 2023.
-    """
-    with torch.no_grad():
-        target = teacher(mixture)
-        remix = target + (mixture - target).roll(1, dims=0)
-    target = take_out(remix)
-    recovered = target + (remix - target).roll(-1, dims=0)
-    return error_level(recovered, mixture, mixture, RECOVERY_FLOOR).mean()
-
-
 class GeneratorObjective(nn.Module):
     """Losses of the network on a batch, as one module with one forward pass per step, which DDP requires."""
 
@@ -98,14 +73,11 @@ class GeneratorObjective(nn.Module):
         self.pseudo_label_floor = 10 ** (pseudo_label_floor / 10)
 
     def forward(
-        self,
-        batch: Batch,
-        discriminators: Discriminators | None = None,
-        teacher: MaskingNetwork | None = None,
+        self, batch: Batch, discriminators: Discriminators | None = None
     ) -> tuple[dict[str, Tensor], Estimates | None]:
         """Return named losses, and the estimates for the discriminators to judge, if any.
 
-        `discriminators` is None at steps without adversarial terms, `teacher` at those without `self_remixing`.
+        `discriminators` is None at steps without adversarial terms.
         """
         terms: dict[str, Tensor] = {}
         estimates = None
@@ -114,15 +86,12 @@ class GeneratorObjective(nn.Module):
         if "mixtures" in batch:
             index = int(batch["target"])
 
-            def take_out(mixture: Tensor, network: MaskingNetwork = self.network) -> Tensor:
-                return network(mixture)[:, index]
+            def take_out(mixture: Tensor) -> Tensor:
+                return self.network(mixture)[:, index]
 
             if self.weights.exchange:
                 mixture, rest = batch["mixtures"], batch["rests"]
                 terms["exchange"] = exchange(take_out(mixture + rest), mixture, rest)
-            if self.weights.self_remixing and teacher:
-                teach = partial(take_out, network=teacher)
-                terms["self_remixing"] = self_remixing(take_out, teach, batch["mixtures"])
             if self.weights.circular or discriminators:
                 more, estimates = paper_terms(take_out, batch, self.weights, discriminators)
                 terms |= more

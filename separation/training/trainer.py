@@ -197,8 +197,7 @@ class Trainer:
         if discriminators:
             discriminators.requires_grad_(False)
         with self._precision():
-            teacher = self.averaged.eval() if self.step >= self.schedule.taught_from else None
-            terms, estimates = self.objective(batch, discriminators, teacher)
+            terms, estimates = self.objective(batch, discriminators)
         values = self._values(terms)
         weights = asdict(self.config.losses)
         total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()

@@ -335,9 +335,7 @@ def test_songs_without_labels_train_without_the_supervised_terms(folder):
     [
         ({"processes": 3}, "bad_config"),
         ({"processes": 3, "batch_size": 3}, "bad_config"),
-        ({"losses": {"self_remixing": 1}, "unlabelled_batch_size": 1}, "bad_config"),
         ({"labelled": 0}, "nothing_to_learn"),
-        ({"labelled": 0, "remaining": "split", "losses": {"self_remixing": 1}}, "nothing_to_learn"),
         ({"labelled": 0, "remaining": "split", "schedule": {"unlabelled_every": 2}}, "nothing_to_learn"),
     ],
 )

@@ -277,41 +277,6 @@ def test_exchange_finds_the_target_that_nobody_ever_heard():
     torch.testing.assert_close(shares.detach(), torch.tensor([[1 / 9, 4 / 6, 0]]), atol=0.05, rtol=0)
 
 
-def remixed(network: nn.Module, teacher: nn.Module, mixture: Tensor) -> float:
-    objective = make_objective(network, self_remixing=1)
-    terms, _ = objective(unlabelled(mixture, torch.zeros_like(mixture)), teacher=teacher)
-    return values(terms)["self_remixing"].expected
-
-
-def recovery(*errors: float) -> float:
-    levels = [10 * math.log10(error**2 + losses.RECOVERY_FLOOR) for error in errors]
-    return pytest.approx(sum(levels) / len(levels), abs=1e-4)
-
-
-def test_self_remixing_puts_mixtures_together_again():
-    """Of 8 and 4 the teacher takes 2 and 1, so the remixes are 2 + 3 = 5 and 1 + 6 = 7; halves of both make 6 and 6."""
-    teacher, network = Taker(torch.tensor([0.25])), Taker(torch.tensor([0.5]))
-    assert remixed(network, teacher, torch.cat([constant(8), constant(4)])) == recovery(2 / 8, 2 / 4)
-
-
-def test_self_remixing_wants_what_the_teacher_and_the_network_agree_on():
-    """The target is the upper bin. A network that finds it recovers the mixtures of a teacher that does, no other."""
-    right, wrong = Taker(torch.tensor([[0.0, 1.0]])), Taker(torch.tensor([[0.3, 0.7]]))
-    mixture = torch.cat([constant(8), constant(4), constant(2j)])
-    assert remixed(right, right, mixture) == recovery(0)
-    assert remixed(wrong, right, mixture) > recovery(0).expected + 1
-    nothing = Taker(torch.zeros(1))
-    assert remixed(nothing, nothing, mixture) == recovery(0)  # so it cannot be the only term
-
-
-def test_self_remixing_teaches_the_network_alone():
-    shares, taught = torch.tensor([0.5], requires_grad=True), torch.tensor([0.25], requires_grad=True)
-    batch = unlabelled(torch.cat([constant(8), constant(4)]), torch.zeros(2, 2, 2, 3, dtype=torch.complex64))
-    terms, _ = make_objective(Taker(shares), self_remixing=1)(batch, teacher=Taker(taught))
-    terms["self_remixing"].backward()
-    assert shares.grad.abs() > 0 and taught.grad is None
-
-
 def test_the_adversarial_terms_judge_the_rest_and_the_remix():
     """g(b) = 8 and m = 8 + 1 = 9, about the second target, which doubles the judgement of the rest."""
     discriminators = judged_by(Judge(), Judge())

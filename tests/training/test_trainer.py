@@ -102,8 +102,7 @@ def stop_at(monkeypatch, step: int) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(configure, tmp_path, monkeypatch, workers):
-    schedule = {"steps": 8, "adversarial_from": 2, "unlabelled_every": 2, "average": 0.5}
-    config = configure(data={"workers": workers}, schedule=schedule, losses=PAPER | {"self_remixing": 1.0})
+    config = configure(data={"workers": workers}, schedule={"steps": 8, "adversarial_from": 2, "unlabelled_every": 2})
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     Trainer(config, whole, CPU).run()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -216,22 +215,6 @@ def test_a_run_can_be_repeated(configure, tmp_path):
     Trainer(configure(schedule={"steps": 2}, seed=1), tmp_path / "three", CPU).run()
     with pytest.raises(AssertionError):
         assert_same_state(tmp_path / "one" / LAST, tmp_path / "three" / LAST)
-
-
-def test_self_remixing_is_taught_by_the_moving_average_once_the_warm_up_is_over(configure, tmp_path, monkeypatch):
-    taught = []
-
-    def watched(take_out, teacher, mixture):
-        taught.append((teacher.keywords["network"], trainer.step))
-        return term(take_out, teacher, mixture)
-
-    term = losses.self_remixing
-    monkeypatch.setattr(losses, "self_remixing", watched)
-    schedule = {"steps": 5, "warmup": 1, "average": 0.5}  # an average over two steps
-    trainer = Trainer(configure(schedule=schedule, losses={"supervised_rest": 0, "self_remixing": 1.0}), tmp_path, CPU)
-    trainer.run()
-    assert taught == [(trainer.averaged, 3), (trainer.averaged, 4)]
-    assert all(parameter.grad is None for parameter in trainer.averaged.parameters())
 
 
 def test_a_finished_run_taken_up_again_stays_as_it_is(configure, tmp_path):
