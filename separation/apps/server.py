@@ -32,6 +32,7 @@ import separation
 from separation.apps.job_store import STATES, JobStore, StoredJob, song_id
 from separation.errors import UserError
 from separation.files import portable_name
+from separation.songs.outputs import check_stem_file
 from separation.songs.page import fill_page
 from separation.stems import FOUR
 
@@ -161,8 +162,11 @@ def make_app(store: JobStore, token: str | None = None) -> Starlette:
 
     async def create_stem_file(request: Request) -> Response:
         song = asked_song(request)
-        if {stem["name"] for stem in song["stems"]} != set(FOUR):
-            raise UserError(f"a stem file holds {', '.join(FOUR)}: send the song again with stems=all.", "wrong_stems")
+        try:
+            check_stem_file({stem["name"]: stem for stem in song["stems"]})
+        except UserError as error:  # whose words are those of the command line
+            message = f"a stem file holds {', '.join(FOUR)}: send the song again with stems=all."
+            raise UserError(message, "wrong_stems") from error
         job = store.write_stem_file(song["name"])
         return answer(public_job(job), 202, location=f"../../jobs/{job.id}")
 

@@ -128,7 +128,7 @@ class StoredTrack:
         return _spectral(self.settings).analyse(pad(samples, (max(0, -first), end - max(0, first) - samples.shape[1])))
 
     def _open(self, part: str) -> np.ndarray:
-        """Memory-map a part, anew at each call: arrays that stay mapped would keep thousands of files open."""
+        """Memory-map a part, afresh at each call: mappings that were kept would hold thousands of files open."""
         try:
             stored = np.load(self.folder / f"{part}.npy", mmap_mode="r", allow_pickle=False)
         except MemoryError:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FORMAT = "separation weights 2"
 MOST_PARAMETERS = 10**9
-UNKNOWN_LICENCE = "not stated by whoever trained them"
+UNKNOWN_LICENCE = "not stated in the weights file"
 
 
 @dataclass(frozen=True)

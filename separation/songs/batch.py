@@ -224,7 +224,7 @@ def is_of(record: Mapping[str, Any], song: Song) -> bool:
         return False
     if (known.get("size"), known.get("track")) != (size, song.file.track):
         return False
-    is_same_file = (known.get("path"), known.get("changed")) == (str(path.resolve()), changed)
+    is_same_file = (known.get("path"), known.get("changed")) == (str(real(song)), changed)
     return is_same_file or known.get("digest") == digest(path, size, changed)
 
 
@@ -242,7 +242,7 @@ def digest(path: Path, size: int, changed: int) -> str:
 def recording(job: Job, made_with: Mapping[str, Any]) -> Iterator[None]:
     """Record how a song's stems were made while they are written; an error restores the previous state."""
     path, status = job.song.file.path, job.song.file.path.stat()
-    song = {"path": str(path.resolve()), "size": status.st_size, "changed": status.st_mtime_ns}
+    song = {"path": str(real(job.song)), "size": status.st_size, "changed": status.st_mtime_ns}
     song |= {"track": job.song.file.track, "digest": digest(path, status.st_size, status.st_mtime_ns)}
     files = [stem.name for stem in job.paths.values() if stem.parent == job.record.parent]
     record = {"song": song, "made_with": dict(made_with), "files": files}

@@ -194,18 +194,17 @@ def init_from_weights(
     Raises `UserError` if the weights are of another network, or of several widths.
     """
     found = [_fitting(path, config, device) for path in paths]
-    first = found[0].network
-    states = [weights.network.state_dict() for weights in found]
-    names = dict.fromkeys(name for state in states for name in state)
-    holders = {name: [state[name] for state in states if name in state] for name in names}
     if len({tuple(weights.settings.generator.get("widths", ())) for weights in found}) > 1:
         raise UserError(
             f"weights: {' and '.join(paths)} differ in generator.widths, so they have no mean: name one of them.",
             code="other_network",
         )
-    known = {name: torch.stack(tensors).mean(dim=0) for name, tensors in holders.items()}
+    states = [weights.network.state_dict() for weights in found]
+    names = dict.fromkeys(name for state in states for name in state)
+    known = {name: torch.stack([state[name] for state in states if name in state]).mean(dim=0) for name in names}
     pruned = ""
     if any(own[name].shape != known[name].shape for name in own if name in known):
+        first = found[0].network
         first.load_state_dict({name: known[name] for name in states[0]})
         widths, wider = ([*settings.generator["widths"]] for settings in (config, found[0].settings))
         known = narrowed(first, widths, islice(batches(), 8))
@@ -228,8 +227,9 @@ def _fitting(path: str, config: Config, device: torch.device) -> Weights:
         if theirs == ours:
             continue
         if key == "generator":
-            key = next(f"generator.{name}" for name in {**ours, **theirs} if theirs.get(name) != ours.get(name))
-            theirs, ours = (values.get(key.partition(".")[2]) for values in (theirs, ours))
+            pairs = {name: (theirs.get(name, "unset"), ours.get(name, "unset")) for name in {**ours, **theirs}}
+            name, (theirs, ours) = next(item for item in pairs.items() if item[1][0] != item[1][1])
+            key = f"generator.{name}"
         raise UserError(f"weights: {path} has {key}: {theirs}, but the config asks for {ours}.", code="other_network")
     return start
 

@@ -9,7 +9,10 @@ import torch
 from conftest import refused
 
 from separation.errors import UserError
-from separation.training.checkpoints import load_state, save_state
+from separation.inference.weights import Weights
+from separation.training import checkpoints
+from separation.training.checkpoints import init_from_weights, load_state, save_state
+from separation.training.config import parse_config
 
 STATE = {
     "config": {"targets": ("vocals",), "data": {"labelled": None, "stores": {"a": 1.0}}},
@@ -86,3 +89,14 @@ def test_no_good_file_is_to_be_deleted_for_want_of_memory(tmp_path, monkeypatch)
     with refused("out_of_memory") as error:
         load_state(tmp_path / "last.pt")
     assert "delete" not in str(error.value)
+
+
+def test_weights_whose_network_leaves_an_argument_unset_are_refused(monkeypatch):
+    """Null and unset may mean different things to a network of another package."""
+    networks = [
+        {"targets": ["vocals"], "network": "theirs:Net", "generator": given} for given in ({}, {"hidden": None})
+    ]
+    theirs, ours = (parse_config(values, "test") for values in networks)
+    monkeypatch.setattr(checkpoints, "load_weights", lambda *_: Weights(torch.nn.Identity(), theirs, "", {}))
+    with refused("other_network"):
+        init_from_weights(["weights"], ours, {}, torch.device("cpu"), list)
