@@ -586,7 +586,7 @@ def test_in_a_browser_a_song_is_dropped_heard_and_its_mix_taken_away(app, tab, t
     tab.goto(app.address)
     (tmp_path / "dropped.wav").write_bytes(song(30, seed=9))
     tab.set_input_files("#pick", tmp_path / "dropped.wav")
-    tab.wait_for_selector("#queue li")
+    tab.wait_for_selector("#queue .waiting, #queue .running, article[aria-label='dropped']")
     tab.reload()
     card = tab.wait_for_selector("article[aria-label='dropped']", timeout=60_000)
     card.query_selector(".play").click()
@@ -609,6 +609,21 @@ def test_in_a_browser_a_song_is_dropped_heard_and_its_mix_taken_away(app, tab, t
     assert rate == RATE
     torch.testing.assert_close(mix, expected, atol=1e-4, rtol=0)
     assert not complaints
+
+
+def test_in_a_browser_a_page_asks_before_it_leaves_songs_unsent(app, tab, tmp_path):
+    leaves = "dispatchEvent(new Event('beforeunload', {cancelable: true}))"
+    tab.goto(app.address)
+    (tmp_path / "slow.wav").write_bytes(song(1, seed=33))
+    held = []
+    tab.route("**/api/jobs?name=*", lambda route: held.append(route))
+    assert tab.evaluate(leaves)
+    tab.set_input_files("#pick", tmp_path / "slow.wav")
+    until(tab, lambda: held)
+    assert not tab.evaluate(leaves)
+    held[0].continue_()
+    tab.wait_for_selector("article[aria-label='slow']", timeout=60_000)
+    assert tab.evaluate(leaves)
 
 
 def test_in_a_browser_what_is_chosen_is_made_and_what_is_there_already_is_shown(app, tab, tmp_path):

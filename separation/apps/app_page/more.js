@@ -76,6 +76,9 @@ receive(async (files) => {
   }
 });
 
+/** A page that goes takes with it the songs that are still to be sent. */
+addEventListener("beforeunload", (event) => document.querySelector(".unsent") && event.preventDefault());
+
 function showJob({ id, kind, name, state, progress, error }) {
   if (ended.has(id)) return;
   if (!rows.has(id)) {
