@@ -61,6 +61,17 @@ def write(path: str | Path, waveform: Tensor | np.ndarray, sample_rate: int, bit
         writer.write(waveform)
 
 
+def as_floats(waveform: Tensor | np.ndarray) -> np.ndarray:
+    """Samples as floats of 32 bits or more, with full scale at 1; that of integers is the full scale of their type.
+
+    >>> as_floats(np.array([-32768, 16384], np.int16))
+    array([-1. ,  0.5], dtype=float32)
+    """
+    samples = np.asarray(waveform)
+    floats = samples.astype(np.result_type(samples, np.float32), copy=False)
+    return floats if samples.dtype.kind == "f" else floats / -float(np.iinfo(samples.dtype).min)
+
+
 class AudioReader:
     """An open audio file: iterate over it, inside `with`, for float32 blocks `[1 or 2 channels, n]` at its own rate.
 
@@ -209,9 +220,9 @@ class AudioWriter:
             raise UserError(message, code="format") from error
 
     def write(self, *waveforms: Tensor | np.ndarray) -> None:
-        """Append `[channels, n]` to each track."""
+        """Append `[channels, n]` to each track: floats with full scale at 1, or signed integers with their own."""
         pairs = zip(self._resamplers, waveforms, strict=True)
-        self._append([resampler.push(np.asarray(waveform)) for resampler, waveform in pairs])
+        self._append([resampler.push(as_floats(waveform)) for resampler, waveform in pairs])
 
     def _append(self, signals: Sequence[np.ndarray]) -> None:
         for start in range(0, signals[0].shape[1], BLOCK):
@@ -234,9 +245,9 @@ class AudioWriter:
         # libsndfile scales by one step less in writing than in reading, so a copy would not be identical.
         full_scale = self.coding.full_scale
         if full_scale is None:
-            return block
+            return block.astype(np.float32, copy=False)
         # Scaling by a power of two is exact, so float32 is enough.
-        steps = np.multiply(block, full_scale, dtype=np.result_type(block, np.float32))
+        steps = np.multiply(block, full_scale)
         np.clip(np.rint(steps, out=steps), -full_scale, full_scale - 1, out=steps)
         if full_scale == 1 << 15:
             return steps.astype(np.int16)

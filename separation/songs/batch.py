@@ -28,7 +28,7 @@ from separation.inference.separator import Separator
 from separation.inference.weights import PASSES, PRETRAINED
 from separation.jobs import report_share, run_jobs
 from separation.runtime import prepare_torch
-from separation.songs.find import Song
+from separation.songs.find import Song, labelled
 from separation.songs.outputs import Naming, StemFormat
 from separation.songs.render import RenderReport, Segment, making_folders, render
 from separation.stems import FOUR, KNOWN_AS
@@ -104,9 +104,12 @@ def plan(
 
     A segment becomes part of the song's name. Raises `UserError` if stems would overwrite each other or a song.
     """
-    suffix = f" ({settings.segment.name})" if settings.segment else ""
-    songs = name_apart(songs, lambda name: record_path(naming, name + suffix, settings.names))
-    songs = [replace(song, name=song.name + suffix) for song in songs]
+
+    def named(name: str) -> str:
+        return labelled(name, settings.segment.name) if settings.segment else name
+
+    songs = name_apart(songs, lambda name: record_path(naming, named(name), settings.names))
+    songs = [replace(song, name=named(song.name)) for song in songs]
     naming.check(songs, settings.names)
     jobs, failures = [], []
     for song in songs:
@@ -130,17 +133,19 @@ def name_apart(songs: Sequence[Song], record: Callable[[str], Path]) -> list[Son
         return name.casefold() not in taken and not any(map(os.path.lexists, recorded(record(name))))
 
     def variants(song: Song, labels: Iterable[object]) -> Iterator[str]:
-        return (f"{song.name} ({label})" for label in labels if label)
+        return (labelled(song.name, label) for label in labels if label)
 
     def take(song: Song, free: Iterator[str]) -> None:
         for name in islice(free, 1):
             names[song], taken[name.casefold()] = name, real(song)
 
-    for song in songs:
-        numbered = takewhile(lambda name: not is_free(name), variants(song, count(2)))
-        known = chain([song.name], variants(song, [*song.labels, ", ".join(song.labels)]), numbered)
-        own = (name for name in known if is_own(read_record(record(name)), song))
-        take(song, (name for name in own if name.casefold() not in taken))
+    for is_record_of in (is_of_path, is_of):  # of two copies, each keeps its own stems
+        for song in songs:
+            numbered = takewhile(lambda name: not is_free(name), variants(song, count(2)))
+            known = chain([song.name], variants(song, [*song.labels, ", ".join(song.labels)]), numbered)
+            own = (name for name in known if is_record_of(read_record(record(name)), song))
+            if song not in names:
+                take(song, (name for name in own if name.casefold() not in taken))
     for song in songs:
         if song not in names:
             first = taken.get(song.name.casefold()) or song_of(read_record(record(song.name))).get("path", "")
@@ -156,7 +161,7 @@ def find_place(song: Song, naming: Naming, settings: Settings, overwrite: bool =
     Stems of the same song and settings are kept, and missing ones are written again. Raises `UserError` if other files
     are in the way, unless `overwrite` is set.
     """
-    names, is_own_song = (song.name, f"{song.name} ({settings.label})"), False
+    names, is_own_song = (song.name, labelled(song.name, settings.label)), False
     for name in names:
         paths = naming.paths(name, settings.names, song.file.path)
         job = Job(replace(song, name=name), paths, record_path(naming, name, settings.names))
@@ -210,9 +215,9 @@ def real(song: Song) -> Path:
     return Path(os.path.realpath(song.file.path))
 
 
-def is_own(record: Mapping[str, Any], song: Song) -> bool:
-    """Whether a record is of this song, or of what its file held before."""
-    return is_of(record, song) or song_of(record).get("path") == str(real(song))
+def is_of_path(record: Mapping[str, Any], song: Song) -> bool:
+    """Whether a record is of this song's file, whatever that held then."""
+    return song_of(record).get("path") == str(real(song))
 
 
 def is_of(record: Mapping[str, Any], song: Song) -> bool:

@@ -258,9 +258,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         options.stems = stems
     if idle := given - {*LIVE} if options.live is not None else given & {*LIVE}:
         names = ", ".join(sorted(f"--{name.replace('_', '-')}" for name in idle))
-        raise UserError(
-            f"{names} {'does nothing with' if options.live else 'is only for'} --live: omit it.", "no_effect"
-        )
+        said = f"--live takes no {names}" if options.live else f"only --live takes {names}"
+        raise UserError(f"{said}: leave that out.", "no_effect")
     if options.live is not None:
         return options
     if options.cluster:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -135,7 +136,28 @@ def _title(path: Path) -> str:
 def shortened(title: str) -> str:
     """A title as a folder name that every system accepts, with room for more to be appended."""
     title = portable_name(title)
-    return title if len(title.encode(errors="replace")) <= LONGEST else title[: LONGEST // 4].rstrip()
+    return title if _fits(title) else title[: LONGEST // 4].rstrip()
+
+
+def labelled(title: str, label: object) -> str:
+    """`title (label)`; if that would be too long, both are shortened, and a hash of the whole keeps it unique."""
+    name = f"{title} ({label})"
+    if _fits(name):
+        return name
+    mark = hashlib.blake2b(name.encode(errors="replace"), digest_size=4).hexdigest()
+    title, label = (_cut(text, LONGEST // 2 - len(mark)) for text in (title, str(label)))
+    return f"{title} ({label}) {mark}"
+
+
+def _cut(text: str, size: int) -> str:
+    """The beginning of a text, at most `size` bytes of it."""
+    while not _fits(text, size):
+        text = text[:-1]
+    return text.rstrip()
+
+
+def _fits(name: str, size: int = LONGEST) -> bool:
+    return len(name.encode(errors="replace")) <= size
 
 
 def _named(path: Path, place: Path, track: int | None) -> Song:
@@ -143,4 +165,4 @@ def _named(path: Path, place: Path, track: int | None) -> Song:
     title = _title(path)
     folder = next((folder for folder in (shortened(above.name) for above in place.parents) if folder != title), "")
     labels = tuple(filter(None, (folder, path.suffix[1:].lower())))
-    return Song(title if track is None else f"{title} (track {track})", AudioFile(path, track), labels)
+    return Song(title if track is None else labelled(title, f"track {track}"), AudioFile(path, track), labels)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from io import BufferedReader
-from pathlib import Path
+from itertools import chain
 from typing import BinaryIO, cast
 
 import numpy as np
 
-from separation.errors import UserError, cannot_write
+from separation.errors import UserError
 from separation.inference.separator import Separator
 from separation.inference.stream import is_finite
 
@@ -39,9 +39,9 @@ def live(separator: Separator, sample_rate: int, channels: int) -> int:
     source = cast(BufferedReader, sys.stdin.buffer)
     size, rest = channels * SAMPLE.itemsize, b""
     try:
-        if CONTAINER.match(source.peek(READ)):
+        if CONTAINER.match(first := source.read(8)):
             raise UserError(f"--live takes raw samples, and standard input is a file with a header: {pipe}.", "not_raw")
-        while heard := source.read1(READ):
+        for heard in chain([first], iter(lambda: source.read1(READ), b"")):
             heard = rest + heard
             whole = len(heard) - len(heard) % size
             heard, rest = heard[:whole], heard[whole:]
@@ -66,4 +66,4 @@ def emit(output: BinaryIO, samples: np.ndarray) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise cannot_write(Path("standard output"), error) from error
+        raise UserError(f"standard output cannot be written: {error.strerror}.", "cannot_write") from error

@@ -212,7 +212,7 @@ def init_from_weights(
             f"{paths[0]} is pruned from {wider} to {widths} channels, which costs quality until it is trained: "
             f"generator.widths={wider} keeps them all."
         )
-    licence = " ".join(dict.fromkeys(weights.licence for weights in found))
+    licence = "; ".join(dict.fromkeys(weights.licence for weights in found))
     return Start({name: known.get(name, tensor) for name, tensor in own.items()}, licence, pruned)
 
 

@@ -47,6 +47,18 @@ def test_round_trip_is_exact_to_half_a_step(tmp_path, name, bits, step, channels
     assert torch.equal(read(tmp_path / "again.wav")[0], copy)
 
 
+@pytest.mark.parametrize("rate", [44100, 22000])  # the second is resampled by some formats
+@pytest.mark.parametrize("kind", [np.float16, np.float64, np.int16, np.int32])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3", "a.m4a", "a.mka"])
+def test_arrays_of_any_kind_are_written_at_their_level(tmp_path, name, kind, rate):
+    song = make_song().numpy()
+    full_scale = 1 if np.dtype(kind).kind == "f" else np.iinfo(kind).max
+    write(tmp_path / f"kind-{name}", (song * full_scale).astype(kind), rate)
+    write(tmp_path / name, song, rate)
+    (copy, _), (expected, _) = (read(tmp_path / path) for path in (f"kind-{name}", name))
+    assert copy.shape == expected.shape and float(copy.std() / expected.std()) == pytest.approx(1, abs=0.01)
+
+
 def test_floating_point_keeps_every_sample_even_beyond_full_scale(tmp_path):
     song = 9 * make_song()
     write(tmp_path / "a.wav", song, 44100, "32f")

@@ -83,6 +83,25 @@ def test_songs_of_one_title_keep_their_names_whichever_commands_separate_them(tm
     assert separate("d/b/song.wav", "a", *segment) == 0 and len(folders(output)) == 4
 
 
+def test_copies_keep_their_names_in_any_order(tmp_path, separate):
+    song(tmp_path / "a/song.wav", 1)
+    (tmp_path / "b").mkdir()
+    shutil.copy(tmp_path / "a/song.wav", tmp_path / "b/song.wav")
+    for songs in (["a", "b"], ["b", "a"], ["b"]):
+        assert separate(*songs) == 0
+        assert folders(tmp_path / "outputs") == {"song", "song (b)"}
+
+
+def test_songs_of_one_long_title_in_folders_of_long_names_are_told_apart(tmp_path, separate):
+    places = [tmp_path / (150 * letter) / f"{120 * 't'}.wav" for letter in "abc"]
+    for number, place in enumerate(places):
+        song(place, number)
+    for _ in range(2):
+        assert separate(*map(str, places), "--segment", "0-0.2") == 0
+    made = folders(tmp_path / "outputs")
+    assert len(made) == 3 and all(len(name) <= 200 for name in made)
+
+
 def test_a_song_that_has_changed_is_refused_unless_it_replaces_its_stems(tmp_path, separate, capsys):
     second = "a/song.wav"
     song(tmp_path / second, 1)

@@ -10,7 +10,7 @@ from sounds import read
 from separation.audio.io import write
 from separation.errors import UserError
 from separation.songs.batch import name_apart
-from separation.songs.find import Song, find_songs
+from separation.songs.find import Song, find_songs, labelled
 from separation.stems import STEMS
 
 
@@ -92,6 +92,14 @@ def test_songs_of_the_same_name_are_told_apart_and_each_file_is_taken_once(tmp_p
     }
     named = name_apart(songs, lambda name: tmp_path / name / "record")
     assert {song.name: song.file.path.as_posix() for song in named} == names
+
+
+def test_a_long_name_stays_short_and_unique_with_its_label():
+    for letter in "aé\U0001f3b5":
+        title = (200 // len(letter.encode()) - 1) * letter
+        names = [labelled(title, label) for label in (5 * letter, 180 * letter, 181 * letter, f"{5 * letter}, wav")]
+        assert len({*names}) == 4 and all(len(name.encode()) <= 200 for name in names)
+    assert labelled("song", "mp3") == "song (mp3)"
 
 
 def test_the_mixture_in_a_folder_of_stems_goes_by_the_name_of_the_folder(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -77,6 +78,17 @@ def test_input_that_is_not_f32le_is_one_sentence(weights, head):
     _, error = process.communicate(head + noise.tobytes())
     _, *said = error.decode().splitlines()
     assert process.returncode == 1 and len(said) == 1 and "-f f32le -ar 44100 -ac 2" in said[0]
+
+
+def test_a_header_that_arrives_in_pieces_is_recognised(weights):
+    process = listen(weights, "--live", "vocals")
+    process.stderr.readline()
+    for piece in (b"RI", b"FF\0\0\0\0WAVE"):
+        process.stdin.write(piece)
+        process.stdin.flush()
+        time.sleep(0.2)
+    _, error = process.communicate(bytes(1 << 14))
+    assert process.returncode == 1 and b"header" in error
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
