@@ -93,7 +93,7 @@ class App:
     def stop(self, number: int = signal.SIGINT) -> None:
         self.process.send_signal(number)
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         finally:
             self.process.kill()
 
@@ -567,13 +567,14 @@ def test_a_second_app_leaves_the_songs_of_the_first_alone(tmp_path, weights):
 @pytest.fixture
 def tab(browser):
     tab = browser.new_page()
+    tab.set_default_timeout(120_000)
     yield tab
     tab.close()
 
 
 def until(tab, is_so) -> None:
     """Wait for something in a page, which lets no test put code into it."""
-    for _ in range(100):
+    for _ in range(600):
         if is_so():
             return
         tab.wait_for_timeout(100)
@@ -588,7 +589,7 @@ def test_in_a_browser_a_song_is_dropped_heard_and_its_mix_taken_away(app, tab, t
     tab.set_input_files("#pick", tmp_path / "dropped.wav")
     tab.wait_for_selector("#queue .waiting, #queue .running, article[aria-label='dropped']")
     tab.reload()
-    card = tab.wait_for_selector("article[aria-label='dropped']", timeout=60_000)
+    card = tab.wait_for_selector("article[aria-label='dropped']")
     card.query_selector(".play").click()
     tab.wait_for_selector("article.playing")
     until(tab, lambda: tab.evaluate("Song.current.at") > 1)
@@ -622,7 +623,7 @@ def test_in_a_browser_a_page_asks_before_it_leaves_songs_unsent(app, tab, tmp_pa
     until(tab, lambda: held)
     assert not tab.evaluate(leaves)
     held[0].continue_()
-    tab.wait_for_selector("article[aria-label='slow']", timeout=60_000)
+    tab.wait_for_selector("article[aria-label='slow']")
     assert tab.evaluate(leaves)
 
 
@@ -635,7 +636,7 @@ def test_in_a_browser_what_is_chosen_is_made_and_what_is_there_already_is_shown(
     tab.select_option("#stems", "two")
     tab.select_option("#format", "flac")
     tab.set_input_files("#pick", tmp_path / "picked.wav")
-    card = tab.wait_for_selector("article[aria-label='picked']", timeout=60_000)
+    card = tab.wait_for_selector("article[aria-label='picked']")
     assert [row.get_attribute("data-stem") for row in card.query_selector_all(".stem")] == ["vocals", "accompaniment"]
     download = card.query_selector("[data-stem=vocals] .download")
     assert download.get_attribute("download") == "picked - vocals.flac"
@@ -661,7 +662,7 @@ def test_in_a_browser_a_video_is_sent_heard_and_taken_away(app, tab, tmp_path):
     tab.select_option("#format", "video")
     (tmp_path / "Evening.mp4").write_bytes(film(tmp_path))
     tab.set_input_files("#pick", [tmp_path / "Evening.mp4", tmp_path / "song.wav"])
-    card = tab.wait_for_selector("article[aria-label='Evening']", timeout=60_000)
+    card = tab.wait_for_selector("article[aria-label='Evening']")
     assert "“song” has no picture" in tab.wait_for_selector("#queue li.failed:has-text('song.wav')").inner_text()
     card.query_selector(".play").click()
     until(tab, lambda: tab.evaluate("Song.current.at") > 0.5)
@@ -678,7 +679,7 @@ def test_in_a_browser_what_is_odd_about_a_song_is_shown_also_to_who_comes_later(
     tab.goto(app.address)
     tab.set_input_files("#pick", tmp_path / "surround.wav")
     for _ in range(2):
-        hint = tab.wait_for_selector("article[aria-label='surround'] .hint", timeout=60_000).inner_text()
+        hint = tab.wait_for_selector("article[aria-label='surround'] .hint").inner_text()
         assert [hint] in [job["remarks"] for job in app.get("/api/jobs")]
         tab.reload()
 
@@ -686,7 +687,7 @@ def test_in_a_browser_what_is_odd_about_a_song_is_shown_also_to_who_comes_later(
 def test_in_a_browser_a_stem_file_is_under_way_until_it_is_taken(app, tab):
     entry = app.song(app.send("for djs.wav", song(40, seed=22)))
     tab.goto(app.address)
-    with tab.expect_download(timeout=60_000) as download:
+    with tab.expect_download() as download:
         tab.click(f"article[aria-label='{entry['name']}'] button.whole")
         tab.wait_for_selector("#queue li:has-text('for djs.stem.m4a') progress")
     assert download.value.suggested_filename == "for djs.stem.m4a"
