@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def plot(table: dict[int, list[list[float]]], path: Path) -> None:
-    """Plot the median in dB of each run and the means over seeds, by number of labelled songs and column."""
+    """Plot the median in dB of each run, and their means over seeds with standard errors, by labels and column."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
@@ -121,11 +121,14 @@ def plot(table: dict[int, list[list[float]]], path: Path) -> None:
     columns = (("labelled songs alone", "#6b7280"), ("with unlabelled music", "#c2410c"))
     for column, (name, colour) in enumerate(columns):
         runs = [(place, cells[column]) for place, cells in enumerate(table.values()) if cells[column]]
-        axes.plot([place for place, _ in runs], [fmean(cell) for _, cell in runs], color=colour, label=name)
-        points = [(place, value) for place, cell in runs for value in cell]
-        axes.scatter(*zip(*points, strict=True), color=colour, s=18)
+        means = [fmean(cell) for _, cell in runs]
+        errors = [stdev(cell) / math.sqrt(len(cell)) if len(cell) > 1 else math.nan for _, cell in runs]
+        places = [place + (column - 0.5) / 20 for place, _ in runs]  # side by side, so that no bar hides another
+        axes.errorbar(places, means, errors, color=colour, label=name, capsize=4)
+        points = [(place, value) for place, (_, cell) in zip(places, runs, strict=True) for value in cell]
+        axes.scatter(*zip(*points, strict=True), color=colour, s=18, alpha=0.5)
     axes.set_xticks(range(len(table)), [str(labels) for labels in table])
-    axes.set_xlabel("labelled songs (points: runs of one seed each; lines: their means)")
+    axes.set_xlabel("labelled songs (points: one seed each; lines: means with standard errors)")
     axes.set_ylabel("SDR of vocals in dB, median over songs")
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
