@@ -31,9 +31,8 @@ from statistics import median
 from typing import Any
 from urllib.parse import urlencode
 
-import soundfile
-
-from benchmarks.made_up import make_song
+from benchmarks.made_up import write_mixture
+from benchmarks.memory import peak_megabytes_of
 from separation.runtime import run_script
 
 PATIENCE = 300
@@ -66,8 +65,8 @@ class Client:
 
     def send(self, number: int) -> dict[str, Any]:
         """Send a song that no other client sends, and return its job."""
-        song, content = sum(make_song(number, 1.0, 44100).values()), BytesIO()
-        soundfile.write(content, song.T.numpy(), 44100, format="WAV")
+        content = BytesIO()
+        write_mixture(content, number)
         query = urlencode({"name": f"song {number}.wav", "stems": "two", "format": "mp3"})
         return self.call(f"api/jobs?{query}", "POST", content.getvalue())
 
@@ -90,14 +89,11 @@ class App:
         threading.Thread(target=self.process.stdout.read, daemon=True).start()
 
     def stop(self, number: int) -> float:
-        """Send a signal, wait for the app to end, and return its peak memory in megabytes. Needs Linux.
-
-        The peak that `wait4` reports includes the memory of this process, which the app was forked from (Linux 6).
-        """
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        """Send a signal, wait for the app to end, and return its peak memory in megabytes. Linux only."""
+        peak = peak_megabytes_of(self.process.pid)
         self.process.send_signal(number)
         self.process.wait()
-        return int(re.search(r"VmHWM:\s*(\d+) kB", status)[1]) * 1024 / 1e6
+        return peak
 
 
 @contextmanager

@@ -8,7 +8,7 @@ Seconds in Chromium, alternating with the command, and the app's peak memory. Li
 from __future__ import annotations
 
 import argparse
-import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,21 +18,19 @@ from time import perf_counter
 
 from playwright.sync_api import Browser
 
+from benchmarks.api import App
 from benchmarks.chromium import launched
-from benchmarks.memory import peak_megabytes_of
 from separation.runtime import run_script
 
 
 def with_app(browser: Browser, song: Path, stems: str) -> tuple[float, float, float]:
     """Seconds until the song is listed, seconds until all stems play, and peak megabytes."""
     with tempfile.TemporaryDirectory() as folder:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-        options = ["--no-browser", "--port", "0", "--stems", stems, "--output", folder]
-        app = subprocess.Popen([sys.executable, "app.py", *options], **pipes)
+        app = App(Path(folder), ["--stems", stems])
         try:
             page = browser.new_page()
             page.set_default_timeout(600_000)
-            page.goto(re.search(r"http://\S+", app.stdout.readline())[0])
+            page.goto(app.address)
             start = perf_counter()
             page.set_input_files("#pick", song)
             page.wait_for_selector(".song")
@@ -42,10 +40,8 @@ def with_app(browser: Browser, song: Path, stems: str) -> tuple[float, float, fl
                 page.wait_for_timeout(20)
             sounding = perf_counter() - start
             page.close()
-            memory = peak_megabytes_of(app.pid)
         finally:
-            app.terminate()
-            app.wait()
+            memory = app.stop(signal.SIGTERM)
         return listed, sounding, memory
 
 

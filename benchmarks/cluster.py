@@ -19,21 +19,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import soundfile
 from distributed import LocalCluster
 
-from benchmarks.made_up import make_song
-
-REPOSITORY = Path(__file__).resolve().parents[1]
-
-
-def write_mixtures(folder: Path, count: int, seconds: float) -> Path:
-    """Write synthetic songs, `folder/<number>.wav`."""
-    folder.mkdir(parents=True)
-    for seed in range(count):
-        mixture = sum(make_song(seed, seconds, 44100).values())
-        soundfile.write(folder / f"{seed}.wav", mixture.T.numpy(), 44100)
-    return folder
+from benchmarks import REPOSITORY
+from benchmarks.made_up import write_mixture
 
 
 def separating(songs: Path, output: Path, *options: str) -> subprocess.Popen:
@@ -70,8 +59,10 @@ def main() -> int:
     arguments = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
-        songs = write_mixtures(Path(folder) / "songs", arguments.songs, arguments.seconds)
-        one, there = Path(folder) / "one", Path(folder) / "there"
+        songs, one, there = (Path(folder) / name for name in ("songs", "one", "there"))
+        songs.mkdir()
+        for seed in range(arguments.songs):
+            write_mixture(songs / f"{seed}.wav", seed, arguments.seconds)
         start = time.monotonic()
         assert separating(songs, one).wait() == 0
         print(f"one process: {time.monotonic() - start:.0f} s")

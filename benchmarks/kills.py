@@ -27,14 +27,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.made_up import SMALL, make_song, make_store, write_config, write_songs
+from benchmarks import REPOSITORY
+from benchmarks.made_up import SMALL, make_store, write_config, write_mixture, write_songs
 from benchmarks.mutations.weights import Weights
-from separation.audio.io import read, write
+from separation.audio.io import read
 from separation.dataset.store import Store
 from separation.inference.weights import load_weights
 from separation.training.checkpoints import load_state
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 IN_A_ROW = 5
 STOPPED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
@@ -119,7 +119,7 @@ class Songs:
         self.inputs, self.weights = folder / "songs", Weights(folder).file
         self.inputs.mkdir()
         for seed in range(4):
-            write(self.inputs / f"{seed}.wav", sum(make_song(seed).values()), SMALL.sample_rate)
+            write_mixture(self.inputs / f"{seed}.wav", seed, sample_rate=SMALL.sample_rate)
 
     def command(self, output: Path) -> list[str]:
         options = ["--weights", str(self.weights), "--output", str(output), "--threads", "1", "--clip", "rescale"]

@@ -20,14 +20,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median, stdev
 
+from benchmarks import REPOSITORY
 from separation.dataset.layouts import DATASETS
 from separation.errors import UserError
 from separation.runtime import run_script
 from separation.training.config import Config, load_config
 from separation.training.sources import training_tracks
 from separation.training.validation import hold_out
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def settings(labels: int, unlabelled: bool, seed: int, store: str, songs: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import soundfile
 import torch
@@ -23,6 +24,12 @@ def make_song(seed: int, seconds: float = 1.0, sample_rate: int = 8000) -> dict[
     noise = 0.1 * torch.randn(len(STEMS), 2, samples, generator=generator)
     slow = torch.sin(torch.arange(samples) * torch.arange(1, len(STEMS) + 1)[:, None] / sample_rate * 6.0)
     return dict(zip(STEMS, noise * slow[:, None], strict=True))
+
+
+def write_mixture(file: Path | BinaryIO, seed: int, seconds: float = 1.0, sample_rate: int = 44100) -> None:
+    """Write a song, all stems in one, as wav."""
+    mixture = sum(make_song(seed, seconds, sample_rate).values())
+    soundfile.write(file, mixture.T.numpy(), sample_rate, format="WAV")
 
 
 def write_songs(root: Path, count: int, sample_rate: int = 44100) -> Path:

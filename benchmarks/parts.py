@@ -108,7 +108,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    separators = {stems: Separator.load(stems=CHOICES[stems]) for stems in arguments.stems}
+    separators = {stems: Separator.load(stems=CHOICES[stems], engine="torch") for stems in arguments.stems}
     with TemporaryDirectory() as folder:
         song = write_song(Path(folder, "song.wav"), arguments.seconds, arguments.song)
         runs = {stems: [] for stems in separators}

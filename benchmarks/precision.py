@@ -19,7 +19,7 @@ import torch
 from separation.inference.separator import Separator
 from separation.inference.weights import load_network
 from separation.runtime import run_script
-from separation.training.validation import scores_of, validation_tracks
+from separation.training.validation import validate, validation_tracks
 
 PRECISIONS = ("fp32", "bf16")
 SECONDS = 30
@@ -44,7 +44,7 @@ def main() -> None:
     network, tracks = load_network(options.weights), validation_tracks([options.store])
     separators = {precision: Separator(network, precision=precision) for precision in PRECISIONS}
     turns = [{name: spent(separator) for name, separator in separators.items()} for _ in range(options.runs)]
-    scores = {name: scores_of(separator, tracks) for name, separator in separators.items()}
+    scores = {name: validate(separator, tracks) for name, separator in separators.items()}
     print("| precision | processor time in ms a second | gain in dB | the worst song's |\n|---|---|---|---|")
     for name, found in scores.items():
         exact = scores["fp32"]

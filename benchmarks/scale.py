@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import soundfile
 from distributed import LocalCluster
 
-from benchmarks.cluster import REPOSITORY, separating
-from benchmarks.made_up import make_song
+from benchmarks import REPOSITORY
+from benchmarks.cluster import separating
+from benchmarks.made_up import write_mixture
 from separation.inference.weights import find_weights
 from separation.jobs import run_jobs
 from separation.songs.batch import Settings, plan, recording
@@ -31,7 +31,7 @@ def write_songs(folder: Path, count: int, seconds: float) -> Path:
     """Write `count` songs that are all links to one. Returns that one."""
     folder.mkdir()
     first = folder / "0.wav"
-    soundfile.write(first, sum(make_song(0, seconds, 44100).values()).T.numpy(), 44100)
+    write_mixture(first, 0, seconds)
     for number in range(1, count):
         os.link(first, folder / f"{number}.wav")
     return first

@@ -24,10 +24,9 @@ from tempfile import TemporaryDirectory, TemporaryFile
 import numpy as np
 import soundfile
 
+from benchmarks import REPOSITORY
 from benchmarks.memory import peak_megabytes
 from benchmarks.peers import PEERS
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 OURS = ["create_songs.py", "--input", "SONG", "--output", "OUTPUT", "--overwrite", "--stems"]
 

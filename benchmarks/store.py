@@ -1,6 +1,6 @@
 """Time for dataset.py to build a store, relative to the time for musdb to read the same songs.
 
-    python benchmarks/store.py --root data/MUSDB18 --runs 3
+    python -m benchmarks.store --root data/MUSDB18 --runs 3
 
 Both are timed as whole processes, in turn, on the songs that musdb finds under --root.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from benchmarks import REPOSITORY
 
 READ = """
 import sys

@@ -11,15 +11,10 @@ from typing import Any
 import torch
 
 from benchmarks.made_up import make_store, write_config
-from benchmarks.mutations.damage import NONSENSE, damage
+from benchmarks.mutations.damage import NONSENSE, damage, places
 from separation.training.checkpoints import load_state, save_state
 from separation.training.config import load_config
 from separation.training.trainer import Trainer
-
-
-def state_places(value: Any, path: tuple = ()) -> list[tuple]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [place for key, item in items for place in ((*path, key), *state_places(item, (*path, key)))]
 
 
 class Last:
@@ -53,7 +48,7 @@ class Last:
             path.write_bytes(content)
             return what
         state = load_state(self.folder / "good" / "last.pt")
-        *way, last = rng.choice(state_places(state))
+        *way, last = rng.choice(places(state))
         inner: Any = state
         for key in way:
             inner = inner[key]

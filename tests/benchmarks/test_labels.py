@@ -41,7 +41,7 @@ def test_a_cell_is_trained_scored_and_not_done_twice(tmp_path):
     values = {
         "data": {"stores": {str(store): 1}, "crop_frames": 16, "batch_size": 2},
         "spectral": {"sample_rate": TINY.sample_rate, "n_fft": TINY.n_fft, "hop": TINY.hop},
-        "generator": {"zones": [[32, 2], [96, 8]], "widths": [6, 8]},
+        "generator": {"band_layout": [[32, 2], [96, 8]], "widths": [6, 8]},
         "losses": {"supervised_rest": 0},
         "schedule": {"steps": 2, "warmup": 0, "precision": "fp32"},
     }

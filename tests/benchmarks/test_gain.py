@@ -1,8 +1,8 @@
-"""benchmarks/hearings.py: the gain of what is heard at other speeds."""
+"""benchmarks/passes.py: the gain of passes at other speeds."""
 
 from __future__ import annotations
 
-from benchmarks.hearings import row
+from benchmarks.passes import row
 
 
 def test_gains_are_paired_by_song():

@@ -1,6 +1,6 @@
 """Gain of test-time augmentation: SDR of passes at other speeds, and of the mean over more and more of them.
 
-    python -m benchmarks.hearings --store store/MUSDB18 --weights pretrained/all.safetensors --speeds 1 1.12 1.06
+    python -m benchmarks.passes --store store/MUSDB18 --weights pretrained/all.safetensors --speeds 1 1.12 1.06
 
 Energy ratios on the validation songs of the store, in dB. Gains are paired by song with the first speed.
 """
@@ -16,7 +16,7 @@ from separation import Separator
 from separation.errors import UserError
 from separation.inference.passes import SPEEDS
 from separation.runtime import run_script
-from separation.training.validation import Scores, scores_of, validation_tracks
+from separation.training.validation import Scores, validate, validation_tracks
 
 
 def line(*cells: str) -> str:
@@ -45,10 +45,10 @@ def main() -> None:
     if not tracks:
         raise UserError(f"{options.store} has no song to validate on.")
 
-    def heard(speeds: list[float]) -> Scores:
-        return scores_of(Separator([separator.network] * len(speeds), speeds=speeds), tracks)
+    def scored(speeds: list[float]) -> Scores:
+        return validate(Separator([separator.network] * len(speeds), speeds=speeds), tracks)
 
-    alone = {speed: heard([speed]) for speed in options.speeds}
+    alone = {speed: scored([speed]) for speed in options.speeds}
     first = alone[options.speeds[0]]
     sources = list(next(iter(first.values())))
     print(line("speeds", *sources), line("---", *("---" for _ in sources)), sep="\n")
@@ -56,7 +56,7 @@ def main() -> None:
         print(row(f"{speed:g}", scores, first))
     for count in range(2, len(options.speeds) + 1):
         speeds = options.speeds[:count]
-        print(row("mean of " + ", ".join(f"{speed:g}" for speed in speeds), heard(speeds), first), flush=True)
+        print(row("mean of " + ", ".join(f"{speed:g}" for speed in speeds), scored(speeds), first), flush=True)
 
 
 if __name__ == "__main__":
