@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -40,3 +42,12 @@ def cannot_write(path: Path, error: OSError) -> UserError:
     """The `UserError` for a file or folder that cannot be written."""
     code, reason = WRITE_ERRORS.get(error.errno or 0, ("cannot_write", f"{error.strerror or error}"))
     return UserError(f"{path} cannot be written: {reason}.", code)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise an `OSError` of the block as the `UserError` that says why `path` cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error

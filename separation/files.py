@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from separation.errors import UserError, cannot_write
+from separation.errors import UserError, writing
 
 if sys.platform != "win32":
     import fcntl
@@ -51,15 +51,20 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file that replaces `path` if the block succeeds. Raises `UserError` if it cannot be written."""
     partial = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = make_partial(path.parent)
-        yield partial
-        finish_partial(partial, path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = make_partial(path.parent)
+            yield partial
+            finish_partial(partial, path)
     finally:
         if partial:
             drop_partial(partial)
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a whole file, text as UTF-8. Raises `UserError` if it cannot be written."""
+    with replacing(path) as partial:
+        partial.write_bytes(content.encode(errors="replace") if isinstance(content, str) else content)
 
 
 @contextmanager
@@ -75,14 +80,18 @@ def locking(folder: Path) -> Iterator[None]:
 
 def make_partial(folder: Path, as_folder: bool = False) -> Path:
     """Create an empty file or folder with a unique name in `folder`, locked until it is finished or dropped."""
-    path = folder / partial_name()
-    if as_folder:
-        path.mkdir()
-    else:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # does not follow a planted link
-    if (lock := _lock(path)) is not None:
-        _locks[path] = lock
-    return path
+    while True:
+        path = folder / partial_name()
+        if as_folder:
+            path.mkdir()
+        else:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))  # does not follow a planted link
+        with suppress(BlockingIOError):  # another run took it for abandoned, and removes it
+            if (lock := _lock(path)) is not None:
+                _locks[path] = lock
+            if path.exists():  # else it has been removed already
+                return path
+            _unlock(path)
 
 
 def finish_partial(partial: Path, path: Path) -> None:
@@ -96,7 +105,10 @@ def finish_partial(partial: Path, path: Path) -> None:
 def drop_partial(partial: Path) -> None:
     """Remove a partial file or folder, if it still exists."""
     with suppress(OSError):
-        _remove(partial)
+        if partial.is_dir() and not partial.is_symlink():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
     _unlock(partial)
 
 
@@ -110,22 +122,27 @@ def sweep_partials(folder: Path, own: bool = False) -> None:
     with suppress(OSError):
         for path in folder.glob(f".*{PARTIAL}"):
             name = PARTIAL_NAME.fullmatch(path.name)
-            if name and ((own and path in _locks) or _is_abandoned(path, name[1])):
+            if name and own and path in _locks:
                 drop_partial(path)
+            elif name:
+                _drop_abandoned(path, name[1])
 
 
-def _is_abandoned(path: Path, host: str) -> bool:
+def _drop_abandoned(path: Path, host: str) -> None:
+    """Remove a partial file or folder of `host` unless its writer may still be at work."""
+    lock = None
     if host == HOST and path not in _locks:
         if sys.platform == "win32" and path.is_file():
-            return True  # Windows cannot remove an open file
+            drop_partial(path)  # Windows removes no open file
+            return
         try:
-            lock = _lock(path)
+            lock = _lock(path)  # held until the file is gone: a writer that has just created it takes another name
         except BlockingIOError:
-            return False
-        if lock is not None:
-            os.close(lock)
-            return True
-    return time.time() - path.lstat().st_mtime > ABANDONED_SECONDS
+            return
+    if lock is not None or time.time() - path.lstat().st_mtime > ABANDONED_SECONDS:
+        drop_partial(path)
+    if lock is not None:
+        os.close(lock)
 
 
 def _lock(path: Path, wait: bool = False) -> int | None:
@@ -153,13 +170,6 @@ def _lock(path: Path, wait: bool = False) -> int | None:
 def _unlock(path: Path) -> None:
     if (descriptor := _locks.pop(path, None)) is not None:
         os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def is_hidden(name: str) -> bool:

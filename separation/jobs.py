@@ -17,14 +17,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from separation.errors import UserError
-from separation.runtime import STOP_SIGNALS, postponed, processors
+from separation.runtime import STOP_SIGNALS, postponed, processors, signals_blocked
 
 CLUSTER_HELP = "use the workers of a Dask cluster, tcp://host:port; all folders must be on storage that they share"
 
@@ -60,33 +60,6 @@ _alone = threading.Lock()
 
 class InterruptedJobError(Exception):
     """A worker was stopped in the middle of a job."""
-
-
-class Workers(Protocol):
-    """Local or remote workers that accept jobs in the manner of `concurrent.futures`."""
-
-    deaths: tuple[type[Exception], ...]
-    """Exceptions that a future raises when its worker has died."""
-    strikes: int
-    """Number of dead workers after which a job is given up."""
-
-    def has_room(self) -> bool:
-        """Whether another job can be submitted."""
-
-    def submit(self, work: Callable[[Job], Result], job: Job) -> Future[Any]:
-        """Start a job; the result is that of `attempt`."""
-
-    def share(self, future: Future[Any]) -> float:
-        """Fraction of a running job that is done, from 0 to 1."""
-
-    def check(self) -> None:
-        """Called when no job has ended for a while. Raises `UserError` if none ever will."""
-
-    def release(self, future: Future[Any]) -> None:
-        """Called when this job has ended."""
-
-    def stop(self) -> None:
-        """Stop all jobs, waiting for running ones only until they have cleaned up."""
 
 
 def default_workers() -> int:
@@ -138,7 +111,7 @@ def run_jobs(
 
 
 def run_in(
-    workers: Workers,
+    workers: Processes | Cluster,
     work: Callable[[Job], Result],
     jobs: Sequence[Job],
     sizes: Sequence[float],
@@ -181,15 +154,6 @@ def run_in(
             yield jobs[number], future.result()
 
 
-@contextmanager
-def closing(workers: Any) -> Iterator[Any]:
-    """Yield the workers, and stop them when the block ends."""
-    try:
-        yield workers
-    finally:
-        workers.stop()
-
-
 def attempt(work: Callable[[Job], Result], job: Job) -> Result | UserError:
     """The result of a job, or the `UserError` that stopped it."""
     try:
@@ -202,37 +166,43 @@ class Processes:
     """Local processes. Each runs one job at a time, so if it dies, the job that killed it is known."""
 
     deaths = (BrokenProcessPool, InterruptedJobError)
+    """What a future raises when its worker has died."""
     strikes = 3
+    """Number of dead workers after which a job is given up."""
 
     def __init__(self, workers: int, threads: int | None):
         self.workers, self.threads = workers, threads
         self.context = multiprocessing.get_context("spawn")
-        with _signals_blocked():  # the resource tracker starts here; SIGHUP would kill it (Python 3.10 to 3.13)
+        with signals_blocked():  # the resource tracker starts here; SIGHUP would kill it (Python 3.10 to 3.13)
             self.stopping = self.context.Event()
             self.shares = self.context.Array("d", workers, lock=False)
         self.idle: list[tuple[int, ProcessPoolExecutor | None]] = [(slot, None) for slot in range(workers)]
         self.busy: dict[Future[Any], tuple[int, ProcessPoolExecutor]] = {}
 
     def has_room(self) -> bool:
+        """Whether another job can be submitted."""
         return bool(self.idle)
 
     def submit(self, work: Callable[[Job], Result], job: Job) -> Future[Any]:
+        """Start a job; the result is that of `attempt`."""
         slot, executor = self.idle.pop()
         if executor is None:
             executor = ProcessPoolExecutor(1, self.context, _begin, (self.stopping, self.shares, slot))
         self.shares[slot] = 0.0
-        with _threads_shared(self.workers, self.threads), _signals_blocked():  # this starts the process
+        with _threads_shared(self.workers, self.threads), signals_blocked():  # this starts the process
             future = executor.submit(_attempt_in_process, work, job)
         self.busy[future] = slot, executor
         return future
 
     def share(self, future: Future[Any]) -> float:
+        """Fraction of a running job that is done, from 0 to 1."""
         return self.shares[self.busy[future][0]]
 
     def check(self) -> None:
         """Nothing to check: the death of a process is noticed at once."""
 
     def release(self, future: Future[Any]) -> None:
+        """Called when this job has ended."""
         slot, executor = self.busy.pop(future)
         if isinstance(future.exception(), self.deaths):
             executor.shutdown()
@@ -240,7 +210,7 @@ class Processes:
         else:
             self.idle.append((slot, executor))
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End all processes; running jobs are interrupted, so that they can clean up."""
         self.stopping.set()
         executors = [executor for _, executor in self.busy.values()]
@@ -270,23 +240,6 @@ def _threads_shared(workers: int, threads: int | None) -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _stop_signals() -> set[signal.Signals]:
-    return {getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)}
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Defer stop signals to the end of the block; processes started in it defer them until they install handlers."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _stop_signals())
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _begin(stopping: Any, shares: Any, slot: int) -> None:
     """Initialise a worker process, which exits when its parent dies instead of blocking forever.
 
@@ -299,10 +252,8 @@ def _begin(stopping: Any, shares: Any, slot: int) -> None:
         shares[slot] = share
 
     _report = report
-    for number in _stop_signals():
+    for number in STOP_SIGNALS:
         signal.signal(number, _ignore)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _stop_signals())
     parent = multiprocessing.parent_process()
 
     def wait() -> None:
@@ -310,26 +261,29 @@ def _begin(stopping: Any, shares: Any, slot: int) -> None:
             parent.join()
         os._exit(1)
 
+    # This thread keeps the signals blocked: one that it took would not wake the main thread from a system call.
     threading.Thread(target=wait, daemon=True).start()
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _attempt_in_process(work: Callable[[Job], Result], job: Job) -> Result | UserError | None:
     """`attempt` in a worker process, where a stop signal interrupts the job so that it can clean up."""
     try:
-        for number in _stop_signals():
+        for number in STOP_SIGNALS:
             signal.signal(number, _interrupt)
         return None if _stopping.is_set() else attempt(work, job)
     except KeyboardInterrupt:
         raise InterruptedJobError from None
     finally:
-        for number in _stop_signals():
+        for number in STOP_SIGNALS:
             signal.signal(number, _ignore)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     if postponed(number, frame):
         return
-    for each in _stop_signals():
+    for each in STOP_SIGNALS:
         signal.signal(each, _ignore)  # a second one would interrupt the clean-up
     raise KeyboardInterrupt
 
@@ -365,7 +319,7 @@ class Cluster:
             if missing := self.client.run_on_scheduler(eval, MISSING):
                 raise ValueError(f"this program is not installed where the scheduler runs, on {missing}")
         except (OSError, ValueError, asyncio.TimeoutError) as error:  # the latter is an OSError from Python 3.11 on
-            self.stop()
+            self.close()
             reason = f"{error}" if isinstance(error, ValueError) else f"there is no scheduler with workers ({error})"
             raise UserError(f"--cluster {address}: {reason}.", "no_cluster") from error
 
@@ -417,7 +371,8 @@ class Cluster:
             message = f"the cluster has no workers any more ({error}); run it again: finished work is kept."
             raise UserError(message, "cluster_lost") from None
 
-    def stop(self) -> None:
+    def close(self) -> None:
+        """Cancel all jobs."""
         tasks = list(self.tasks.values())
         self.tasks.clear()  # so that `settle` ignores them
         with suppress(Exception):  # the scheduler may be gone

@@ -8,8 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -19,7 +19,11 @@ from separation.errors import UserError
 
 DEVICE_HELP = "where to compute: auto (the GPU if there is one), cpu, cuda, cuda:1 (the second GPU), mps"
 
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+STOP_SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)  # Windows has two
+)
 """Ctrl-C, the system's request to terminate, and a closed terminal."""
 
 RETRY_SECONDS = 0.05
@@ -59,8 +63,7 @@ def run_script(main: Callable[[], int | None] | str) -> None:
     # Idle threads of GNU's OpenMP spin for a long time, which slows every other process on a busy machine.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     steady_streams()
-    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
-    handled = [one for one in numbers if signal.getsignal(one) in (signal.SIG_DFL, signal.default_int_handler)]
+    handled = [one for one in STOP_SIGNALS if signal.getsignal(one) in (signal.SIG_DFL, signal.default_int_handler)]
     for number in handled:  # leaves ignored signals ignored
         signal.signal(number, _stop)
     message = ""
@@ -84,6 +87,19 @@ def run_script(main: Callable[[], int | None] | str) -> None:
     if message:
         print(message, file=sys.stderr)
     sys.exit(code)
+
+
+@contextmanager
+def signals_blocked() -> Iterator[None]:
+    """Defer stop signals to the end of the block; processes started in it defer them until they install handlers."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -243,7 +259,6 @@ class Progress:
 
     Args:
         items: number of items of size 1, or the sizes of all items, such as the lengths of songs in seconds.
-        unit: what the items are called, in the plural.
         abreast: items processed at a time.
         file: where the bar or the lines go, by default standard error.
         now: a clock, in seconds.
@@ -252,7 +267,6 @@ class Progress:
     def __init__(
         self,
         items: int | Sequence[float],
-        unit: str = "songs",
         abreast: int = 1,
         file: TextIO | None = None,
         now: Callable[[], float] = time.monotonic,
@@ -261,7 +275,7 @@ class Progress:
 
         self.total: int = items if isinstance(items, int) else len(items)
         self.size: float = items if isinstance(items, int) else sum(items)
-        self.unit, self.abreast, self.finished, self.ended, self.running = unit, abreast, 0, 0.0, 0.0
+        self.abreast, self.finished, self.ended, self.running = abreast, 0, 0.0, 0.0
         self._now, self._file = now, file or sys.stderr
         self._start = self._shown = now()
         self._first: tuple[float, float] | None = None
@@ -312,7 +326,7 @@ class Progress:
             return
         seconds = self.left()
         left = "" if seconds is None else f", {clock(seconds)} left"
-        count = f"{self.finished} of {self.total} {self.unit}" if self.total > 1 else ""
+        count = f"{self.finished} of {self.total} songs" if self.total > 1 else ""
         if not self._bar.disable:
             self._bar.n = self.share
             self._bar.set_description_str((count + left).removeprefix(", "))

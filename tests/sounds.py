@@ -1,4 +1,4 @@
-"""What the tests of audio files share: sounds whose place can be measured, files that FFmpeg encodes, and refusals."""
+"""What the tests of audio files share: sounds whose place can be measured, and files that FFmpeg encodes."""
 
 from __future__ import annotations
 
@@ -8,24 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
 from separation.audio import io
 from separation.audio.io import AudioReader, write
 from separation.dataset.layouts import provide_ffmpeg
-from separation.errors import UserError
 
 RATE = 44100
 
 PICTURE = ("-f", "lavfi", "-i", "testsrc=d=8:s=64x48:r=25")
 """FFmpeg's options for a picture of 8 seconds."""
-
-
-def refused(code: str) -> Any:
-    """A context in which a `UserError` with this code, of one line, is raised."""
-    return pytest.raises(UserError, check=lambda error: error.code == code and "\n" not in str(error))
 
 
 def noise(seconds: float = 8.0, channels: int = 2, seed: int = 0) -> Tensor:

@@ -102,6 +102,26 @@ def test_a_partial_of_a_living_run_stays_even_if_its_process_number_means_nothin
 
 
 @needs_locks
+@pytest.mark.parametrize("as_folder", [False, True])
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_partial_that_another_run_sweeps_before_it_is_locked_is_made_anew(tmp_path, monkeypatch, as_folder, is_late):
+    import fcntl
+
+    def swept(*arguments):
+        monkeypatch.undo()
+        if not is_late:  # the other run holds the lock, and has yet to remove it
+            raise BlockingIOError
+        sweep_partials(tmp_path)
+        return fcntl.flock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", swept)
+    partial = make_partial(tmp_path, as_folder)
+    sweep_partials(tmp_path)
+    assert [*tmp_path.iterdir()] == [partial]
+    finish_partial(partial, tmp_path / "song")
+
+
+@needs_locks
 def test_only_abandoned_partials_are_swept(tmp_path):
     own, dropped, finished = (make_partial(tmp_path) for _ in range(3))
     drop_partial(dropped)

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from separation.apps.export import export
-from separation.errors import UserError
-from separation.files import replacing
+from separation.errors import UserError, writing
+from separation.files import write_file
 from separation.inference.weights import pretrained
 from separation.songs.page import fill_page
 
@@ -36,20 +36,20 @@ def build(folder: Path) -> int:
     ONNX cannot be written.
     """
     page, index = fill_page([], STATIC), folder / "index.html"
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: name another folder.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "worker.js").is_file():
-        raise UserError(f"{folder} holds something else: name an empty folder.")
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not (folder / "worker.js").is_file():
+            raise UserError(f"{folder} holds something else: name an empty folder.")
     for script in STATIC.glob("*.js"):
         if script.name != "more.js":  # embedded in the page
-            shutil.copyfile(script, folder / script.name)
-    fill_vendor(folder / "vendor")
+            write_file(folder / script.name, script.read_bytes())
+    with writing(folder):
+        fill_vendor(folder / "vendor")
     for name in NETWORKS:
         facts = export(pretrained(name), folder / f"{name}.onnx")
-        said = {key: json.loads(text) for key, text in facts.items()} | {"states": states_of(folder / f"{name}.onnx")}
-        write(folder / f"{name}.json", json.dumps(said, indent=2))
-    write(index, page)
+        said = {key: json.loads(text) for key, text in facts.items()}
+        write_file(folder / f"{name}.json", json.dumps(said, indent=2))
+    write_file(index, page)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -63,7 +63,7 @@ def fill_vendor(vendor: Path) -> None:
     record.unlink(missing_ok=True)  # so that everything is fetched again after a failure
     for package in PACKAGES:
         take(package, vendor)
-    write(record, wanted)
+    write_file(record, wanted)
 
 
 def take(package: Mapping[str, Any], vendor: Path) -> None:
@@ -89,8 +89,7 @@ def take(package: Mapping[str, Any], vendor: Path) -> None:
                 text = member.read()
                 if target == "fft.js":  # a CommonJS module
                     text = b"const module = {};\n" + text + b"\nexport default module.exports;\n"
-                with replacing(vendor / target) as partial:
-                    partial.write_bytes(text)
+                write_file(vendor / target, text)
 
 
 def check(content: bytes, package: Mapping[str, Any]) -> None:
@@ -98,19 +97,6 @@ def check(content: bytes, package: Mapping[str, Any]) -> None:
     found = "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode()
     if found != package["integrity"]:
         raise UserError(f"npm gave another file for {package['name']}@{package['version']} than the pinned one.")
-
-
-def states_of(path: Path) -> dict[str, list[int]]:
-    """The names and shapes of the states that one step of a network takes."""
-    import onnx
-
-    inputs = onnx.load(str(path)).graph.input[1:]
-    return {state.name: [axis.dim_value for axis in state.type.tensor_type.shape.dim] for state in inputs}
-
-
-def write(path: Path, text: str) -> None:
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="")
 
 
 class Handler(SimpleHTTPRequestHandler):

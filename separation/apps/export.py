@@ -13,6 +13,7 @@ rest is the song minus the targets. The metadata states what a host must know; e
               periodic Hann window, and the spectrum is multiplied by `scale`, 1 / sqrt(n_fft); the inverse divides by
               `scale` and overlap-adds frames times the window and `synthesis_gain`, hop / sum(window ** 2)
     stride, context, lag    in frames
+    states    shape of each state, by name
     latency   in seconds, with pieces of one stride
     licence   of the weights
     version   of this program
@@ -34,7 +35,7 @@ from torch import Tensor, nn
 
 import separation
 from separation.errors import UserError
-from separation.files import replacing
+from separation.files import write_file
 from separation.inference.masking import MaskingNetwork
 from separation.inference.onnx import FORMAT
 from separation.inference.weights import Weights, load_weights
@@ -76,8 +77,7 @@ def export(weights: str | Path, path: str | Path, network: str | None = None) ->
     onnx.checker.check_model(model)
     content = model.SerializeToString()
     check(step, onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]))
-    with replacing(Path(path)) as partial:
-        partial.write_bytes(content)
+    write_file(Path(path), content)
     return facts
 
 
@@ -242,6 +242,7 @@ def metadata(weights: Weights, step: Step) -> dict[str, str]:
         "stride": stride,
         "context": network.context,
         "lag": lag,
+        "states": {name: list(state.shape) for name, state in zip(step.memories, step.initial, strict=True)},
         "latency": ((lag + stride) * settings.hop + settings.padding) / settings.sample_rate,
         "licence": weights.licence,
         "version": separation.__version__,

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -17,8 +17,9 @@ from typing import Any, BinaryIO
 
 from separation.audio.decoders import check_picture
 from separation.audio.formats import FORMATS, STEM_SUFFIXES, AudioFile
-from separation.errors import UserError, cannot_write
-from separation.files import portable_name, replacing
+from separation.errors import UserError, writing
+from separation.files import portable_name, write_file
+from separation.inference.config import parse
 from separation.inference.separator import available_stems
 from separation.songs.batch import Job, Settings, plan, separate
 from separation.songs.command import STEM_SETS, choose_settings, make_parser, sort_out
@@ -61,7 +62,7 @@ class StoredJob:
     folder: Path
     name: str
     kind: str = "stems"
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
     """The requested `stems`, `format` and `quality`."""
     file: str = ""
     """Name of the song or the stem file in `folder`."""
@@ -75,9 +76,9 @@ class StoredJob:
     """Name of the song on the page, once it is listed."""
     already_there: bool = False
     """Whether the stems existed before."""
-    remarks: Sequence[str] = ()
+    remarks: tuple[str, ...] = ()
     """What is odd about the song's file."""
-    error: Mapping[str, str] | None = None
+    error: dict[str, str] | None = None
     """`code` and `message` of what went wrong."""
 
     @property
@@ -94,7 +95,7 @@ class StoredJob:
 
         The folder may come from someone else, so its records must not lead out of it.
         """
-        job = cls(**{**json.loads(record.read_text(encoding="utf-8")), "folder": folder})
+        job = parse(cls, {**json.loads(record.read_text(encoding="utf-8")), "folder": folder}, "")
         plain = all(name and name == Path(name).name != ".." for name in (job.name, job.file))
         if not plain or record.parent.is_symlink() or job.kind not in KINDS or job.state not in STATES:
             raise ValueError
@@ -104,8 +105,8 @@ class StoredJob:
 
     def save(self) -> None:
         record = {**asdict(self), "folder": None}
-        with suppress(UserError), replacing(self.folder / RECORD) as partial:  # a full disk must not stop the queue
-            partial.write_text(json.dumps(record), encoding="utf-8")
+        with suppress(UserError):  # a full disk must not stop the queue
+            write_file(self.folder / RECORD, json.dumps(record))
 
 
 @dataclass(frozen=True)
@@ -165,15 +166,13 @@ class JobStore:
         self.folder, self.choices = folder, choices
         self.jobs: dict[str, StoredJob] = {}
         self.changed = threading.Condition()
-        try:
+        with writing(folder):
             self.own = folder / JOBS / secrets.token_hex(8)
             self.own.mkdir(parents=True)
             self._lock = lock(self.own / LOCK)
             self.page = Page(folder)
             for other in (folder / JOBS).iterdir():
                 self._take_over(other)
-        except OSError as error:
-            raise cannot_write(folder, error) from error
         self.closing = False
         work = (("stems", self._separate), ("stem_file", self._join))
         self.threads = [threading.Thread(target=self._work, args=kind, daemon=True) for kind in work]
@@ -231,10 +230,8 @@ class JobStore:
             pending = [other for other in self.jobs.values() if other.state in OPEN_STATES]
             if len(pending) >= PENDING or sum(other.size for other in pending) + size > PENDING_BYTES:
                 raise UserError(f"{len(pending)} songs are waiting: try again later.", "queue_full")
-            try:
+            with writing(job.folder):
                 job.folder.mkdir()
-            except OSError as error:
-                raise cannot_write(job.folder, error) from error
             self.jobs[job.id] = job
         return job
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import re
 import secrets
@@ -14,7 +13,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from starlette import responses
@@ -279,35 +278,29 @@ def attachment(name: str) -> str:
     return f"""attachment; filename="{re.sub("[^ -~]", "_", name)}"; filename*=UTF-8''{quoted}"""
 
 
-class Pieces(io.RawIOBase):
-    """A file that buffers what is written until it is taken."""
-
-    def __init__(self) -> None:
-        self._waiting = bytearray()
-
-    def writable(self) -> bool:
-        return True
+class Pieces(list[bytes]):
+    """A file that keeps what is written in pieces."""
 
     def write(self, content: Any) -> int:
-        self._waiting += content
+        self.append(bytes(content))
         return len(content)
 
-    def take(self) -> bytes:
-        taken, self._waiting = bytes(self._waiting), bytearray()
-        return taken
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 def zipped(files: Mapping[str, Path]) -> Iterator[bytes]:
     """An uncompressed zip of files by their names in it, block by block."""
     pieces = Pieces()
-    with zipfile.ZipFile(pieces, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(cast(Any, pieces), "w", zipfile.ZIP_STORED) as archive:
         for name, path in files.items():
             entry = zipfile.ZipInfo.from_file(path, name, strict_timestamps=False)
             with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
                 while block := source.read(BLOCK):
                     target.write(block)
-                    yield pieces.take()
-    yield pieces.take()
+                    yield b"".join(pieces)
+                    pieces.clear()
+    yield b"".join(pieces)
 
 
 def describe_api(store: JobStore, token: str | None) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def repaired_wav(path: Path) -> Section | None:
     if not start.startswith(b"RIFF") or start[8:12] != b"WAVE":
         return None
     form, data = start.find(b"fmt "), start.find(b"data")
-    if form < 0 or data < form:
+    if form < 0 or data < form or len(start) < data + 8:
         return None
     (size,) = struct.unpack_from("<I", start, form + 4)
     chunk = start[form : form + 8 + size]

@@ -75,9 +75,9 @@ def open_decoder(path: Path, track: int | None = None) -> SoundFileDecoder | FFm
         return FFmpegDecoder(path, track, [Section(path, *link) for link in chain.links])
     # libsndfile 1.2 cuts an mp3 off at an estimated end, and fails on a flac without a length, as written to a pipe.
     if path.suffix.lower() != ".mp3" and not track:
-        for source in (path, repaired_wav(path)):
-            with suppress(soundfile.LibsndfileError, TypeError):
-                file = soundfile.SoundFile(source)
+        for source in (Path, repaired_wav):
+            with suppress(soundfile.LibsndfileError, TypeError):  # the latter if there is nothing to repair
+                file = soundfile.SoundFile(source(path))
                 if file.format not in ("MP3", "MPEG") and 0 < file.frames < 1 << 62 and file.channels <= 2:
                     return SoundFileDecoder(path, file)
                 file.close()
@@ -116,8 +116,13 @@ def check_picture(path: Path, name: str = "") -> None:
     import av
 
     with suppress(av.FFmpegError, OSError), open_container(path) as container:
-        if not pictures(container):
-            raise UserError(f"{name or path} has no picture: choose a format other than video.", code="no_picture")
+        require_picture(container, name or path)
+
+
+def require_picture(container: Any, name: str | Path) -> None:
+    """Raise `UserError`, which calls the file `name`, if a PyAV container has no video track."""
+    if not pictures(container):
+        raise UserError(f"{name} has no picture: choose a format other than video.", code="no_picture")
 
 
 class SoundFileDecoder:
@@ -265,7 +270,7 @@ class FFmpegDecoder:
 
     def _pieces(self) -> Iterator[np.ndarray]:
         """The decoded frames, float32 `[channels, n]`, placed in time, with silence in the gaps."""
-        clock, conform = Clock(self.info.sample_rate, float(self.stream.time_base)), Conformer(self)
+        clock, conform = Clock(self.info.sample_rate, float(self.stream.time_base)), FrameConverter(self)
         good = lost = holes = 0
         missing, first_lost, first_hole, remarks = 0, 0.0, 0.0, list(self.remarks)
         for frame in self._frames():
@@ -420,7 +425,7 @@ def left_out(layout: str, channels: int) -> list[int]:
     return [int(number) for number in 1 + np.flatnonzero(~np.concatenate(mixed, axis=1).any(axis=0))]
 
 
-class Conformer:
+class FrameConverter:
     """Converts frames of any rate and layout to float32 arrays in those of the decoder; FFmpeg mixes and resamples.
 
     Downmixing keeps FFmpeg's coefficients, which are not normalised for floats: left and right keep their level,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from separation.audio.decoders import CLOCK_RESET, LONGEST_HOLE, open_container
+from separation.audio.decoders import CLOCK_RESET, LONGEST_HOLE, check_readable, open_container, require_picture
 from separation.audio.formats import Coding
 
 WAV_LIMIT = (1 << 32) - (1 << 16)
@@ -210,7 +210,7 @@ class VideoEncoder(FFmpegEncoder):
             `source.starts` on the song's clocks, which is time 0 of the new file.
         keep_original: also copy the song's own audio, as the second track.
 
-    Raises `ValueError` if the format cannot hold these streams.
+    Raises `ValueError` if the format cannot hold these streams, `UserError` if the song has no picture or has gone.
     """
 
     def __init__(
@@ -226,11 +226,13 @@ class VideoEncoder(FFmpegEncoder):
     ):
         from av.stream import Disposition
 
+        check_readable(source.path)
         self.source, self.video = source, open_container(source.path)
         self.copies: dict[int, Any] = {}
         self.clocks: dict[int, tuple[int, float]] = {}
         self.waiting: list[Any] = []
         try:
+            require_picture(self.video, source.path)
             super().__init__(path, format, coding, sample_rate, channels, (name,))
             if keep_original:
                 self._copy(self.video.streams.audio[source.track]).disposition = Disposition(0)

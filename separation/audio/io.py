@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ import numpy as np
 from mutagen import MutagenError
 
 from separation.audio.containers import add_user_data
-from separation.audio.decoders import BLOCK, AudioInfo, check_picture, open_decoder
+from separation.audio.decoders import BLOCK, AudioInfo, open_decoder
 from separation.audio.encoders import (
     SYSTEM_ERROR,
     EncodingError,
@@ -23,9 +23,9 @@ from separation.audio.encoders import (
     held_rate,
 )
 from separation.audio.formats import find_format
-from separation.audio.resample import Resampler, resample
+from separation.audio.resample import Resampler, as_waveform, resample
 from separation.audio.tags import TAGS, read_tags, write_tags
-from separation.errors import UserError, cannot_write
+from separation.errors import UserError, cannot_write, writing
 from separation.files import drop_partial, finish_partial, make_partial
 
 if TYPE_CHECKING:
@@ -55,21 +55,15 @@ def read(path: str | Path, sample_rate: int | None = None, track: int | None = N
 
 
 def write(path: str | Path, waveform: Tensor | np.ndarray, sample_rate: int, bits: str | None = None) -> None:
-    """Write `[channels, samples]` to `path` atomically. Raises `UserError` as `AudioWriter` does."""
-    channels, samples = waveform.shape
-    with AudioWriter(path, sample_rate, channels, samples, bits) as writer:
-        writer.write(waveform)
+    """Write `[channels, samples]`, or `[samples]` for mono, to `path` atomically.
 
-
-def as_floats(waveform: Tensor | np.ndarray) -> np.ndarray:
-    """Samples as floats of 32 bits or more, with full scale at 1; that of integers is the full scale of their type.
-
-    >>> as_floats(np.array([-32768, 16384], np.int16))
-    array([-1. ,  0.5], dtype=float32)
+    Raises `UserError` for any other shape, and as `AudioWriter` does.
     """
-    samples = np.asarray(waveform)
-    floats = samples.astype(np.result_type(samples, np.float32), copy=False)
-    return floats if samples.dtype.kind == "f" else floats / -float(np.iinfo(samples.dtype).min)
+    signal = np.atleast_2d(as_waveform(waveform, exact=True))
+    if signal.ndim != 2:
+        raise UserError(f"{path} cannot hold an array of {signal.ndim} axes: write [channels, samples].")
+    with AudioWriter(path, sample_rate, *signal.shape, bits) as writer:
+        writer.write(signal)
 
 
 class AudioReader:
@@ -194,35 +188,32 @@ class AudioWriter:
         self.sample_rate = held_rate(self.coding.codec, sample_rate)
         self._resamplers = [Resampler(sample_rate, self.sample_rate, channels) for _ in names]
         self._encoder: SoundFileEncoder | FFmpegEncoder
-        if video:
-            check_picture(video.path)
-        try:
+        with ExitStack() as undo, writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.partial = make_partial(self.path.parent)
+            undo.callback(drop_partial, self.partial)
             kind = (self.partial, self.format, self.coding, self.sample_rate, channels)
-            if video:
-                self._encoder = VideoEncoder(*kind, video, names[0], keep_original)
-            elif self.format in LIBSNDFILE:
-                self._encoder = SoundFileEncoder(*kind, samples, self.tags, compression)
-            else:
-                self._encoder = FFmpegEncoder(*kind, names, self.tags, cover)
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        except EncodingError as error:
-            drop_partial(self.partial)
-            raise self._cut_off(error) from error
-        except ValueError as error:
-            drop_partial(self.partial)
-            if video:
-                message = f"{self.path} can't be written as a video ({error}): choose another format."
-            else:
-                message = f"{self.path} can't hold {channels} channels at {self.sample_rate} Hz: choose wav."
-            raise UserError(message, code="format") from error
+            try:
+                if video:
+                    self._encoder = VideoEncoder(*kind, video, names[0], keep_original)
+                elif self.format in LIBSNDFILE:
+                    self._encoder = SoundFileEncoder(*kind, samples, self.tags, compression)
+                else:
+                    self._encoder = FFmpegEncoder(*kind, names, self.tags, cover)
+            except EncodingError as error:
+                raise self._cut_off(error) from error
+            except ValueError as error:
+                if video:
+                    message = f"{self.path} can't be written as a video ({error}): choose another format."
+                else:
+                    message = f"{self.path} can't hold {channels} channels at {self.sample_rate} Hz: choose wav."
+                raise UserError(message, code="format") from error
+            undo.pop_all()
 
     def write(self, *waveforms: Tensor | np.ndarray) -> None:
-        """Append `[channels, n]` to each track: floats with full scale at 1, or signed integers with their own."""
+        """Append `[channels, n]` to each track, of any type that `as_waveform` takes. Raises `UserError` as it does."""
         pairs = zip(self._resamplers, waveforms, strict=True)
-        self._append([resampler.push(as_floats(waveform)) for resampler, waveform in pairs])
+        self._append([resampler.push(as_waveform(waveform, exact=True)) for resampler, waveform in pairs])
 
     def _append(self, signals: Sequence[np.ndarray]) -> None:
         for start in range(0, signals[0].shape[1], BLOCK):

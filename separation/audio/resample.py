@@ -1,8 +1,47 @@
-"""Resample a waveform, whole or block by block: the samples are the same either way, and none is early or late."""
+"""Convert samples of any type to floats, and a waveform to another rate.
+
+Resampled whole or block by block, the samples are the same, and none is early or late.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from separation.errors import UserError
+
+FULL_SCALE = {"uint8": 1 << 7, "int8": 1 << 7, "int16": 1 << 15, "int32": 1 << 31}
+"""Steps from silence to full scale of integer samples, as in wav files and numpy; in uint8, silence is 128."""
+
+
+def as_waveform(samples: Any, exact: bool = False) -> np.ndarray:
+    """Convert samples of any numeric type, in a tensor or anything array-like, to float32 with full scale at 1.
+
+    With `exact`, types that float32 would round become float64 instead. Raises `UserError` for types that cannot be
+    samples: booleans, complex numbers, and integers without a full scale.
+
+    >>> as_waveform([[-0.5, 1]]), as_waveform(np.array([-32768, 16384], np.int16))
+    (array([[-0.5,  1. ]], dtype=float32), array([-1. ,  0.5], dtype=float32))
+    """
+    if hasattr(samples, "detach"):  # a tensor, on any device
+        samples = samples.detach().cpu()
+        is_short = samples.is_floating_point() and samples.element_size() < 4  # numpy has no bfloat16
+        samples = (samples.float() if is_short else samples).numpy()
+    try:
+        samples = np.asarray(samples)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"the song is not an array of samples ({error}): give a tensor or a numpy array.") from error
+    name, kind = samples.dtype.name, samples.dtype.kind
+    if kind not in "biufc":
+        raise UserError("the song is not an array of samples: give a tensor or a numpy array.")
+    if kind != "f" and name not in FULL_SCALE:
+        known = "int16, int32, uint8 or floats between -1 and 1"
+        raise UserError(f"samples of type {name} have no full scale: give {known}.")
+    floats = samples.astype(np.result_type(samples.dtype, np.float32), copy=False)
+    if name in FULL_SCALE:
+        floats = (floats - 128 if name == "uint8" else floats) / FULL_SCALE[name]
+    return floats if exact else floats.astype(np.float32, copy=False)
 
 
 def resample(waveform: np.ndarray, source_rate: int, target_rate: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,3 +127,16 @@ class Spectral:
             analysis, synthesis = (torch.from_numpy(window).to(signal.device) for window in self.windows[None])
             self.windows[signal.device] = analysis, synthesis
         return self.windows[signal.device]
+
+
+def mel_filters(bands: int, bins: int, sample_rate: int, lowest: float, highest: float) -> np.ndarray:
+    """Triangular filters `[bands, bins]` for a power spectrum, evenly spaced on the mel scale, in hertz.
+
+    The scale is HTK's, 2595 log10(1 + f / 700) (O'Shaughnessy, Speech Communication, 1987).
+    """
+    frequencies = np.linspace(0, sample_rate / 2, bins)
+    first, last = (2595 * math.log10(1 + frequency / 700) for frequency in (lowest, highest))
+    edges = 700 * (10 ** (np.linspace(first, last, bands + 2) / 2595) - 1)
+    below, centre, above = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rising, falling = (frequencies - below) / (centre - below), (above - frequencies) / (above - centre)
+    return np.minimum(rising, falling).clip(min=0)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from separation.audio.formats import SONG_SUFFIXES
 from separation.audio.io import probe
+from separation.audio.resample import resample
 from separation.audio.stft import Spectral, SpectralSettings
 from separation.dataset.layouts import Track
 from separation.dataset.pseudo_labels import LabelledTrack, silent_spans
@@ -31,9 +32,8 @@ from separation.dataset.store import (
     stored_bytes,
     write_track,
 )
-from separation.errors import UserError, cannot_write
+from separation.errors import UserError, writing
 from separation.files import is_hidden, sweep_partials
-from separation.jobs import run_jobs
 from separation.stems import ACCOMPANIMENT, MIXTURE, PARTS, STEMS
 
 UNCHANGED = Fraction(1)
@@ -91,11 +91,9 @@ def plan_store(
 
     Raises `UserError` when the folder cannot be a store with these settings.
     """
-    try:
+    with writing(folder):
         create_store(folder, settings)
         sweep_partials(folder)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
     stored, names = _stored(folder, settings), {track.name for track in tracks}
     variants: dict[str, list[Fraction]] = {}
     for name in stored.keys() - names:
@@ -179,23 +177,6 @@ def check_disk(folder: Path, needed: int) -> None:
         )
 
 
-def build_store(
-    folder: Path,
-    settings: SpectralSettings,
-    jobs: Sequence[BuildJob],
-    workers: int,
-    cluster: str | None = None,
-    sizes: Sequence[float] | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> Iterator[tuple[BuildJob, list[str] | UserError]]:
-    """Build the songs of `jobs`, yielding each with remarks on it, or with the error that prevented it.
-
-    With the address of a `cluster`, its workers build, and all paths must be absolute. `sizes` and `progress` are
-    passed to `run_jobs`: songs that are being labelled report their share.
-    """
-    return run_jobs(partial(build_song, folder, settings), jobs, workers, None, cluster, [folder], sizes, progress)
-
-
 def build_song(folder: Path, settings: SpectralSettings, job: BuildJob) -> list[str]:
     """Read and transform one song, write it into the store at each speed, and return remarks on it.
 
@@ -219,7 +200,7 @@ def build_song(folder: Path, settings: SpectralSettings, job: BuildJob) -> list[
         changed = {part: change_speed(waveform, speed) for part, waveform in waveforms.items()}
         frames = settings.frames(changed[job.parts[0]].shape[-1])
         scaled = {stem: [[float(x / speed) for x in span] for span in spans] for stem, spans in silent.items()}
-        try:
+        with writing(folder):
             write_track(
                 folder,
                 spectral,
@@ -234,8 +215,6 @@ def build_song(folder: Path, settings: SpectralSettings, job: BuildJob) -> list[
                 teacher=teacher,
                 silent={stem: frames_of(spans, settings, frames) for stem, spans in scaled.items()},
             )
-        except OSError as error:
-            raise cannot_write(folder, error) from error
     return remarks
 
 
@@ -250,9 +229,7 @@ def _gain(waveforms: Mapping[str, Tensor], settings: SpectralSettings) -> float:
 
 def change_speed(waveform: Tensor, speed: Fraction) -> Tensor:
     """Change the speed of a waveform `[channels, samples]`: its pitch times `speed`, its length divided by it."""
-    from torchaudio.functional import resample  # much faster than soxr for simple ratios
-
-    return resample(waveform, speed.numerator, speed.denominator)
+    return torch.from_numpy(resample(waveform.numpy(), speed.numerator, speed.denominator))
 
 
 def variant_name(name: str, speed: Fraction) -> str:

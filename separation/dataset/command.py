@@ -6,14 +6,15 @@ import argparse
 import time
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 from separation.audio.stft import SpectralSettings
 from separation.dataset.layouts import DATASETS, Track, download_sample, find_tracks
-from separation.errors import UserError
+from separation.errors import UserError, writing
 from separation.files import user_path
 from separation.inference.device import NETWORK_HELP
-from separation.jobs import CLUSTER_HELP, default_workers
+from separation.jobs import CLUSTER_HELP, default_workers, run_jobs
 from separation.runtime import Progress, count
 from separation.stems import STEMS
 
@@ -50,7 +51,7 @@ def build(
 ) -> int:
     """Build what the store `folder` lacks, report the outcome, and return the script's exit code."""
     # torch takes seconds to import: a mistyped path is reported before that.
-    from separation.dataset.build import build_store, bytes_needed, check_disk, in_units, plan_store, skipped
+    from separation.dataset.build import build_song, bytes_needed, check_disk, in_units, plan_store, skipped
     from separation.dataset.pseudo_labels import DEPTH, Teacher, label
     from separation.dataset.store import remove_track
     from separation.inference.weights import absolute
@@ -66,14 +67,15 @@ def build(
     print(f"{root}: {count(len(tracks), 'song')}, {len(plan.jobs)} to build in {folder}, taking {in_units(needed)}")
     check_disk(folder, needed)
     say_list(f"removed from the store, no longer in {root}:", [track.name for track in plan.gone])
-    for track in plan.gone:
-        remove_track(track.folder)
+    with writing(folder):
+        for track in plan.gone:
+            remove_track(track.folder)
 
     start, failures = time.monotonic(), []
     amounts = [*sizes.values()]
     with Progress(amounts, abreast=options.workers) as progress:
-        work = (options.workers, options.cluster, amounts, progress.within)
-        for job, result in build_store(folder, settings, plan.jobs, *work):
+        work = (options.workers, None, options.cluster, [folder], amounts, progress.within)
+        for job, result in run_jobs(partial(build_song, folder, settings), plan.jobs, *work):
             progress.done(sizes[job.track.name])
             if isinstance(result, UserError):
                 failures.append(f"not built: {job.track.name}: {result}")
@@ -87,13 +89,14 @@ def build(
 def pack_songs(root: Path, tracks: Sequence[Track], options: argparse.Namespace) -> int:
     """Pack what the folder lacks, report the outcome, and return the script's exit code."""
     from separation.dataset.build import in_units
-    from separation.dataset.pack import pack, plan_packing
+    from separation.dataset.pack import pack_song, plan_packing
 
     jobs = plan_packing(options.pack, tracks, options.pack_seconds)
     print(f"{root}: {count(len(tracks), 'song')}, {len(jobs)} to pack in {options.pack}")
     failures = []
     with Progress(len(jobs), abreast=options.workers) as progress:
-        for job, error in pack(jobs, options.pack, options.pack_seconds, options.workers, options.cluster):
+        work = (options.workers, None, options.cluster, [options.pack])
+        for job, error in run_jobs(partial(pack_song, options.pack, options.pack_seconds), jobs, *work):
             progress.done()
             failures += [f"not packed: {job.name}: {error}"] if error else []
     size = sum(path.stat().st_size for path in options.pack.rglob("*.ogg"))

@@ -166,13 +166,17 @@ def _sum(first: Tensor, second: Tensor) -> Tensor:
 def find_tracks(dataset: str, root: Path) -> list[Track]:
     """Find the songs of `dataset`, one of `DATASETS`, under `root`, ordered by subset and name.
 
-    Raises `UserError` when there are none, saying what was expected and where to get it; when a description is damaged;
-    and when two songs share a name.
+    Raises `UserError` when there are none, saying what was expected and where to get it; when a folder cannot be read
+    or a description is damaged; and when two songs share a name.
     """
     layout, root = LAYOUTS[dataset], Path(root)
-    if not root.is_dir():
-        raise UserError(f"there is no folder {root}: it should hold {layout.expected}; {layout.source}.", "no_folder")
-    found = [track for track in layout.find(root) if dataset == "CSV" or _is_visible(track, root)]
+    try:
+        if not root.is_dir():
+            expected = f"it should hold {layout.expected}; {layout.source}"
+            raise UserError(f"there is no folder {root}: {expected}.", "no_folder")
+        found = [track for track in layout.find(root) if dataset == "CSV" or _is_visible(track, root)]
+    except OSError as error:
+        raise UserError(f"{error.filename or root} cannot be read: {error.strerror}.", "cannot_read") from error
     tracks = [replace(track, name=track_name(track.name)) for track in found]
     if not tracks:
         raise UserError(f"{root} holds no songs: looked for {layout.expected}; {layout.source}.", "no_songs")
@@ -252,7 +256,8 @@ def _find_folders(root: Path) -> Iterable[Track]:
     subsets = {subset: root / subset for subset in SUBSETS if (root / subset).is_dir()}
     for subset, parent in subsets.items() or [("train", root)]:
         for folder in parent.iterdir():
-            if folder.is_dir() and (files := _parts_in(folder)):
+            # A disk's own folders, such as lost+found, may be closed to its users.
+            if not is_hidden(folder.name) and folder.is_dir() and (files := _parts_in(folder)):
                 yield Track(folder.name, subset, files)
 
 

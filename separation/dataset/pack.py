@@ -6,15 +6,13 @@ Building a store there takes seconds; copying one there would take a hundred tim
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from separation.audio.io import AudioWriter
 from separation.dataset.layouts import Track
-from separation.errors import UserError, cannot_write
+from separation.errors import UserError, writing
 from separation.files import sweep_partials
-from separation.jobs import run_jobs
 from separation.stems import ACCOMPANIMENT, FOUR, MIXTURE
 
 COMPRESSION = 0.8
@@ -25,10 +23,8 @@ def plan_packing(folder: Path, tracks: Sequence[Track], seconds: float | None = 
     """List the songs not yet in `folder`. Raises `UserError` when it cannot be made or `seconds` is not positive."""
     if seconds is not None and not 0 < seconds < math.inf:
         raise UserError(f"--pack-seconds must be a number above 0, not {seconds:g}.")
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
     places = {track.name: folder / track.subset / track.name for track in tracks}
     for place in filter(Path.is_dir, places.values()):
         sweep_partials(place)
@@ -45,19 +41,11 @@ def packed_parts(track: Track) -> tuple[str, ...]:
     return tuple(part for part in track.files if part != MIXTURE or not complete)
 
 
-def pack(
-    tracks: Sequence[Track], folder: Path, seconds: float | None, workers: int, cluster: str | None = None
-) -> Iterator[tuple[Track, UserError | None]]:
-    """Pack songs into folders below `folder`, yielding each with None, or with the error that prevented it.
-
-    Longer songs are cut to their middle `seconds`. With the address of a `cluster`, its workers pack, and all paths
-    must be absolute.
-    """
-    return run_jobs(partial(pack_song, folder, seconds), tracks, workers, cluster=cluster, folders=[folder])
-
-
 def pack_song(folder: Path, seconds: float | None, track: Track) -> None:
-    """Write the parts of a song. Raises `UserError` when one cannot be read or written."""
+    """Pack a song into a folder below `folder`, cut to its middle `seconds`.
+
+    Raises `UserError` when a part cannot be read or written.
+    """
     waveforms, rate = track.read(packed_parts(track))
     samples = next(iter(waveforms.values())).shape[-1]
     length = min(samples, round((seconds or samples / rate) * rate))

@@ -27,16 +27,14 @@ from torch.nn.functional import pad
 
 from separation.audio.stft import Spectral, SpectralSettings
 from separation.errors import UserError
-from separation.files import PARTIAL, drop_partial, make_partial, partial_name, replacing
+from separation.files import PARTIAL, drop_partial, make_partial, partial_name, write_file
+from separation.inference.config import parse
 from separation.stems import MIXTURE, PARTS, rest_parts
 
 SETTINGS_FILE = "settings.json"
 TRACK_FILE = "track.json"
 OWN_FILES = {TRACK_FILE, *(f"{part}.npy" for part in PARTS)}
 """The only files that a track's folder may hold."""
-
-NUMBERS = {"samples": int, "frames": int, "bandwidth": int | float, "level": int | float}
-TEXTS = ("name", "song", "subset")
 
 
 @dataclass(frozen=True)
@@ -62,22 +60,15 @@ class StoredTrack:
     settings: SpectralSettings
     root: str | None = None
     sources: Mapping[str, Sequence] = field(default_factory=dict)
-    teacher: Sequence[str] = ()
-    silent: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
+    teacher: tuple[str, ...] = ()
+    silent: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     step: float | None = None
 
     def __post_init__(self):
         """Raise ValueError for invalid or inconsistent metadata."""
-        for key in TEXTS:
-            if not isinstance(getattr(self, key), str):
-                raise ValueError(f"{key} must be a text")
-        for key, kind in NUMBERS.items():
-            value = getattr(self, key)
-            if not isinstance(value, kind) or isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"{key} cannot be {value!r:.40}")
         if not self.parts or not {*self.parts} <= {*PARTS}:
             raise ValueError(f"parts must be some of {', '.join(PARTS)}")
-        if self.step is not None and not (isinstance(self.step, float) and 0 < self.step < math.inf):
+        if self.step is not None and self.step <= 0:
             raise ValueError("step must be a number above 0")
         if self.bandwidth <= 0 or self.samples <= 0 or self.frames != self.settings.frames(self.samples):
             raise ValueError(
@@ -184,12 +175,11 @@ class Store:
     def _read(self, path: Path) -> StoredTrack:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            values["parts"] = tuple(values["parts"])
             values.pop("doubt", None)  # written by older versions
-            track = StoredTrack(folder=path.parent, settings=self.own, **values)
+            track = parse(StoredTrack, {**values, "folder": path.parent, "settings": asdict(self.own)}, "")
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.", code="damaged") from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
             reason = f"{path} is damaged ({error}): run dataset.py again, or remove its folder."
             raise UserError(reason, code="damaged") from error
         return track.at(self.settings)
@@ -207,7 +197,7 @@ def read_settings(folder: Path) -> SpectralSettings:
         missing = f"{folder} is not a store: it has no {SETTINGS_FILE}; build one with dataset.py --output {folder}."
         raise UserError(missing, code="no_store")
     try:
-        return SpectralSettings(**json.loads(path.read_text(encoding="utf-8")))
+        return parse(SpectralSettings, json.loads(path.read_text(encoding="utf-8")), "")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.", code="damaged") from error
     except (ValueError, TypeError, RecursionError) as error:
@@ -225,14 +215,14 @@ def _other_settings(store: Path, found: SpectralSettings, wanted: SpectralSettin
     return UserError(f"the store {store} has {has}, not {needs}: {hint}train with --set {ours}.", code="other_stft")
 
 
-def frames_of(spans: Sequence[Sequence[float]], settings: SpectralSettings, frames: int) -> list[tuple[int, int]]:
+def frames_of(spans: Sequence[Sequence[float]], settings: SpectralSettings, frames: int) -> tuple[tuple[int, int], ...]:
     """Convert spans of samples to spans of the frames, of `frames`, whose centre lies in them; ends are excluded."""
     late = settings.n_fft // 2 - settings.padding  # centre of frame 0
 
     def frame(sample: float) -> int:
         return min(frames, max(0, math.ceil((sample - late) / settings.hop)))
 
-    return [(frame(first), frame(end)) for first, end in spans]
+    return tuple((frame(first), frame(end)) for first, end in spans)
 
 
 def create_store(folder: Path, settings: SpectralSettings) -> None:
@@ -249,8 +239,7 @@ def create_store(folder: Path, settings: SpectralSettings) -> None:
             "name another --output.",
             code="not_ours",
         )
-    with replacing(folder / SETTINGS_FILE) as partial:
-        partial.write_text(json.dumps(asdict(settings), indent=2), encoding="utf-8")
+    write_file(folder / SETTINGS_FILE, json.dumps(asdict(settings), indent=2))
 
 
 def write_track(
@@ -400,13 +389,8 @@ def silence_of(track: StoredTrack, targets: Sequence[str], shortest: int) -> Sig
     return Signal(track, ((MIXTURE, 1),), spans=tuple(spans)) if spans and MIXTURE in track.parts else None
 
 
-def mixture_of(track: StoredTrack) -> Signal | None:
-    """The mixture; None when the track is a lone stem or a lone accompaniment."""
-    return Signal(track, ((MIXTURE, 1),)) if MIXTURE in track.parts else None
-
-
 def target_of(track: StoredTrack, target: str) -> Signal | None:
-    """The isolated target; None when the track has none."""
+    """The isolated target, or the mixture; None when the track has none."""
     return Signal(track, ((target, 1),)) if target in track.parts else None
 
 

@@ -13,9 +13,9 @@ import types
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin, get_type_hints
 
 from separation.audio.stft import SpectralSettings
 from separation.errors import UserError
@@ -163,7 +163,7 @@ def parse(kind: Any, value: Any, key: str) -> Any:
     """Convert `value` to the type `kind`; `key` is its dotted name. Raises ValueError."""
     if is_dataclass(kind):
         require(isinstance(value, dict), f"{key or 'the file'} must hold keys and values")
-        known = get_type_hints(kind)
+        known = _hints(cast(Any, kind))
         prefix = f"{key}." if key else ""
         for name in value:
             require(
@@ -200,5 +200,7 @@ def parse(kind: Any, value: Any, key: str) -> Any:
     require(kind is not float or math.isfinite(value), f"{key} must be a number that is finite, not {value}")
     return value
 
+
+_hints = lru_cache(get_type_hints)  # which takes a millisecond, and there may be thousands of tracks
 
 NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}

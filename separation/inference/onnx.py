@@ -91,12 +91,13 @@ def open_session(path: Path) -> Any:
     if not path.is_file():
         raise UserError(
             f"there are no weights at {path}: where torch is installed, `python -m separation export WEIGHTS {path}` "
-            "writes them."
+            "writes them.",
+            code="no_weights",
         )
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"{path} needs ONNX Runtime: pip install onnxruntime.") from error
+        raise UserError(f"{path} needs ONNX Runtime: pip install onnxruntime.", code="no_engine") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
     # On a busy machine, spinning threads take 1.4 times the CPU time (ONNX Runtime 1.32).
@@ -106,7 +107,8 @@ def open_session(path: Path) -> Any:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # each kind of failure has its own class
-        raise UserError(f"{path} is not an ONNX file, or is damaged: export it again.") from error
+        raise UserError(f"{path} is not an ONNX file, or is damaged: export it again.", code="bad_weights") from error
     if session.get_modelmeta().custom_metadata_map.get("format") != json.dumps(FORMAT):
-        raise UserError(f"{path} is an ONNX file of another program: name one written by `separation export`.")
+        message = f"{path} is an ONNX file of another program: name one written by `separation export`."
+        raise UserError(message, code="foreign_weights")
     return session

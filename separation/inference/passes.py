@@ -1,4 +1,4 @@
-"""Passes of networks over one song, in lockstep: test-time augmentation, of which a single pass is the plain case.
+"""A pass of a network over a song: several make test-time augmentation, of which a single pass is the plain case.
 
 A network makes different errors when a song is played faster and thus higher, so the mean of several passes has a
 smaller error than each: even a single network gains from it.
@@ -6,7 +6,7 @@ smaller error than each: even a single network gains from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -68,31 +68,3 @@ class Pass:
         if channels == 1:
             targets = targets.reshape(len(self.targets), 2, targets.shape[1]).mean(axis=1)
         self.waiting.put(targets)
-
-
-class Passes:
-    """Passes over one song. Each gets every block as it arrives, so none runs ahead and buffers stay bounded."""
-
-    def __init__(self, passes: Sequence[Pass], sample_rate: int):
-        self.passes, self.sample_rate = passes, sample_rate
-
-    @property
-    def latency(self) -> float:
-        """Maximum delay of the targets behind the song, in seconds."""
-        return max(one.delay * one.rate for one in self.passes) / self.sample_rate
-
-    def push(self, block: np.ndarray | None, channels: int, missing: int) -> Iterator[dict[str, np.ndarray]]:
-        """Take a block as in `Pass.push`; yield the mean `[channels, n]` of each target, if any are ready."""
-        for one in self.passes:
-            one.push(block, channels, missing)
-        ready = min(len(one.waiting) for one in self.passes)
-        if not ready:
-            return
-        found: dict[str, list[np.ndarray]] = {}
-        for one in self.passes:
-            signals = one.waiting.take(ready).reshape(len(one.targets), channels, ready)
-            for target, signal in zip(one.targets, signals, strict=True):
-                found.setdefault(target, []).append(signal)
-        yield {
-            target: np.mean(signals, axis=0) if len(signals) > 1 else signals[0] for target, signals in found.items()
-        }

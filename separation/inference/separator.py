@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from separation.audio.resample import as_waveform
 from separation.errors import UserError
-from separation.inference.passes import SPEEDS, Pass, Passes
-from separation.inference.stream import Network, Queue, as_waveform, check_rate, check_waveform, whole_strides
+from separation.inference.passes import SPEEDS, Pass
+from separation.inference.stream import Network, Queue, check_rate, check_waveform, whole_strides
 from separation.inference.weights import find_weights, load_network, stems_of
 from separation.stems import rest_name, with_aliases
 
@@ -181,16 +182,16 @@ class Song:
 
     def __init__(self, separator: Separator, sample_rate: int, chunk_frames: int | None):
         self.network, self.stems, rate = separator.network, separator.stems, check_rate(sample_rate)
-        made = [Pass(*one[::2], rate, one[1], chunk_frames, separator.precision) for one in separator.passes]
-        self.passes = Passes(made, rate)
-        self.latency = self.passes.latency
+        # Each pass gets every block as it arrives, so none runs ahead and buffers stay bounded.
+        self.passes = [Pass(*one[::2], rate, one[1], chunk_frames, separator.precision) for one in separator.passes]
+        self.latency = max(one.delay * one.rate for one in self.passes) / rate
         self.song, self.channels = Queue(), 0  # until the first block arrives
         self.given: Any = None  # the latest block as it was given
 
     @property
     def waiting(self) -> int:
         """Number of samples that are buffered, of the song and of its separated targets."""
-        return len(self.song) + sum(len(one.waiting) for one in self.passes.passes)
+        return len(self.song) + sum(len(one.waiting) for one in self.passes)
 
     def push(self, block: Any) -> Stems:
         """Take the next block and return the stems that are ready, of any length, possibly empty.
@@ -221,11 +222,20 @@ class Song:
             yield from self._ready(None)
 
     def _ready(self, block: np.ndarray | None) -> Iterator[Stems]:
-        for targets in self.passes.push(block, self.channels, len(self.song)):
-            song = self.song.take(min(signal.shape[1] for signal in targets.values()))
-            if length := song.shape[1]:
-                stems = with_rests(self.network, {name: signal[:, :length] for name, signal in targets.items()}, song)
-                yield {stem: like(self.given, stems[stem]) for stem in self.stems}
+        for one in self.passes:
+            one.push(block, self.channels, len(self.song))
+        if not (ready := min(len(one.waiting) for one in self.passes)):
+            return
+        song = self.song.take(ready)
+        found: dict[str, list[np.ndarray]] = {}
+        for one in self.passes:
+            signals = one.waiting.take(ready).reshape(len(one.targets), self.channels, ready)[..., : song.shape[1]]
+            for target, signal in zip(one.targets, signals, strict=True):
+                found.setdefault(target, []).append(signal)
+        if song.shape[1]:
+            targets = {name: np.mean(each, axis=0) if len(each) > 1 else each[0] for name, each in found.items()}
+            stems = with_rests(self.network, targets, song)
+            yield {stem: like(self.given, stems[stem]) for stem in self.stems}
 
     def _joined(self, pieces: Iterable[Stems]) -> Stems:
         ready = list(pieces)  # this also sets `channels`

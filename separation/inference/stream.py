@@ -1,4 +1,4 @@
-"""Input to networks as a stream: samples of any type become float32, blocks of any length become chunks of frames.
+"""Input to networks as a stream: it is checked, and blocks of any length become chunks of frames.
 
 Nothing here requires torch or depends on the engine that computes the masks.
 """
@@ -15,39 +15,12 @@ import numpy as np
 from separation.audio.stft import SpectralSettings
 from separation.errors import UserError
 
-FULL_SCALE = {"int8": 1 << 7, "int16": 1 << 15, "int32": 1 << 31}
-"""Steps from silence to full scale of signed samples, as in wav files and numpy; in uint8, silence is 128."""
-
 HIGHEST_RATE = 1_000_000
 """In hertz: any higher rate is a typing error."""
 
 SILENCE = 10 ** (-150 / 20)
 """Samples below -150 dBFS are set to zero for networks: fade-outs end in subnormal numbers, far below, on which
 processors are many times slower (1.4 to 2.2 times for a whole song)."""
-
-
-def as_waveform(samples: Any) -> np.ndarray:
-    """Convert samples of any numeric type, in a tensor or anything array-like, to float32 with full scale at 1.
-
-    Raises `UserError` for types that cannot be samples: booleans, complex numbers, and integers without a full scale.
-    """
-    if hasattr(samples, "detach"):  # a tensor, on any device
-        samples = samples.detach().cpu()
-        samples = (samples.float() if samples.is_floating_point() else samples).numpy()
-    try:
-        samples = np.asarray(samples)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"the song is not an array of samples ({error}): give a tensor or a numpy array.") from error
-    name = samples.dtype.name
-    if samples.dtype.kind == "f":
-        return samples.astype(np.float32, copy=False)
-    if name == "uint8":
-        return (samples.astype(np.float32) - 128) / 128
-    if name in FULL_SCALE:
-        return (samples / float(FULL_SCALE[name])).astype(np.float32)
-    if samples.dtype.kind not in "biuc":
-        raise UserError("the song is not an array of samples: give a tensor or a numpy array.")
-    raise UserError(f"samples of type {name} have no full scale: give int16, int32, uint8 or floats between -1 and 1.")
 
 
 def check_rate(sample_rate: Any) -> int:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import separation
 from separation.errors import UserError
-from separation.files import replacing
+from separation.files import write_file
 from separation.inference.config import NETWORKS, NetworkSettings, build, on_meta, parse
 from separation.inference.device import choose_device, choose_engine
 from separation.stems import STEMS, source_names, with_aliases
@@ -90,8 +90,7 @@ def save_weights(
     }
     # save_file would make the file unreadable for other users.
     content = save(tensors, {"format": FORMAT, **{name: json.dumps(value) for name, value in metadata.items()}})
-    with replacing(Path(path)) as partial:
-        partial.write_bytes(content)
+    write_file(Path(path), content)
 
 
 def load_weights(path: str | Path, device: str | torch.device = "cpu", network: str | None = None) -> Weights:

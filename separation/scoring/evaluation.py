@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from separation.dataset.layouts import Track, provide_ffmpeg
-from separation.errors import UserError, cannot_write
-from separation.files import drop_partial, make_partial, portable_name, replacing, sweep_partials
+from separation.errors import UserError, writing
+from separation.files import drop_partial, make_partial, portable_name, replacing, sweep_partials, write_file
 from separation.inference.separator import Separator, sdr
 from separation.inference.weights import find_weights
 from separation.runtime import prepare_torch
@@ -200,11 +200,9 @@ def frame_sdr(reference: np.ndarray, estimate: np.ndarray, window: int) -> np.nd
 
 def prepare(folder: Path) -> None:
     """Make a folder for scores before an hour of scoring. Raises `UserError` when it is not writable."""
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         drop_partial(make_partial(folder))
-    except OSError as error:
-        raise cannot_write(folder, error) from error
     sweep_partials(folder)
 
 
@@ -227,8 +225,7 @@ def save_json(folder: Path, scores: SongScores, files: Mapping[str, Sequence]) -
     ]
     content = {"museval_version": version("museval"), "targets": targets, USDR: scores.usdr}
     content |= {"left_out": scores.left_out, "files": files}
-    with replacing(folder / scores.subset / f"{scores.name}.json") as partial:
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
+    write_file(folder / scores.subset / f"{scores.name}.json", json.dumps(content, indent=2, allow_nan=False))
 
 
 def load_json(folder: Path, track: Track, files: Mapping[str, Sequence]) -> SongScores | None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from separation.audio.decoders import check_readable
-from separation.errors import UserError, cannot_write
-from separation.files import replacing, sweep_partials
+from separation.errors import UserError, writing
+from separation.files import sweep_partials, write_file
 from separation.inference.separator import Separator
 from separation.inference.weights import PASSES, PRETRAINED
-from separation.jobs import report_share, run_jobs
+from separation.jobs import report_share
 from separation.runtime import prepare_torch
 from separation.songs.find import Song, labelled
 from separation.songs.outputs import Naming, StemFormat
@@ -34,6 +34,8 @@ from separation.songs.render import RenderReport, Segment, making_folders, rende
 from separation.stems import FOUR, KNOWN_AS
 
 RECORD = ".separation"
+
+encode = partial(json.dumps, indent=1, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -255,49 +257,20 @@ def recording(job: Job, made_with: Mapping[str, Any]) -> Iterator[None]:
     folders = {path.parent for path in job.paths.values()}
     with making_folders(job.paths.values()):
         try:
-            write_record(job.record, record)
+            write_file(job.record, encode(record))
             for folder in folders:
                 sweep_partials(folder)
             yield
-            write_record(job.record, {**record, "done": True})
+            write_file(job.record, encode({**record, "done": True}))
         except BaseException:
             with suppress(OSError, UserError):
-                write_record(job.record, before) if before else job.record.unlink(missing_ok=True)
+                write_file(job.record, encode(before)) if before else job.record.unlink(missing_ok=True)
             for folder in folders:
                 sweep_partials(folder, own=True)  # an interrupt may arrive at any moment
             raise
     for path in {*former} - {*job.paths.values()}:  # stems of earlier settings do not sum to the song with new ones
         with suppress(OSError):
             path.unlink()
-
-
-def write_record(path: Path, record: Mapping[str, Any]) -> None:
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8", errors="replace")
-
-
-def separate_songs(
-    jobs: Sequence[Job],
-    settings: Settings,
-    workers: int = 1,
-    threads: int | None = None,
-    cluster: str | None = None,
-    folders: Sequence[Path] = (),
-    sizes: Sequence[float] | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> Generator[tuple[Job, RenderReport | UserError], None, None]:
-    """Separate songs; yield each with its report, or with the error that stopped it, as songs end.
-
-    A single worker is this process. Several are processes, each with its own copy of the weights and a share of the
-    `threads`. With the address of a `cluster`, its workers separate the songs: they must see `folders`, and all paths
-    must be absolute. `sizes` and `progress` are as in `run_jobs`.
-    """
-    for folder in folders if cluster else ():  # each worker checks that it sees them
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(folder, error) from error
-    return run_jobs(partial(separate, settings=settings), jobs, workers, threads, cluster, folders, sizes, progress)
 
 
 def separate(job: Job, settings: Settings, progress: Callable[[float], None] = report_share) -> RenderReport:
@@ -337,12 +310,10 @@ class Manifest:
 
     def __init__(self, path: Path, settings: Settings):
         self.path, self.settings = path, settings
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             # A line that is appended in a single write is not interleaved with those of other processes.
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise cannot_write(path, error) from error
 
     def add(self, job: Job, report: RenderReport | UserError) -> None:
         """Append the line of a song."""

@@ -9,18 +9,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from separation.errors import UserError
+from separation.errors import UserError, writing
 from separation.files import user_path
 from separation.inference.device import ENGINE_HELP, ENGINES, NETWORK_HELP
 from separation.inference.weights import PRETRAINED, find_weights, stems_of
-from separation.jobs import CLUSTER_HELP
+from separation.jobs import CLUSTER_HELP, run_jobs
 from separation.runtime import DEVICE_HELP, Progress, clock, count, use_threads
-from separation.songs.batch import Job, Manifest, Settings, load_separator, plan, separate_songs
+from separation.songs.batch import Job, Manifest, Settings, load_separator, plan, separate
 from separation.songs.find import Song, find_songs
 from separation.songs.live import live
 from separation.songs.outputs import (
@@ -94,7 +95,11 @@ def main() -> int:
     if options.cluster:
         songs = [replace(song, file=replace(song.file, path=song.file.path.absolute())) for song in songs]
     jobs, failures = plan(songs, naming, settings, options.overwrite)
-    page = open_page(options.output) if options.page else None
+    page = None
+    if options.page:
+        from separation.songs.page import Page  # which imports pillow
+
+        page = Page(options.output)
     done, waiting = ([job for job in jobs if job.is_done == there] for there in (True, False))
     if done:
         what = place(done[0].paths) if len(done) == 1 else count(len(done), "song")
@@ -141,7 +146,10 @@ def run_batch(
         progress = stack.enter_context(Progress(lengths, abreast=8 if options.cluster else options.jobs))
         manifest = stack.enter_context(closing(Manifest(options.manifest, settings))) if options.manifest else None
         work = (options.jobs, options.threads, options.cluster, [options.output], lengths, progress.within)
-        reports = separate_songs(waiting, settings, *work)
+        if options.cluster:  # each worker checks that it sees the folder
+            with writing(options.output):
+                options.output.mkdir(parents=True, exist_ok=True)
+        reports = run_jobs(partial(separate, settings=settings), waiting, *work)
         for job, report in chain(((job, None) for job in done), stack.enter_context(closing(reports))):
             if report:
                 progress.done(sizes[id(job)])
@@ -175,13 +183,6 @@ def length(song: Song) -> float:
     except UserError:
         return 0.0
     return info.samples / info.sample_rate
-
-
-def open_page(folder: Path) -> Page:
-    """The page of a folder; its code is imported only if a page is requested."""
-    from separation.songs.page import Page
-
-    return Page(folder)
 
 
 def spell(seconds: float) -> str:

@@ -16,8 +16,8 @@ from PIL import Image
 from separation.audio.formats import FORMATS, SHARED
 from separation.audio.io import AudioReader
 from separation.audio.tags import read_cover
-from separation.errors import UserError
-from separation.files import locking, replacing
+from separation.errors import UserError, writing
+from separation.files import locking, write_file
 from separation.songs.outputs import song_title
 from separation.songs.picture import paint, sketch
 
@@ -66,8 +66,7 @@ class Page:
                 with AudioReader(path) as reader:
                     sketches[stem] = sketch(reader, reader.info)
             for stem, picture in paint(sketches).items():
-                with replacing(pictures[stem]) as partial:
-                    partial.write_bytes(picture)
+                write_file(pictures[stem], picture)
         first, path = next(iter(stems.items()))
         with AudioReader(path) as reader:
             rate, tags = reader.info.sample_rate, reader.tags
@@ -103,8 +102,7 @@ class Page:
                 return
             others = [other for other in there if other["name"] != song["name"]]
             songs = sorted([*others, song], key=lambda song: song["name"].casefold())
-            with replacing(self.path) as partial:
-                partial.write_text(fill_page(songs), encoding="utf-8", newline="")
+            write_file(self.path, fill_page(songs))
 
     def songs(self) -> list[dict[str, Any]]:
         """The songs that the page currently lists."""
@@ -190,10 +188,10 @@ def _write_cover(path: Path, cover: bytes | None) -> None:
             picture.thumbnail((COVER, COVER))
             picture.convert("RGB").save(content, "JPEG", quality=85)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        path.unlink(missing_ok=True)
+        with writing(path):
+            path.unlink(missing_ok=True)
     else:
-        with replacing(path) as partial:
-            partial.write_bytes(content.getvalue())
+        write_file(path, content.getvalue())
 
 
 def _is_newer(path: Path, than: Path) -> bool:

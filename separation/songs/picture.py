@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from separation.audio.decoders import AudioInfo
+from separation.audio.stft import mel_filters
 
 COLUMNS = 1024
 """Width of a picture in pixels; songs too short for that many columns get fewer."""
@@ -53,19 +54,6 @@ def sketch(blocks: Iterable[np.ndarray], info: AudioInfo) -> np.ndarray:
         np.add.at(counts, column, 1)
         pending, frame = pending[:, frames * hop :], frame + frames
     return sums.T / np.maximum(counts, 1)
-
-
-def mel_filters(bands: int, bins: int, sample_rate: int, lowest: float, highest: float) -> np.ndarray:
-    """Triangular filters `[bands, bins]` for a power spectrum, evenly spaced on the mel scale, in hertz.
-
-    The scale is HTK's, 2595 log10(1 + f / 700) (O'Shaughnessy, Speech Communication, 1987).
-    """
-    frequencies = np.linspace(0, sample_rate / 2, bins)
-    first, last = (2595 * math.log10(1 + frequency / 700) for frequency in (lowest, highest))
-    edges = 700 * (10 ** (np.linspace(first, last, bands + 2) / 2595) - 1)
-    below, centre, above = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    rising, falling = (frequencies - below) / (centre - below), (above - frequencies) / (above - centre)
-    return np.minimum(rising, falling).clip(min=0)
 
 
 def paint(sketches: Mapping[str, np.ndarray]) -> dict[str, bytes]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from separation.audio.formats import AudioFile
 from separation.audio.io import AudioReader
-from separation.errors import UserError, cannot_write
+from separation.errors import UserError, writing
 from separation.inference.separator import Separator
 from separation.inference.stream import check_channels
 from separation.runtime import clock
@@ -177,11 +177,9 @@ def render(
         pieces = watched(window.keep(pieces) if window else pieces, lambda done: progress(done, samples))
         if form.clip == "rescale":
             folder = next(iter(paths.values())).parent
-            try:
+            with writing(folder):
                 scratch = stack.enter_context(tempfile.TemporaryFile(dir=folder, prefix="."))
                 gain, pieces = rescale(pieces, scratch, form.format in STEM_FORMATS)
-            except OSError as error:
-                raise cannot_write(folder, error) from error
         for stems in pieces:
             if form.full_scale:
                 stems = round_together(stems, form.full_scale)

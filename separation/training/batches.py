@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from separation.audio.stft import SpectralSettings
 from separation.dataset.store import Signal, StoredTrack, shares_of
 from separation.errors import UserError
-from separation.runtime import STOP_SIGNALS
+from separation.runtime import signals_blocked
 from separation.stems import rest_name
 from separation.training.config import Config
 from separation.training.sources import SourcePool, SourcePools, levelled
@@ -324,7 +323,7 @@ def load(
         worker_init_fn=_prepare_worker,
         pin_memory=torch.cuda.is_available(),
     )
-    with _signals_blocked():  # workers inherit the mask, so only the main process decides when to stop
+    with signals_blocked():  # workers inherit the mask, so only the main process decides when to stop
         iterator = iter(loader)
     try:
         for batch in iterator:
@@ -367,18 +366,6 @@ def _is_shared_memory_small(batches: Batches) -> bool:
         return shutil.disk_usage(SHARED_MEMORY).free < needed
     except OSError:  # not Linux
         return False
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in STOP_SIGNALS})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Reporting(Dataset):

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from separation.errors import UserError
-from separation.files import replacing
+from separation.files import write_file
 from separation.inference.masking import MaskingNetwork
 from separation.inference.weights import Weights, load_weights
 from separation.models import compress
@@ -44,8 +44,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getvalue()
-    with replacing(path) as partial:
-        partial.write_bytes(payload + _seal(payload))
+    write_file(path, payload + _seal(payload))
 
 
 def load_state(path: Path) -> dict[str, Any]:

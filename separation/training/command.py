@@ -16,6 +16,7 @@ import torch
 
 from separation.errors import UserError
 from separation.inference.device import choose_device, report_out_of_memory
+from separation.inference.separator import Separator
 from separation.runtime import DEVICE_HELP, Stopped, clock, prepare_torch
 from separation.training.checkpoints import LAST
 from separation.training.config import load_config
@@ -30,11 +31,13 @@ def main() -> int:
     arguments = parse_arguments()
     prepare_torch()
     output = arguments.output or Path("runs") / arguments.config.stem
+    rank, count = processes()
     if arguments.check:
+        if count > 1:
+            raise UserError("--check tries a run in one process: start it without torchrun.", "no_effect")
         return check(arguments, output)
     config = load_config(arguments.config, arguments.set)
     device = training_device(arguments.device)
-    rank, count = processes()
     if count > 1:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     with report_out_of_memory(MEMORY_HINT):
@@ -135,7 +138,7 @@ def findings(arguments: argparse.Namespace, output: Path) -> Iterator[tuple[str,
     seconds = (config.schedule.steps - trainer.step) * step_seconds
     if trainer.songs:
         start, first = time.perf_counter(), trainer.songs[0]
-        validate(trainer.averaged.eval(), [first])
+        validate(Separator(trainer.averaged.eval()), [first])
         one = (time.perf_counter() - start) * sum(song.frames for song in trainer.songs) / first.frames
         yield "ok", "one validation", f"{one:.0f} s, estimated from its first song"
         seconds += one * ((config.schedule.steps - trainer.step) / config.schedule.validate_every + 1)

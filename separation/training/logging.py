@@ -12,10 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from separation.audio.stft import Spectral
+from separation.audio.stft import Spectral, mel_filters
 from separation.dataset.layouts import artist_of
 from separation.dataset.store import StoredTrack
 from separation.files import replacing
@@ -39,8 +40,8 @@ FEW_LABELS = 40
 class RunLog:
     """Writes `<output>/history.jsonl`, one JSON line per point, and TensorBoard events in `<output>/events`.
 
-    A resumed run continues both after its `step` and drops later points, which will come again. Without TensorBoard,
-    librosa or matplotlib no events are written. After a failed write nothing more is logged, and training goes on.
+    A resumed run continues both after its `step` and drops later points, which will come again. Without TensorBoard
+    or matplotlib no events are written. After a failed write nothing more is logged, and training goes on.
     """
 
     every = 50
@@ -50,12 +51,11 @@ class RunLog:
         self.writer: Any = None
         path = output / HISTORY
         self.history: Path | None = path
-        lines = path.read_text(encoding="utf-8").splitlines() if step and path.is_file() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if step and path.is_file() else []
         with replacing(path) as partial_file:
             kept = [f"{line}\n" for line in lines if _step_of(line) <= step]
             partial_file.write_text("".join(kept), encoding="utf-8")
         try:
-            import librosa  # noqa: F401
             import matplotlib  # noqa: F401
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
@@ -169,12 +169,11 @@ def picture(spectrogram: Tensor, sample_rate: int) -> Tensor:
 
     The height is mel frequency, rising upwards; brightness spans the 80 dB below full scale.
     """
-    import librosa
     from matplotlib import colormaps
 
     power = spectrogram.abs().square().mean(dim=0).numpy()
-    mel = librosa.feature.melspectrogram(S=power, sr=sample_rate, n_mels=128)
-    level = librosa.power_to_db(mel, ref=1.0, amin=1e-8, top_db=None) / 80 + 1
+    mel = mel_filters(128, len(power), sample_rate, 0, sample_rate / 2) @ power
+    level = np.log10(np.maximum(mel, 1e-8)) / 8 + 1
     return torch.from_numpy(colormaps["magma"](level[::-1].clip(0, 1))[..., :3].copy()).permute(2, 0, 1)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from separation.audio.stft import SpectralSettings
-from separation.dataset.store import Signal, Store, StoredTrack, mixture_of, rest_of, shares_of, silence_of, target_of
+from separation.dataset.store import Signal, Store, StoredTrack, rest_of, shares_of, silence_of, target_of
 from separation.errors import UserError
 from separation.stems import ACCOMPANIMENT, MIXTURE, STEMS
 from separation.training.config import DataSettings
@@ -163,7 +163,7 @@ def _add_labelled(pools: SourcePools, store: str, track: StoredTrack, targets: S
     if not wide:
         return
     # Music known to lack the targets is not a mixture, even if it is stored as one.
-    if (mixture := mixture_of(track)) and (any(isolated) or not rest):
+    if (mixture := target_of(track, MIXTURE)) and (any(isolated) or not rest):
         pools.mixtures.add(store, mixture)
     _add_rests_without(pools, store, track, targets)
 
@@ -172,7 +172,7 @@ def _add_pseudo_labelled(
     pools: SourcePools, store: str, track: StoredTrack, targets: Sequence[str], shortest: int, wide: bool
 ) -> None:
     """Add a song with pseudo-labels: also as unlabelled music, and as a true rest where targets are silent."""
-    estimate, mixture = target_of(track, targets[0]), mixture_of(track)
+    estimate, mixture = target_of(track, targets[0]), target_of(track, MIXTURE)
     if estimate and _is_whole(track, targets):
         pools.pseudo_labelled.add(store, estimate)
     if not wide or not mixture:
@@ -195,7 +195,7 @@ def _add_unlabelled(
         if rest := rest_of(track, targets):
             pools.rests.add(store, rest)
         _add_rests_without(pools, store, track, targets)
-    elif mixture := mixture_of(track):
+    elif mixture := target_of(track, MIXTURE):
         pools.mixtures.add(store, mixture)
 
 

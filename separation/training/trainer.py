@@ -23,6 +23,7 @@ from separation.errors import UserError
 from separation.files import sweep_partials
 from separation.inference.device import choose_precision, trusted_precision
 from separation.inference.masking import MaskingNetwork
+from separation.inference.separator import Separator
 from separation.inference.weights import UNKNOWN_LICENCE, build_network, load_weights, save_weights
 from separation.runtime import STOP_SIGNALS, Stopped
 from separation.training.batches import Batch, Batches, load, mixtures_in, worker_failures_reported
@@ -160,14 +161,14 @@ class Trainer:
         with bar, closing(batches):
             if log and self._validation_is_due():
                 shown |= self._validate(log, bar)
-            clock = Clock(self.minutes, self.device)
+            started = time.monotonic() - 60 * self.minutes
             for batch in log.timed(batches) if log else batches:
                 with stops_deferred() as stops:
                     self.in_step = True
                     terms = self.train_step(batch)
                     self.step, self.in_step = self.step + 1, False
                     if self.schedule.minutes:
-                        self.minutes = clock.minutes()
+                        self.minutes = over_processes((time.monotonic() - started) / 60, self.device)
                     stopping = over_processes(float(bool(stops)), self.device) > 0
                 if stopping:  # perhaps only another process received the signal
                     raise Stopped(signal.SIGTERM)
@@ -276,7 +277,7 @@ class Trainer:
         """Score the averaged weights on the validation songs, save them if best, and return the scores in words."""
         network = (self.averaged if self.schedule.average else self.network).eval()
         songs = validate(
-            network, self.songs, lambda n: bar.set_description(f"validation, song {n + 1}/{len(self.songs)}")
+            Separator(network), self.songs, lambda n: bar.set_description(f"validation, song {n + 1}/{len(self.songs)}")
         )
         bar.set_description("")
         scores, mean = medians(songs), mean_of(self.config.targets, songs)
@@ -325,16 +326,6 @@ class Trainer:
         save_state(self.output / LAST, {"config": asdict(self.config), **values, **parts})
 
 
-class Clock:
-    """Minutes that a run has taken over all its sessions, the same in all torchrun processes."""
-
-    def __init__(self, minutes: float, device: torch.device):
-        self.start, self.device = time.monotonic() - 60 * minutes, device
-
-    def minutes(self) -> float:
-        return over_processes((time.monotonic() - self.start) / 60, self.device)
-
-
 @contextmanager
 def stops_deferred() -> Iterator[list[int]]:
     """Defer stop signals to the end of the block, so that no half-finished step is saved.
@@ -342,8 +333,7 @@ def stops_deferred() -> Iterator[list[int]]:
     Yields the signals received so far.
     """
     received: list[int] = []
-    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
-    handlers = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     if threading.current_thread() is not threading.main_thread():
         handlers = {}  # only the main thread can handle signals
     handlers = {number: handler for number, handler in handlers.items() if callable(handler)}

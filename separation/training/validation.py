@@ -12,7 +12,7 @@ from torch import Tensor
 
 from separation.audio.stft import Spectral, SpectralSettings
 from separation.dataset.layouts import artist_of, is_named
-from separation.dataset.store import Signal, Store, StoredTrack, mixture_of, rest_of, target_of
+from separation.dataset.store import Signal, Store, StoredTrack, rest_of, target_of
 from separation.errors import UserError
 from separation.inference.masking import MaskingNetwork
 from separation.inference.separator import Separator, sdr
@@ -32,7 +32,7 @@ def validation_tracks(stores: Iterable[str], spectral: SpectralSettings | None =
     found = []
     for store in (Store(Path(folder), spectral) for folder in stores):
         for track in store.tracks("valid"):
-            if len(track.parts) > 1 and mixture_of(track):
+            if len(track.parts) > 1 and target_of(track, MIXTURE):
                 track.check(store.settings.bins)
                 found.append(track)
     return found
@@ -103,19 +103,12 @@ def _drawn(candidates: set[str], songs: set[str], wanted: int, data: DataSetting
 
 
 def validate(
-    network: MaskingNetwork, tracks: Sequence[StoredTrack], progress: Callable[[int], None] | None = None
+    separator: Separator, tracks: Sequence[StoredTrack], progress: Callable[[int], None] | None = None
 ) -> Scores:
     """SDR of each source of each song, in dB, except for sources that a song lacks or that are silent.
 
     `progress` is called with the index of each song before it is separated.
     """
-    return scores_of(Separator(network), tracks, progress)
-
-
-def scores_of(
-    separator: Separator, tracks: Sequence[StoredTrack], progress: Callable[[int], None] | None = None
-) -> Scores:
-    """As `validate`, for a separator."""
     network, scores = separator.network, {}
     spectral = Spectral(network.settings)
     for number, track in enumerate(tracks):
@@ -128,7 +121,7 @@ def scores_of(
         def waveform(signal: Signal, track: StoredTrack = track) -> Tensor:
             return spectral.inverse(signal.crop(0, track.frames, network.settings.bins), track.samples)
 
-        mixture = mixture_of(track)
+        mixture = target_of(track, MIXTURE)
         estimates = separator(waveform(mixture), network.settings.sample_rate) if mixture else {}
         scores[str(track.folder)] = {
             source: sdr(reference, estimates[source])
@@ -169,7 +162,7 @@ def fit_temperature(
     for number, temperature in enumerate(temperatures):
         generator.scale_logits(1 / temperature)
         tried[temperature] = validate(
-            network, tracks, progress and (lambda song, number=number: progress(number, song))
+            Separator(network), tracks, progress and (lambda song, number=number: progress(number, song))
         )
         generator.scale_logits(temperature)
 

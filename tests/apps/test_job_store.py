@@ -167,6 +167,9 @@ def test_one_stem_file_is_written_at_a_time(tmp_path, separating, monkeypatch):
         {"state": "other"},
         {"unknown": 1},
         {"name": 3},
+        {"song": 5},
+        {"size": "x"},
+        {"error": []},
     ],
 )
 def test_a_record_from_somebody_else_leads_out_of_no_folder(tmp_path, separating, lie):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from sounds import PICTURE, RATE, decode, decoded_by_ffmpeg, delay, encode, ffmpeg, noise, read, refused
+from conftest import refused
+from sounds import PICTURE, RATE, decode, decoded_by_ffmpeg, delay, encode, ffmpeg, noise, read
 from torch import Tensor
 
 from separation.audio.decoders import open_decoder

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from sounds import refused
+from conftest import refused
 from torch import Tensor
 
 from separation.audio.containers import ogg_chain
@@ -108,6 +108,20 @@ def test_a_wav_with_a_chunk_of_odd_size_and_no_byte_after_it(tmp_path):
     encode(tmp_path / "plain.wav", tone())
     expected = torch.from_numpy(soundfile.read(tmp_path / "plain.wav", dtype="float32")[0]).T
     assert torch.equal(decode(path)[0], expected)
+
+
+def test_a_wav_that_ends_in_its_header_is_no_audio(tmp_path):
+    path = tmp_path / "a.wav"
+    content = encode(path, tone())
+    path.write_bytes(content[: content.find(b"data") + 6])
+    with refused("no_audio"):
+        decode(path)
+
+
+def test_a_sound_wav_is_not_repaired(tmp_path, monkeypatch):
+    encode(tmp_path / "a.wav", tone())
+    monkeypatch.setattr("separation.audio.decoders.repaired_wav", lambda path: pytest.fail("it is read once more"))
+    assert decode(tmp_path / "a.wav")[0].shape == (2, 2 * RATE)
 
 
 def test_tags_in_latin_1_are_no_reason_to_refuse(tmp_path):

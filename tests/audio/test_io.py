@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from sounds import decoded_by_ffmpeg, delay, ffmpeg, read, refused
+from conftest import refused
+from sounds import decoded_by_ffmpeg, delay, ffmpeg, read
 from torch import Tensor
 
 from separation.audio.containers import add_user_data, boxes
@@ -57,6 +58,42 @@ def test_arrays_of_any_kind_are_written_at_their_level(tmp_path, name, kind, rat
     write(tmp_path / name, song, rate)
     (copy, _), (expected, _) = (read(tmp_path / path) for path in (f"kind-{name}", name))
     assert copy.shape == expected.shape and float(copy.std() / expected.std()) == pytest.approx(1, abs=0.01)
+
+
+def test_unsigned_samples_have_their_silence_in_the_middle(tmp_path):
+    write(tmp_path / "a.wav", np.array([[128, 0, 192]], np.uint8), 44100)
+    assert read(tmp_path / "a.wav")[0].tolist() == [[0, -1, 0.5]]
+
+
+@pytest.mark.parametrize("kind", [bool, np.int64, np.complex64])
+def test_samples_without_a_full_scale_are_refused_and_leave_nothing(tmp_path, kind):
+    with refused("invalid_input"):
+        write(tmp_path / "a.wav", np.ones((1, 1000), kind), 44100)
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensors_of_any_kind_are_written(tmp_path):
+    song = make_song().requires_grad_()
+    for kind in (torch.float64, torch.float32, torch.bfloat16):
+        write(tmp_path / "a.wav", song.to(kind), 44100, "32f")
+        assert torch.equal(read(tmp_path / "a.wav")[0], song.to(kind).float())
+
+
+def test_samples_finer_than_float32_are_rounded_to_24_bits_once(tmp_path):
+    steps = np.random.default_rng(0).integers(-(2**31), 2**31 - 2**8, (1, 10_000), np.int32)
+    song = steps / 2**31
+    for given in (steps, song, torch.from_numpy(song)):
+        write(tmp_path / "a.wav", given, 44100, "24")
+        assert np.abs(read(tmp_path / "a.wav")[0].numpy() - song).max() <= 0.5 * 2**-23
+
+
+def test_mono_may_have_one_axis_and_a_batch_is_refused(tmp_path):
+    song = make_song(1000, 1)
+    write(tmp_path / "a.wav", song[0], 44100, "32f")
+    assert torch.equal(read(tmp_path / "a.wav")[0], song)
+    with refused("invalid_input"):
+        write(tmp_path / "b.wav", song[None], 44100)
+    assert not (tmp_path / "b.wav").exists()
 
 
 def test_floating_point_keeps_every_sample_even_beyond_full_scale(tmp_path):

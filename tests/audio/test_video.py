@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import torch
-from sounds import RATE, decode, delay, ffmpeg, ffprobe, noise, refused
+from conftest import refused
+from sounds import RATE, decode, delay, ffmpeg, ffprobe, noise
 
 from separation.audio.formats import video_suffix
 from separation.audio.io import AudioReader, AudioWriter, probe, write
@@ -211,6 +214,28 @@ def test_a_song_without_a_picture_is_refused_as_a_video_and_leaves_nothing(tmp_p
     with refused("no_picture"):
         karaoke(tmp_path / "song.wav", tmp_path / "karaoke.mkv")
     assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="an open file stays on Windows")
+def test_a_film_that_vanishes_is_named_and_leaves_nothing(tmp_path):
+    source = film(tmp_path, "mp4")
+    before = {*tmp_path.iterdir()} - {source}
+    with AudioReader(source) as reader, refused("not_found"):
+        source.unlink()
+        AudioWriter(tmp_path / "karaoke.mp4", RATE, 2, video=reader)
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_an_error_of_the_disk_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    source = film(tmp_path, "mp4")
+    before = set(tmp_path.iterdir())
+    monkeypatch.setattr("separation.audio.encoders.open_container", fail)
+    with AudioReader(source) as reader, refused("disk_full"):
+        AudioWriter(tmp_path / "karaoke.mp4", RATE, 2, video=reader)
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_an_interrupted_video_leaves_nothing(tmp_path):

@@ -5,6 +5,7 @@ import os
 import shutil
 from dataclasses import asdict
 from fractions import Fraction
+from functools import partial
 
 import pytest
 import torch
@@ -12,11 +13,12 @@ from conftest import make_stems, write_files
 
 from separation.audio.stft import Spectral, SpectralSettings
 from separation.dataset import build
-from separation.dataset.build import build_store, bytes_needed, check_disk, choose_parts, in_units, plan_store
+from separation.dataset.build import build_song, bytes_needed, check_disk, choose_parts, in_units, plan_store
 from separation.dataset.layouts import Track, find_tracks
 from separation.dataset.store import Store, create_store
 from separation.errors import UserError
 from separation.files import make_partial, partial_name
+from separation.jobs import run_jobs
 from separation.stems import STEMS
 
 SETTINGS = SpectralSettings(n_fft=1024, hop=256)
@@ -24,7 +26,7 @@ SETTINGS = SpectralSettings(n_fft=1024, hop=256)
 
 def make_store(folder, root, stems=STEMS, speeds=()):
     jobs = plan_store(folder, SETTINGS, find_tracks("FOLDER", root), stems, speeds, root).jobs
-    results = {job.track.name: result for job, result in build_store(folder, SETTINGS, jobs, workers=1)}
+    results = {job.track.name: result for job, result in run_jobs(partial(build_song, folder, SETTINGS), jobs)}
     return Store(folder), results
 
 

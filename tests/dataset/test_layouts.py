@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
-from conftest import make_stems, write_files
+from conftest import make_stems, refused, write_files
 from torch.nn.functional import pad
 
 from separation.dataset.layouts import (
@@ -112,6 +114,34 @@ def test_folders_may_be_divided_into_subsets(tmp_path, song):
         write_files(tmp_path / subset / f"song for {subset}", {"vocals": song["vocals"]})
     found = {track.name: track.subset for track in find_tracks("FOLDER", tmp_path)}
     assert found == {"song for train": "train", "song for valid": "valid", "song for test": "test"}
+
+
+def close(monkeypatch: pytest.MonkeyPatch, closed: Path) -> None:
+    """Make a folder unreadable, also to an administrator."""
+    list_folder = Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return list_folder(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+
+
+@pytest.mark.parametrize("closed", ["train", "train/song"])
+def test_a_folder_that_may_not_be_read_is_named_in_one_sentence(tmp_path, monkeypatch, song, closed):
+    write_files(tmp_path / "train" / "song", {"vocals": song["vocals"][:, :4410]})
+    close(monkeypatch, tmp_path / closed)
+    with refused("cannot_read") as error:
+        find_tracks("FOLDER", tmp_path)
+    assert str(tmp_path / closed) in str(error.value)
+
+
+def test_a_folder_of_the_disk_itself_may_be_closed(tmp_path, monkeypatch, song):
+    for name in ("song", "lost+found"):
+        write_files(tmp_path / name, {"vocals": song["vocals"][:, :4410]})
+    close(monkeypatch, tmp_path / "lost+found")
+    assert [track.name for track in find_tracks("FOLDER", tmp_path)] == ["song"]
 
 
 def test_two_songs_of_one_name_are_refused(tmp_path, song):

@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from conftest import make_stems, write_files
 
 from separation.dataset.layouts import Track, find_tracks
-from separation.dataset.pack import pack, packed_parts, plan_packing
+from separation.dataset.pack import pack_song, packed_parts, plan_packing
 from separation.errors import UserError
+from separation.jobs import run_jobs
 from separation.stems import STEMS
 
 
 def packed(folder, root, seconds=None):
     """What could not be packed, by song."""
     jobs = plan_packing(folder, find_tracks("FOLDER", root), seconds)
-    return {track.name: error for track, error in pack(jobs, folder, seconds, workers=1)}
+    return {track.name: error for track, error in run_jobs(partial(pack_song, folder, seconds), jobs)}
 
 
 @pytest.fixture

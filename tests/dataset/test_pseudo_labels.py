@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from music import make_song
 
 from separation import Separator
 from separation.audio.stft import Spectral, SpectralSettings
-from separation.dataset.build import build_store, plan_store
+from separation.dataset.build import build_song, plan_store
 from separation.dataset.layouts import find_tracks
 from separation.dataset.pseudo_labels import DEPTH, SHORTEST, Teacher, label, silent_spans
 from separation.dataset.store import Store, frames_of, silence_of
 from separation.errors import UserError
+from separation.jobs import run_jobs
 from separation.training.batches import Batches
 from separation.training.config import parse_config
 from separation.training.sources import open_pools
@@ -31,7 +33,7 @@ def build(root, folder, *weights, stems=("vocals",), depth=DEPTH):
     tracks = find_tracks("FOLDER", root)
     tracks = label(tracks, Teacher(weights, stems, depth)) if weights else tracks
     jobs = plan_store(folder, SETTINGS, tracks, stems, root=root).jobs
-    for _, result in build_store(folder, SETTINGS, jobs, 1):
+    for _, result in run_jobs(partial(build_song, folder, SETTINGS), jobs):
         assert not isinstance(result, UserError), result
     return {job.track.name for job in jobs}
 
@@ -55,7 +57,7 @@ def test_a_mixture_alone_gets_the_stems_that_its_teacher_hears(labelled):
         "mixed": ("mixture", "vocals"),
         "heard": ("mixture",),  # nobody is validated on a teacher's labels
     }
-    assert {name: track.teacher for name, track in tracks.items()} == {"whole": (), "mixed": ["fast"], "heard": ()}
+    assert {name: track.teacher for name, track in tracks.items()} == {"whole": (), "mixed": ("fast",), "heard": ()}
     stems = Separator.load(stems=["vocals"])(make_song(1, 8.0, RATE)["mixture"], RATE)
     expected = Spectral(SETTINGS)(stems["vocals"])
     assert (tracks["mixed"].crop("vocals") - expected).abs().max() < 2e-3 * expected.abs().max()
@@ -73,7 +75,7 @@ def test_the_share_of_a_song_that_is_labelled_is_told(labelled, tmp_path):
     tracks = label(find_tracks("FOLDER", labelled / "songs"), Teacher(("fast",), ("vocals",)))
     jobs = plan_store(tmp_path, SETTINGS, [track for track in tracks if track.name == "mixed"], ["vocals"]).jobs
     shares: list[float] = []
-    for _, result in build_store(tmp_path, SETTINGS, jobs, 4, sizes=[8.0], progress=shares.append):
+    for _, result in run_jobs(partial(build_song, tmp_path, SETTINGS), jobs, 4, sizes=[8.0], progress=shares.append):
         assert result == []
     assert len(shares) > 1 and shares == sorted(shares) and 0 < shares[0] < shares[-1] == 8
 

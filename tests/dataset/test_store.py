@@ -168,7 +168,7 @@ def test_a_compact_track_serves_any_stft(tmp_path, n_fft, hop):
 def test_stores_with_the_doubts_of_a_teacher_are_read(store):
     path = store.folder / "song" / "track.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"teacher": ["fast"], "doubt": {"vocals": [-3.0]}}))
-    assert Store(store.folder).track("song").teacher == ["fast"]
+    assert Store(store.folder).track("song").teacher == ("fast",)
 
 
 def test_a_folder_that_is_no_store_is_a_sentence(tmp_path):
@@ -177,7 +177,9 @@ def test_a_folder_that_is_no_store_is_a_sentence(tmp_path):
     assert error.value.code == "no_store"
 
 
-@pytest.mark.parametrize("damage", ["", "{}", '{"n_fft": 256, "unknown": 1}', "[1, 2", "null", "[" * 100_000])
+@pytest.mark.parametrize(
+    "damage", ["", "{}", '{"n_fft": 256, "unknown": 1}', '{"n_fft": 256.0}', "[1, 2", "null", "[" * 100_000]
+)
 def test_damaged_files_are_named(store, damage):
     description = store.folder / "song" / "track.json"
     description.write_text(damage, encoding="utf-8")
@@ -214,6 +216,10 @@ def test_names_beyond_ascii_are_kept(store, waveforms):
         {"bandwidth": "high"},
         {"bandwidth": float("nan")},
         {"level": None},
+        {"silent": None},
+        {"silent": {"vocals": [[1, 2, 3]]}},
+        {"teacher": [1]},
+        {"step": -1.0},
     ],
     ids=str,
 )

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, environment
+from conftest import REPOSITORY, environment, refused
 from music import make_song
 from networks import random_weights
 from sounds import read
 
 from separation.audio.io import write
-from separation.errors import UserError
 from separation.inference.onnx import OnnxNetwork
 from separation.inference.separator import Separator
 from separation.inference.weights import load_network, load_weights, pretrained
@@ -119,7 +118,7 @@ def test_what_cannot_be_done_without_torch_is_one_sentence(tmp_path, weights, ar
     assert said in result.stderr and "Traceback" not in result.stderr
 
 
-def test_what_is_no_file_of_ours_is_refused(tmp_path):
+def test_a_file_that_is_missing_damaged_or_foreign_is_refused(tmp_path, monkeypatch):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
@@ -127,7 +126,12 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path):
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "other", [value], [other])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     (tmp_path / "other.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(UserError, match="another program"):
+    (tmp_path / "damaged.onnx").write_bytes(model.SerializeToString()[:-10])
+    for name, code in {"none": "no_weights", "damaged": "bad_weights", "other": "foreign_weights"}.items():
+        with refused(code):
+            OnnxNetwork(tmp_path / f"{name}.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
+    with refused("no_engine"):
         OnnxNetwork(tmp_path / "other.onnx")
 
 

@@ -219,7 +219,7 @@ def test_scores_that_a_full_disk_refuses_are_still_shown(songs, tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     weights = write_weights(tmp_path / "vocals.safetensors", ("vocals",))
-    monkeypatch.setattr("pathlib.Path.write_text", full)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
     options = ("--dataset", "FOLDER", "--root", songs, "--subset", "train", "--weights", weights, "--workers", "1")
     assert call(monkeypatch, "--target", "vocals", *options, "--output", tmp_path / "scores") == 1
     said = capsys.readouterr().out

@@ -24,7 +24,7 @@ from networks import PAPER, read_facts
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from separation.audio.stft import SpectralSettings
-from separation.inference.separator import sdr
+from separation.inference.separator import Separator, sdr
 from separation.inference.weights import load_network
 from separation.training import command
 from separation.training.checkpoints import load_state
@@ -53,7 +53,9 @@ def events(smoke):
 
 
 def test_training_separates_songs_that_it_has_not_heard(smoke):
-    found = medians(validate(load_network(smoke.output / "best.safetensors"), validation_tracks([str(smoke.store)])))
+    found = medians(
+        validate(Separator(load_network(smoke.output / "best.safetensors")), validation_tracks([str(smoke.store)]))
+    )
     songs = [make_song(seed, seconds=5) for seed in (8, 9, 10)]
     doing_nothing = {name: max(sdr(song[name], song["mixture"]) for song in songs) for name in found}
     assert found["vocals"] > doing_nothing["vocals"] + 8
@@ -179,6 +181,12 @@ def test_a_check_tries_everything_and_writes_nothing(tiny, run, tmp_path):
     assert found >= {"config", "songs", "network", "one batch", "one step", "memory", "time to the end"}
     assert any(status == "warning" and "no songs to validate on" in line for status, line in rows)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_check_is_of_one_process(tiny, run, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = run("train.py", "--check", "--config", tiny, "--device", "cpu")
+    assert result.returncode == 1 and result.stderr.startswith("error") and "Traceback" not in result.stderr
 
 
 def test_a_check_of_what_cannot_run_fails(tiny, run, tmp_path):

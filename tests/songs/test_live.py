@@ -11,9 +11,8 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, environment
+from conftest import REPOSITORY, environment, refused
 from networks import random_weights
-from sounds import refused
 
 from separation.errors import UserError
 from separation.inference.separator import Separator

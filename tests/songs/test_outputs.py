@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import refused
 from music import cover_art
 from networks import random_network
 from PIL import Image
-from sounds import ffmpeg, ffprobe, read, refused
+from sounds import ffmpeg, ffprobe, read
 from torch import Tensor
 
 from separation.audio.containers import boxes

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import refused
 from music import cover_art
 from networks import BandSplit, random_network
-from sounds import read, refused
+from sounds import read
 from torch import Tensor
 
 from separation.audio.formats import AudioFile

@@ -17,7 +17,8 @@ from music import TINY, add_track
 from networks import PAPER
 from torch import Tensor
 
-from separation.dataset.store import Store, mixture_of
+from separation.dataset.store import Store, target_of
+from separation.stems import MIXTURE
 from separation.training import batches as batches_module
 from separation.training.batches import Batch, Batches, equaliser_factors, load
 from separation.training.config import Config, LossWeights, parse_config
@@ -169,7 +170,7 @@ def test_the_sources_of_one_song_keep_their_balance(folder):
     for step in range(5):
         for vocals, rest in batches[step]["sources"]:
             assert origin(vocals) == origin(rest)
-            song = levelled(mixture_of(store[str(origin(vocals))]))
+            song = levelled(target_of(store[str(origin(vocals))], MIXTURE))
             crops = song.crop(0, song.track.frames, BINS).unfold(-1, FRAMES, 1)  # [2, bins, starts, frames]
             mixture = vocals + rest
             gains = (mixture[..., None, :] * crops.conj()).sum((0, 1, 3)).real / crops.abs().square().sum((0, 1, 3))

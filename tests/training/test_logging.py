@@ -78,6 +78,12 @@ def test_a_run_taken_up_again_writes_over_what_came_after_its_checkpoint(tmp_pat
     assert scalars(tmp_path)["loss/a"] == [(2, 1.0), (4, 1.0), (6, 2.0), (8, 2.0)]
 
 
+def test_a_history_that_is_no_text_any_more_stops_no_run(tmp_path):
+    (tmp_path / logging.HISTORY).write_bytes(b'{"step": 1}\n\xff\xfe\n')
+    RunLog(tmp_path, Config(), 2).close()
+    assert (tmp_path / logging.HISTORY).read_text() == '{"step": 1}\n'
+
+
 def test_a_picture_shows_a_tone_as_one_bright_line_that_rises_with_its_pitch():
     settings = SpectralSettings()
     time = torch.arange(settings.sample_rate) / settings.sample_rate

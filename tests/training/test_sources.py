@@ -9,8 +9,9 @@ from conftest import refused
 from music import TINY, add_track, make_song
 
 from separation.audio.stft import Spectral, SpectralSettings
-from separation.dataset.store import Signal, Store, StoredTrack, level, mixture_of, rest_of, target_of
+from separation.dataset.store import Signal, Store, StoredTrack, level, rest_of, target_of
 from separation.errors import UserError
+from separation.stems import MIXTURE
 from separation.training.config import DataSettings
 from separation.training.sources import LEVELS, SourcePool, SourcePools, open_pools
 
@@ -49,12 +50,12 @@ def stored(track: StoredTrack, *parts: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", [name for name, parts in KINDS.items() if "mixture" in parts])
 def test_the_mixture_of_a_song(track, name):
-    assert torch.equal(whole(mixture_of(track(name))), track(name).crop("mixture"))
+    assert torch.equal(whole(target_of(track(name), MIXTURE)), track(name).crop("mixture"))
 
 
 @pytest.mark.parametrize("name", ["lone vocals", "lone drums", "lone accompaniment"])
 def test_a_lone_part_has_no_mixture(track, name):
-    assert mixture_of(track(name)) is None
+    assert target_of(track(name), MIXTURE) is None
 
 
 def test_a_target_is_isolated_or_none(track):

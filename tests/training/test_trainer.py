@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from separation.training.checkpoints import BEST, LAST, load_state, save_state
 from separation.training.config import Config, ScheduleSettings, parse_config
 from separation.training.logging import HISTORY, RunLog
 from separation.training.optimizer import GeneratorOptimizer, learning_rate_factor
-from separation.training.trainer import Clock, Trainer
+from separation.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SUPERVISED = {"supervised_target", "supervised_rest"}
@@ -239,15 +240,8 @@ def test_a_run_ends_when_its_time_is_up(configure, tmp_path, monkeypatch):
     """A step takes a minute on this clock; the learning rate falls by the time, and a run taken up goes on counting."""
     rates = []
 
-    class Steps(Clock):
-        def __init__(self, minutes, device):
-            self.spent = minutes
-
-        def minutes(self):
-            self.spent += 1
-            return self.spent
-
-    monkeypatch.setattr(trainer_module, "Clock", Steps)
+    minutes = count()
+    monkeypatch.setattr(trainer_module.time, "monotonic", lambda: 60.0 * next(minutes))
     learn = Trainer.train_step
 
     def watched(self, batch):

@@ -10,6 +10,7 @@ from music import TINY, add_track, make_song
 from networks import FAST, BandSplit, random_network
 
 from separation.dataset.store import Store
+from separation.inference.separator import Separator
 from separation.training.config import DataSettings
 from separation.training.sources import SourcePools, open_pools
 from separation.training.validation import Scores, fit_temperature, mean_of, medians, validate, validation_tracks
@@ -58,7 +59,7 @@ def test_validation_songs_are_those_with_something_to_compare(folder):
 
 
 def test_each_source_that_sounds_is_scored(folder):
-    scores = by_name(validate(BandSplit(2000), validation_tracks([str(folder)], FAST)))
+    scores = by_name(validate(Separator(BandSplit(2000)), validation_tracks([str(folder)], FAST)))
     assert {name: set(sources) for name, sources in scores.items()} == {
         "whole": {"vocals", "accompaniment"},
         "wrong": {"vocals", "accompaniment"},
@@ -75,7 +76,7 @@ def test_songs_are_heard_as_loud_as_they_are(folder):
     network, (track,) = BandSplit(2000), [track for track in Store(folder).tracks() if track.name == "whole"]
     seen, network.trusted = [], torch.float32  # or noise would come first, to see whether bfloat16 can be trusted
     network.generator.register_forward_pre_hook(lambda _, inputs: seen.append(float(inputs[0].abs().max())))
-    validate(network, [track])
+    validate(Separator(network), [track])
     assert max(seen) == pytest.approx(float(track.crop("mixture").abs().max()), rel=0.05)
 
 
@@ -83,7 +84,7 @@ def test_two_songs_of_one_name_count_twice(folder, tmp_path):
     """A song of the same name in another store is another song."""
     song = make_song(0, 0.5)
     add_track(tmp_path / "s", FAST, "whole", {part: song[part] for part in ("mixture", "vocals")}, subset="valid")
-    scores = validate(BandSplit(2000), validation_tracks([str(folder), str(tmp_path / "s")], FAST))
+    scores = validate(Separator(BandSplit(2000)), validation_tracks([str(folder), str(tmp_path / "s")], FAST))
     assert len(scores) == 4
     assert len([name for name in scores if Path(name).name == "whole"]) == 2
 
@@ -91,7 +92,7 @@ def test_two_songs_of_one_name_count_twice(folder, tmp_path):
 def test_a_source_that_no_song_has_is_not_scored(folder, tmp_path):
     song = make_song(0, 0.5)
     add_track(tmp_path / "s", FAST, "song", {"mixture": song["mixture"], "bass": song["bass"]}, subset="valid")
-    assert by_name(validate(BandSplit(2000), Store(tmp_path / "s").tracks())) == {"song": {}}
+    assert by_name(validate(Separator(BandSplit(2000)), Store(tmp_path / "s").tracks())) == {"song": {}}
 
 
 ARTISTS = {"A": 1, "B": 3, "C": 1, "D": 2, "E": 1, "F": 1}
@@ -173,11 +174,11 @@ def test_the_temperature_with_the_best_score_is_taken(tracks):
     """What a network is given as logits is known: masks of its own song, far too certain."""
     network = random_network()
     network.generator.scale_logits(40.0)
-    before = by_name(validate(network, tracks))["song"]["vocals"]
+    before = by_name(validate(Separator(network), tracks))["song"]["vocals"]
     temperature, scores = fit_temperature(network, tracks, (1.0, 2.0, 50.0, 1e4))
     assert temperature != 1.0
     assert by_name(scores)["song"]["vocals"] > before
-    assert by_name(validate(network, tracks))["song"]["vocals"] == pytest.approx(
+    assert by_name(validate(Separator(network), tracks))["song"]["vocals"] == pytest.approx(
         by_name(scores)["song"]["vocals"], abs=1e-3
     )
 
@@ -188,7 +189,9 @@ def test_every_other_temperature_scores_worse(tracks):
     for temperature in temperatures:
         network = random_network()
         network.generator.scale_logits(1 / temperature)
-        assert by_name(validate(network, tracks))["song"]["vocals"] <= by_name(scores)["song"]["vocals"] + 1e-3
+        assert (
+            by_name(validate(Separator(network), tracks))["song"]["vocals"] <= by_name(scores)["song"]["vocals"] + 1e-3
+        )
     assert best in temperatures
 
 
