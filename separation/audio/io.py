@@ -62,7 +62,8 @@ def write(path: str | Path, waveform: Tensor | np.ndarray, sample_rate: int, bit
     signal = np.atleast_2d(as_waveform(waveform, exact=True))
     if signal.ndim != 2:
         raise UserError(f"{path} cannot hold an array of {signal.ndim} axes: write [channels, samples].")
-    with AudioWriter(path, sample_rate, *signal.shape, bits) as writer:
+    channels, samples = signal.shape
+    with AudioWriter(path, sample_rate, channels, samples, bits) as writer:
         writer.write(signal)
 
 
