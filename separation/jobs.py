@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Any, TypeVar, cast
 
 from separation.errors import UserError
-from separation.runtime import STOP_SIGNALS, postponed, processors, signals_blocked
+from separation.runtime import STOP_SIGNALS, postponed, processors, signals_blocked, stops_deferred
 
 CLUSTER_HELP = "use the workers of a Dask cluster, tcp://host:port; all folders must be on storage that they share"
 
@@ -212,14 +212,15 @@ class Processes:
 
     def close(self) -> None:
         """End all processes; running jobs are interrupted, so that they can clean up."""
-        self.stopping.set()
-        executors = [executor for _, executor in self.busy.values()]
-        for executor in executors:
-            for process in list((executor._processes or {}).values()):  # there is no public name yet
-                if process.is_alive() and process.pid:
-                    os.kill(process.pid, signal.SIGINT)
-        for executor in [*executors, *(executor for _, executor in self.idle if executor)]:
-            executor.shutdown(cancel_futures=True)
+        with stops_deferred():  # a second Ctrl-C would leave workers without their semaphores
+            self.stopping.set()
+            executors = [executor for _, executor in self.busy.values()]
+            for executor in executors:
+                for process in list((executor._processes or {}).values()):  # there is no public name yet
+                    if process.is_alive() and process.pid:
+                        os.kill(process.pid, signal.SIGINT)
+            for executor in [*executors, *(executor for _, executor in self.idle if executor)]:
+                executor.shutdown(cancel_futures=True)
 
 
 @contextmanager

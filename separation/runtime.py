@@ -102,6 +102,25 @@ def signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def stops_deferred() -> Iterator[list[int]]:
+    """Defer stop signals in this process to the end of the block; yield those received so far."""
+    received: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}  # only the main thread can handle signals
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if received:
+        signal.raise_signal(received[0])
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
     """Raise an exception, except during an import: torch's native code aborts when one passes through it."""
     if postponed(number, frame):

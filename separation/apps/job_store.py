@@ -198,7 +198,7 @@ class JobStore:
             return
         with held:
             for record in sorted(other.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime_ns):
-                with suppress(OSError, ValueError, TypeError):
+                with suppress(OSError, ValueError, TypeError, RecursionError):
                     job = StoredJob.load(record, self.own / record.parent.name)
                     record.parent.rename(job.folder)
                     self.jobs[job.id] = job

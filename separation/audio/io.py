@@ -57,11 +57,14 @@ def read(path: str | Path, sample_rate: int | None = None, track: int | None = N
 def write(path: str | Path, waveform: Tensor | np.ndarray, sample_rate: int, bits: str | None = None) -> None:
     """Write `[channels, samples]`, or `[samples]` for mono, to `path` atomically.
 
-    Raises `UserError` for any other shape, and as `AudioWriter` does.
+    Raises `UserError` for any other shape, for samples that are not finite, and as `AudioWriter` does.
     """
-    signal = np.atleast_2d(as_waveform(waveform, exact=True))
-    if signal.ndim != 2:
+    signal = as_waveform(waveform, exact=True)
+    if signal.ndim not in (1, 2):
         raise UserError(f"{path} cannot hold an array of {signal.ndim} axes: write [channels, samples].")
+    if not np.isfinite(signal).all():
+        raise UserError(f"{path} cannot hold samples that are NaN or infinite.", "not_finite")
+    signal = np.atleast_2d(signal)
     channels, samples = signal.shape
     with AudioWriter(path, sample_rate, channels, samples, bits) as writer:
         writer.write(signal)
@@ -186,6 +189,8 @@ class AudioWriter:
         self.tags = {tag: text for tag, text in (tags or {}).items() if tag in TAGS}
         self.cover = cover
         self.format, self.coding = find_format(self.path, bits)
+        if sample_rate < 1:
+            raise UserError(f"{self.path} cannot have a sample rate of {sample_rate} Hz.", "format")
         self.sample_rate = held_rate(self.coding.codec, sample_rate)
         self._resamplers = [Resampler(sample_rate, self.sample_rate, channels) for _ in names]
         self._encoder: SoundFileEncoder | FFmpegEncoder

@@ -24,11 +24,11 @@ def as_waveform(samples: Any, exact: bool = False) -> np.ndarray:
     >>> as_waveform([[-0.5, 1]]), as_waveform(np.array([-32768, 16384], np.int16))
     (array([[-0.5,  1. ]], dtype=float32), array([-1. ,  0.5], dtype=float32))
     """
-    if hasattr(samples, "detach"):  # a tensor, on any device
-        samples = samples.detach().cpu()
-        is_short = samples.is_floating_point() and samples.element_size() < 4  # numpy has no bfloat16
-        samples = (samples.float() if is_short else samples).numpy()
     try:
+        if hasattr(samples, "detach"):  # a tensor, on any device
+            samples = samples.detach().cpu().resolve_neg()
+            is_short = samples.is_floating_point() and samples.element_size() < 4  # numpy has no bfloat16
+            samples = (samples.float() if is_short else samples).numpy()
         samples = np.asarray(samples)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"the song is not an array of samples ({error}): give a tensor or a numpy array.") from error

@@ -175,11 +175,13 @@ class Store:
     def _read(self, path: Path) -> StoredTrack:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            values.pop("doubt", None)  # written by older versions
-            track = parse(StoredTrack, {**values, "folder": path.parent, "settings": asdict(self.own)}, "")
+            if isinstance(values, dict):
+                values.pop("doubt", None)  # written by older versions
+                values |= {"folder": path.parent, "settings": asdict(self.own)}
+            track = parse(StoredTrack, values, "")
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.", code="damaged") from error
-        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             reason = f"{path} is damaged ({error}): run dataset.py again, or remove its folder."
             raise UserError(reason, code="damaged") from error
         return track.at(self.settings)

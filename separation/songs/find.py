@@ -22,8 +22,8 @@ DATASETS = {
 }
 """Where the test songs of a dataset are in `data/<DATASET>`."""
 
-LONGEST = 200
-"""Maximum bytes in the name of a song: file systems allow 255, and the program appends to names."""
+LONGEST, LONGEST_LABELLED = 200, 230
+"""Maximum bytes in the name of a song, without and with a label: file systems allow 255, and stems append to names."""
 
 STEM_MP4 = ".stem.mp4"
 
@@ -142,7 +142,7 @@ def shortened(title: str) -> str:
 def labelled(title: str, label: object) -> str:
     """`title (label)`; if that would be too long, both are shortened, and a hash of the whole keeps it unique."""
     name = f"{title} ({label})"
-    if _fits(name):
+    if _fits(name, LONGEST_LABELLED):
         return name
     mark = hashlib.blake2b(name.encode(errors="replace"), digest_size=4).hexdigest()
     title, label = (_cut(text, LONGEST // 2 - len(mark)) for text in (title, str(label)))

@@ -6,11 +6,12 @@ import re
 import sys
 from io import BufferedReader
 from itertools import chain
+from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 
-from separation.errors import UserError
+from separation.errors import UserError, cannot_write
 from separation.inference.separator import Separator
 from separation.inference.stream import is_finite
 
@@ -66,4 +67,5 @@ def emit(output: BinaryIO, samples: np.ndarray) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise UserError(f"standard output cannot be written: {error.strerror}.", "cannot_write") from error
+        code = cannot_write(Path(), error).code
+        raise UserError(f"standard output cannot be written: {error.strerror or error}.", code) from error

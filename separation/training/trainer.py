@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +24,7 @@ from separation.inference.device import choose_precision, trusted_precision
 from separation.inference.masking import MaskingNetwork
 from separation.inference.separator import Separator
 from separation.inference.weights import UNKNOWN_LICENCE, build_network, load_weights, save_weights
-from separation.runtime import STOP_SIGNALS, Stopped
+from separation.runtime import Stopped, stops_deferred
 from separation.training.batches import Batch, Batches, load, mixtures_in, worker_failures_reported
 from separation.training.checkpoints import BEST, LAST, fit_input, init_from_weights, read_run, restore, save_state
 from separation.training.config import Config
@@ -324,28 +323,6 @@ class Trainer:
         values = {name: getattr(self, name) for name in ("step", "best", "minutes", "validated", "licence")}
         parts = {name: part.state_dict() for name, part in self.parts.items()}
         save_state(self.output / LAST, {"config": asdict(self.config), **values, **parts})
-
-
-@contextmanager
-def stops_deferred() -> Iterator[list[int]]:
-    """Defer stop signals to the end of the block, so that no half-finished step is saved.
-
-    Yields the signals received so far.
-    """
-    received: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    if threading.current_thread() is not threading.main_thread():
-        handlers = {}  # only the main thread can handle signals
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in handlers:
-        signal.signal(number, lambda number, _: received.append(number))
-    try:
-        yield received
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    if received:
-        signal.raise_signal(received[0])
 
 
 def over_processes(value: float, device: torch.device) -> float:

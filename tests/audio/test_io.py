@@ -87,13 +87,20 @@ def test_samples_finer_than_float32_are_rounded_to_24_bits_once(tmp_path):
         assert np.abs(read(tmp_path / "a.wav")[0].numpy() - song).max() <= 0.5 * 2**-23
 
 
-def test_mono_may_have_one_axis_and_a_batch_is_refused(tmp_path):
+def test_mono_may_have_one_axis_and_what_is_no_song_is_refused(tmp_path):
     song = make_song(1000, 1)
     write(tmp_path / "a.wav", song[0], 44100, "32f")
     assert torch.equal(read(tmp_path / "a.wav")[0], song)
-    with refused("invalid_input"):
-        write(tmp_path / "b.wav", song[None], 44100)
-    assert not (tmp_path / "b.wav").exists()
+    for code, wrong, rate in (
+        ("invalid_input", song[None], 44100),
+        ("invalid_input", 0.5, 44100),
+        ("not_finite", song / 0, 44100),
+        ("format", song, 0),
+    ):
+        for name in ("b.wav", "b.ogg", "b.mp3"):
+            with refused(code):
+                write(tmp_path / name, wrong, rate)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
 
 def test_floating_point_keeps_every_sample_even_beyond_full_scale(tmp_path):
@@ -230,9 +237,9 @@ def damaged_files(folder: Path) -> dict[str, str]:
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: len(content) // 2])
     song[1, 70_000] = float("nan")
-    write(folder / "nan.wav", song, 44100, "32f")
+    soundfile.write(folder / "nan.wav", song.T.numpy(), 44100, "FLOAT")
     song[1, 70_000] = float("inf")
-    write(folder / "infinite.wav", song, 44100, "32f")
+    soundfile.write(folder / "infinite.wav", song.T.numpy(), 44100, "FLOAT")
     write(folder / "silent.wav", song[:, :0], 44100)
     (folder / "empty.wav").touch()
     (folder / "text.mp3").write_text("this is no music\n" * 100)

@@ -178,7 +178,7 @@ def test_a_folder_that_is_no_store_is_a_sentence(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "{}", '{"n_fft": 256, "unknown": 1}', '{"n_fft": 256.0}', "[1, 2", "null", "[" * 100_000]
+    "damage", ["", "{}", '{"n_fft": 256, "unknown": 1}', '{"n_fft": 256.0}', "[1, 2", "[]", "null", "[" * 100_000]
 )
 def test_damaged_files_are_named(store, damage):
     description = store.folder / "song" / "track.json"
