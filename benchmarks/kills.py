@@ -21,6 +21,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,11 @@ from benchmarks.mutations.weights import Weights
 from separation.audio.io import read
 from separation.dataset.store import Store
 from separation.inference.weights import load_weights
+from separation.runtime import STOP_SIGNALS, signals_blocked
 from separation.training.checkpoints import load_state
 
 IN_A_ROW = 5
-STOPPED = {128 + number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+STOPPED = {128 + number for number in STOP_SIGNALS}
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 
 
@@ -95,7 +97,7 @@ class TrainStops(Train):
     """The same without intermediate checkpoints, and stopped by signals instead of killed."""
 
     checkpoint_every = 1000
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signals = STOP_SIGNALS
 
     def __init__(self, folder: Path):
         super().__init__(folder)
@@ -164,9 +166,12 @@ def digests(folder: Path) -> dict[str, str]:
 
 def start(command: list[str], output: Path, log: Path, at_write: int | None = None) -> int:
     """Fork, run a script in the child as `python SCRIPT ...` would, and return the child's process id."""
-    process = os.fork()
-    if process:
-        return process
+    with signals_blocked():
+        process = os.fork()
+        if process:
+            return process
+        for number in STOP_SIGNALS:  # one that arrives before the script handles it ends this process alone
+            signal.signal(number, signal.SIG_DFL)
     with log.open("wb") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
@@ -175,10 +180,14 @@ def start(command: list[str], output: Path, log: Path, at_write: int | None = No
     sys.argv = command
     try:
         runpy.run_path(str(REPOSITORY / command[0]), run_name="__main__")
+        code = 0
     except SystemExit as end:
-        sys.stdout.flush()
-        os._exit(end.code or 0)
-    os._exit(0)
+        code = int(end.code or 0)
+    except BaseException:  # must not go on as a second tormentor
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def kill_at_write(output: Path, number: int) -> None:
