@@ -160,6 +160,8 @@ class Trainer:
         with bar, closing(batches):
             if log and self._validation_is_due():
                 shown |= self._validate(log, bar)
+                if self.is_over:  # stopped before its last validation: no step follows that would save the state
+                    self._save_state()
             started = time.monotonic() - 60 * self.minutes
             for batch in log.timed(batches) if log else batches:
                 with stops_deferred() as stops:

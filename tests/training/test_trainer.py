@@ -101,6 +101,20 @@ def stop_at(monkeypatch, step: int) -> None:
     monkeypatch.setattr(Trainer, "train_step", interrupted)
 
 
+def test_a_run_stopped_before_its_last_validation_is_validated_once(configure, tmp_path, monkeypatch):
+    config = configure(schedule={"steps": 2})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "_validate", stop_now)
+        Trainer(config, tmp_path, CPU).run()
+    assert (load_state(tmp_path / LAST)["step"], load_state(tmp_path / LAST)["validated"]) == (2, -1)
+    Trainer(config, tmp_path, CPU, resume=True).run()
+    assert load_state(tmp_path / LAST)["validated"] == 2
+
+
+def stop_now(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(configure, tmp_path, monkeypatch, workers):
     config = configure(data={"workers": workers}, schedule={"steps": 8, "adversarial_from": 2, "unlabelled_every": 2})
