@@ -19,12 +19,8 @@ from separation.errors import UserError
 
 DEVICE_HELP = "where to compute: auto (the GPU if there is one), cpu, cuda, cuda:1 (the second GPU), mps"
 
-STOP_SIGNALS = tuple(
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP")
-    if hasattr(signal, name)  # Windows has two
-)
-"""Ctrl-C, the system's request to terminate, and a closed terminal."""
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C, the system's request to terminate, and a closed terminal, which Windows does not signal."""
 
 RETRY_SECONDS = 0.05
 """Seconds after which a signal that arrives during an import is raised again."""
@@ -106,10 +102,8 @@ def signals_blocked() -> Iterator[None]:
 def stops_deferred() -> Iterator[list[int]]:
     """Defer stop signals in this process to the end of the block; yield those received so far."""
     received: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    if threading.current_thread() is not threading.main_thread():
-        handlers = {}  # only the main thread can handle signals
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    numbers = STOP_SIGNALS if threading.current_thread() is threading.main_thread() else ()  # no other can handle them
+    handlers = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
     for number in handlers:
         signal.signal(number, lambda number, _: received.append(number))
     try:

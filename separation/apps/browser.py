@@ -40,10 +40,9 @@ def build(folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()) and not (folder / "worker.js").is_file():
             raise UserError(f"{folder} holds something else: name an empty folder.")
-    for script in STATIC.glob("*.js"):
-        if script.name != "more.js":  # embedded in the page
-            write_file(folder / script.name, script.read_bytes())
-    with writing(folder):
+        for script in STATIC.glob("*.js"):
+            if script.name != "more.js":  # embedded in the page
+                write_file(folder / script.name, script.read_bytes())
         fill_vendor(folder / "vendor")
     for name in NETWORKS:
         facts = export(pretrained(name), folder / f"{name}.onnx")

@@ -1,4 +1,7 @@
-"""The project's only STFT and its exact inverse, for numpy arrays and torch tensors; arrays do not require torch."""
+"""The project's only STFT and its exact inverse, for numpy arrays and torch tensors, and its only mel filters.
+
+Arrays do not require torch.
+"""
 
 from __future__ import annotations
 

@@ -36,6 +36,7 @@ from separation.stems import FOUR, KNOWN_AS
 RECORD = ".separation"
 
 encode = partial(json.dumps, indent=1, ensure_ascii=False)
+"""The text of a record."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +143,11 @@ def name_apart(songs: Sequence[Song], record: Callable[[str], Path]) -> list[Son
             names[song], taken[name.casefold()] = name, real(song)
 
     for is_record_of in (is_of_path, is_of):  # of two copies, each keeps its own stems
-        for song in songs:
+        for song in (song for song in songs if song not in names):
             numbered = takewhile(lambda name: not is_free(name), variants(song, count(2)))
             known = chain([song.name], variants(song, [*song.labels, ", ".join(song.labels)]), numbered)
             own = (name for name in known if is_record_of(read_record(record(name)), song))
-            if song not in names:
-                take(song, (name for name in own if name.casefold() not in taken))
+            take(song, (name for name in own if name.casefold() not in taken))
     for song in songs:
         if song not in names:
             first = taken.get(song.name.casefold()) or song_of(read_record(record(song.name))).get("path", "")
